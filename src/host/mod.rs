@@ -1,0 +1,3 @@
+//! The real world: actix, tokio, sled, sockets, processes and the clock.
+pub mod clock;
+pub mod request;

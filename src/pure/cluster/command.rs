@@ -1,0 +1,66 @@
+//! The only ways to change the replicated state. `apply` is total and deterministic.
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::RaftId;
+use super::state::{Decision, FailoverRequest, HistoryRow, Member, Purpose, Status, Sync};
+use crate::pure::postgres::lsn::Lsn;
+
+/// One proposal. Guarded by what it expects, so that repeating it does no harm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// A member's durable part changed (address, tags, version).
+    SetMember { id: RaftId, member: Member },
+    /// Takes a member out of the book (its vote went with a membership change).
+    RemoveMember { id: RaftId },
+    /// The arbiter's decision that `holder` may write.
+    Grant { epoch: u64, holder: RaftId, ttl_ms: u64, purpose: Purpose, decision: Decision },
+    /// The arbiter saw the lease run out.
+    LeaseOver { epoch: u64, reason: String },
+    /// The holder gives the lease back; its PostgreSQL no longer accepts writes.
+    Release {
+        epoch: u64,
+        reason: String,
+        /// Where its WAL ends, when it stopped cleanly.
+        shutdown: Option<Status>,
+        hand_over_to: Option<String>,
+    },
+    /// The holder uses another ttl from now on.
+    Retime { epoch: u64, ttl_ms: u64 },
+    /// The cluster exists: its identity, its configuration and its leader in one entry.
+    Initialised { epoch: u64, system_identifier: String, config: Value },
+    /// Creating the cluster failed; gives the lease back.
+    InitialiseFailed { epoch: u64, node: String, reason: String, at: String },
+    /// Nobody may lead, and why.
+    NobodyEligible { decision: Decision },
+    /// Replaces the dynamic configuration; with `expected`, only if it has that version.
+    SetConfig { value: Value, expected: Option<u64> },
+    /// Merges into the dynamic configuration; null deletes.
+    PatchConfig { patch: Value },
+    SetFailover { request: FailoverRequest },
+    ClearFailover { expected: Option<FailoverRequest> },
+    /// Changes the synchronous set; only by the holder of `epoch`.
+    SetSync { epoch: u64, sync: Option<Sync> },
+    AddHistory { row: HistoryRow },
+    /// The holder's position, for those who decide after it is gone (rare: on request only).
+    SetStatus { epoch: u64, status: Status },
+}
+
+/// What became of a command that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Done,
+    /// The state had moved on; one sentence says how.
+    Refused(String),
+}
+
+impl Outcome {
+    pub fn refused(why: impl Into<String>) -> Outcome {
+        Outcome::Refused(why.into())
+    }
+}
+
+/// How far a demoted primary's WAL went, in words for people.
+pub fn end_of_wal(timeline: u32, lsn: Lsn) -> String {
+    format!("timeline {timeline} at {lsn}")
+}

@@ -1,0 +1,152 @@
+//! What a node tells the others about itself: soft state, gossip, never a log entry.
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::RaftId;
+use crate::pure::postgres::lsn::Lsn;
+use crate::pure::postgres::state::{PgState, Role};
+
+/// One node's latest word about itself. Whoever hears it stamps it with the time of hearing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    pub raft_id: RaftId,
+    pub name: String,
+    /// Grows with every change on the sender; an older one never replaces a newer one.
+    pub serial: u64,
+    /// The arbiter's question this answers; 0 when nobody asked.
+    pub round: u64,
+    /// False for a witness: a node without PostgreSQL.
+    pub has_postgres: bool,
+    pub state: PgState,
+    pub role: Role,
+    /// A postmaster of this data directory is alive.
+    pub postmaster_alive: bool,
+    pub data: DataDirectory,
+    /// Facts from SQL; absent while PostgreSQL does not answer.
+    pub sql: Option<SqlFacts>,
+    /// Tags that are in force (`nofailover`, `failover_priority`, `clonefrom`, …).
+    pub tags: Map<String, Value>,
+    pub pending_restart: Map<String, Value>,
+    pub watchdog_failed: bool,
+    /// This node's file can create a cluster (has `bootstrap`), and with which ttl in ms.
+    pub bootstrap_ttl_ms: Option<u64>,
+    /// The machine the node is in (`following`, `building`, …) and its one sentence.
+    pub node_state: String,
+    pub sentence: String,
+    pub build: Option<BuildProgress>,
+    pub scheduled_restart: Option<Value>,
+    /// The node is leaving in an orderly way.
+    pub leaving: bool,
+    pub version: String,
+}
+
+/// What lies in the data directory, as far as it can be told without starting anything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum DataDirectory {
+    #[default]
+    Unknown,
+    Empty,
+    /// A copy that was never finished: only its own flow may touch it.
+    Incomplete,
+    Present {
+        system_identifier: String,
+        timeline: u32,
+        /// Latest checkpoint, or the minimum recovery point where that is later.
+        lsn: Lsn,
+        /// Had no standby.signal and was never in recovery when it stopped.
+        was_primary: bool,
+        clean: bool,
+    },
+    Broken {
+        problem: String,
+    },
+}
+
+/// One answer of the monitoring query.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SqlFacts {
+    pub in_recovery: bool,
+    pub server_version: u32,
+    pub system_identifier: String,
+    /// Text as PostgreSQL prints it in UTC, `2026-11-22 07:23:47.047734+00:00`.
+    pub postmaster_start_time: String,
+    pub timeline: u32,
+    /// Primary: flushed WAL. Replica: zero.
+    pub flush_lsn: Lsn,
+    pub receive_lsn: Lsn,
+    pub replay_lsn: Lsn,
+    pub replay_timestamp: Option<String>,
+    pub replay_paused: bool,
+    /// `streaming`, `in archive recovery`, or nothing.
+    pub replication_state: Option<String>,
+    /// The upstream's last position that the walreceiver was told of.
+    pub latest_end_lsn: Lsn,
+    pub replication: Vec<Walsender>,
+    pub synchronous_standby_names: String,
+    /// Names of physical and logical slots with their restart LSN.
+    pub slots: Vec<Slot>,
+}
+
+impl SqlFacts {
+    /// The furthest position this PostgreSQL has on its disk.
+    pub fn position(&self) -> Lsn {
+        if self.in_recovery { self.receive_lsn.max(self.replay_lsn) } else { self.flush_lsn }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Walsender {
+    pub usename: String,
+    pub application_name: String,
+    pub client_addr: Option<String>,
+    pub state: String,
+    pub sync_state: String,
+    pub sync_priority: i32,
+    pub flush_lsn: Lsn,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    pub name: String,
+    pub physical: bool,
+    pub active: bool,
+    pub restart_lsn: Lsn,
+}
+
+/// How far a replica build is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BuildProgress {
+    pub method: String,
+    pub method_number: u32,
+    pub methods: u32,
+    pub attempt: u32,
+    pub source: String,
+    pub phase: String,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+    pub bytes_per_second: u64,
+    pub last_lines: Vec<String>,
+}
+
+impl Facts {
+    /// `nofailover`, or a failover_priority of zero or less: never promoted.
+    pub fn nofailover(&self) -> bool {
+        match self.tags.get("nofailover") {
+            Some(tag) => tag.as_bool() == Some(true),
+            None => self.failover_priority() <= 0,
+        }
+    }
+
+    pub fn failover_priority(&self) -> i64 {
+        self.tags.get("failover_priority").and_then(Value::as_i64).unwrap_or(1)
+    }
+
+    pub fn tag_is_true(&self, tag: &str) -> bool {
+        self.tags.get(tag).and_then(Value::as_bool) == Some(true)
+    }
+
+    /// PostgreSQL runs, answers, and can commit.
+    pub fn is_writable(&self) -> bool {
+        self.state == PgState::Running && self.sql.as_ref().is_some_and(|sql| !sql.in_recovery)
+    }
+}

@@ -1,0 +1,10 @@
+//! What Raft replicates, and the rules over it.
+pub mod command;
+pub mod facts;
+pub mod state;
+
+/// Milliseconds on a node's own CLOCK_BOOTTIME; never compared across nodes without paying drift.
+pub type Millis = u64;
+
+/// A node's identity in Raft: drawn once per state directory, never used again.
+pub type RaftId = u64;

@@ -1,0 +1,189 @@
+//! The replicated state: the content of Patroni's keys, the lease, and who the members are.
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::RaftId;
+use crate::pure::postgres::lsn::Lsn;
+
+/// Everything the nodes have agreed on. Changed only by [`super::command::Command`]s.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Index of the last entry that changed this.
+    pub applied: u64,
+    pub members: BTreeMap<RaftId, Member>,
+    pub initialize: Initialize,
+    /// Number of the last grant; never falls.
+    pub epoch: u64,
+    pub lease: Option<Lease>,
+    /// The dynamic configuration as the operator wrote it; absent before initialisation.
+    pub config: Option<Value>,
+    /// Index of the entry that last changed `config`.
+    pub config_version: u64,
+    pub status: Status,
+    pub sync: Option<Sync>,
+    pub history: Vec<HistoryRow>,
+    pub failover: Option<FailoverRequest>,
+    /// The last decisions, newest last; at most [`DECISIONS_MAX`].
+    pub decisions: Vec<Decision>,
+    /// Why the last attempt to create the cluster failed, on which node.
+    pub initialize_failure: Option<InitializeFailure>,
+}
+
+/// Decisions kept for `dump`, `history` and metrics.
+pub const DECISIONS_MAX: usize = 20;
+
+/// What a member is, as far as everybody must agree on it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    pub name: String,
+    pub raft_addr: String,
+    /// `http://host:port/patroni`
+    pub api_url: String,
+    /// `postgres://host:port/postgres`; empty for a witness.
+    pub conn_url: String,
+    pub version: String,
+    pub tags: Map<String, Value>,
+    /// A voter without PostgreSQL, never a candidate.
+    pub witness: bool,
+    /// Gave up its vote in an orderly stop.
+    pub left: bool,
+}
+
+impl Member {
+    /// Host and port out of `conn_url`.
+    pub fn host_port(&self) -> Option<(&str, u16)> {
+        let rest = self.conn_url.strip_prefix("postgres://")?.split('/').next()?;
+        let (host, port) = rest.rsplit_once(':')?;
+        Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+    }
+}
+
+/// Patroni's `initialize` key: absent, empty while somebody creates the cluster, then its identity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Initialize {
+    #[default]
+    Absent,
+    Done {
+        system_identifier: String,
+    },
+}
+
+/// The right to accept writes: held by one node, by log entries only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    pub holder: RaftId,
+    pub epoch: u64,
+    pub ttl_ms: u64,
+    /// Granted to create the cluster: Patroni's `initialize` is empty and `leader` absent meanwhile.
+    pub purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    Initialise,
+    Lead,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Where the leader was when it last told the log (release, decision): not sampled each loop.
+    pub optime: Lsn,
+    pub timeline: u32,
+}
+
+/// Patroni's `sync` key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sync {
+    pub leader: String,
+    /// Sorted names.
+    pub sync_standby: Vec<String>,
+    pub quorum: u32,
+}
+
+/// One row of Patroni's `history` key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    pub timeline: u32,
+    pub lsn: Lsn,
+    pub reason: String,
+    /// ISO 8601, for people.
+    pub timestamp: String,
+    pub new_leader: String,
+}
+
+/// Patroni's `failover` key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FailoverRequest {
+    /// Who must be leading for this to apply; empty for a failover.
+    pub leader: Option<String>,
+    pub candidate: Option<String>,
+    /// ISO 8601 with an offset.
+    pub scheduled_at: Option<String>,
+}
+
+/// Who may lead next, and why nobody else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The grant's epoch; for a decision without a winner the epoch that would have come.
+    pub epoch: u64,
+    pub winner: Option<String>,
+    pub reason: String,
+    pub verdicts: Vec<Verdict>,
+    /// Wall clock, ISO 8601, for people.
+    pub at: String,
+}
+
+/// Why one member may or may not lead.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub member: String,
+    /// `chosen`, `eligible`, or `refused`.
+    pub outcome: String,
+    /// The rule that decided.
+    pub rule: String,
+    /// What the rule looked at, `lag_bytes=0 timeline=3`.
+    pub inputs: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InitializeFailure {
+    pub node: String,
+    pub reason: String,
+    pub attempts: u32,
+    pub at: String,
+}
+
+impl ClusterState {
+    pub fn member_named(&self, name: &str) -> Option<(RaftId, &Member)> {
+        self.members.iter().find(|(_, m)| m.name == name).map(|(id, m)| (*id, m))
+    }
+
+    pub fn name_of(&self, id: RaftId) -> Option<&str> {
+        self.members.get(&id).map(|m| m.name.as_str())
+    }
+
+    /// Patroni's `leader` key: the holder's name, absent while the cluster is being created.
+    pub fn leader(&self) -> Option<&str> {
+        let lease = self.lease.as_ref().filter(|l| l.purpose == Purpose::Lead)?;
+        self.name_of(lease.holder)
+    }
+
+    pub fn system_identifier(&self) -> Option<&str> {
+        match &self.initialize {
+            Initialize::Absent => None,
+            Initialize::Done { system_identifier } => Some(system_identifier),
+        }
+    }
+
+    /// Patroni's `initialize` key: absent, empty while somebody creates the cluster, or the sysid.
+    pub fn initialize_key(&self) -> Option<String> {
+        match (&self.initialize, &self.lease) {
+            (Initialize::Done { system_identifier }, _) => Some(system_identifier.clone()),
+            (Initialize::Absent, Some(_)) => Some(String::new()),
+            (Initialize::Absent, None) => None,
+        }
+    }
+}

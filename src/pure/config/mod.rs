@@ -1,0 +1,272 @@
+//! The configuration as values: what a Patroni-shaped file means to Surus.
+//!
+//! Loading (YAML, environment, faults with their lines) is in `load`; this file is only the shape.
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One node's own file, environment applied. Secrets cannot be printed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// The file it came from, for messages.
+    pub path: PathBuf,
+    pub scope: String,
+    pub namespace: String,
+    pub name: String,
+    pub log: Log,
+    pub restapi: RestApi,
+    pub ctl: Ctl,
+    pub raft: Raft,
+    /// Absent: this node never creates a cluster.
+    pub bootstrap: Option<Bootstrap>,
+    /// Absent: a witness.
+    pub postgresql: Option<Postgresql>,
+    pub tags: Map<String, Value>,
+    pub watchdog: Watchdog,
+    /// Things worth a warning (unknown keys, sections of other stores), one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Text that never reaches a log, an argv or a dump.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str("<secret>")
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Log {
+    /// DEBUG, INFO, WARNING, ERROR, CRITICAL as Patroni spells them.
+    pub level: String,
+    /// `plain` or `json`.
+    pub kind: String,
+    /// Directory of `surus.log`; standard error when absent.
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RestApi {
+    pub listen: HostPort,
+    pub connect_address: HostPort,
+    pub authentication: Option<Credentials>,
+    pub http_extra_headers: Map<String, Value>,
+    /// CIDRs and host names; empty allows everybody.
+    pub allowlist: Vec<String>,
+    pub allowlist_include_members: bool,
+    /// `original`, `minimal` or `productonly`.
+    pub server_tokens: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Ctl {
+    pub authentication: Option<Credentials>,
+    pub insecure: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Credentials {
+    pub username: String,
+    pub password: Option<Secret>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Raft {
+    pub data_dir: PathBuf,
+    pub self_addr: HostPort,
+    pub bind_addr: HostPort,
+    pub partner_addrs: Vec<HostPort>,
+    pub password: Option<Secret>,
+    /// Voters at most; further members stay learners. Default 5.
+    pub voters_max: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Bootstrap {
+    /// Patroni's `bootstrap.dcs`: the first dynamic configuration.
+    pub dcs: Value,
+    pub initdb: Vec<CommandOption>,
+    pub pg_hba: Vec<String>,
+    /// `post_bootstrap`, else `post_init`.
+    pub post_bootstrap: Option<String>,
+    /// A custom method's name and section; absent means initdb.
+    pub method: Option<CustomMethod>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CustomMethod {
+    pub name: String,
+    pub command: String,
+    pub no_params: bool,
+    pub keep_existing_recovery_conf: bool,
+    pub recovery_conf: Option<Map<String, Value>>,
+    /// Further keys, in file order, rendered as Patroni renders them.
+    pub extra: Vec<(String, String)>,
+}
+
+/// `--name` or `--name=value`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CommandOption {
+    pub name: String,
+    pub value: Option<String>,
+}
+
+impl CommandOption {
+    pub fn argument(&self) -> String {
+        match &self.value {
+            None => format!("--{}", self.name),
+            Some(value) => format!("--{}={}", self.name, value),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Postgresql {
+    /// Addresses for listen_addresses, `*` allowed.
+    pub listen_addresses: String,
+    pub port: u16,
+    pub connect_address: HostPort,
+    pub data_dir: PathBuf,
+    /// Absent: PATH, then the distributions' usual places.
+    pub bin_dir: Option<PathBuf>,
+    pub config_dir: Option<PathBuf>,
+    pub database: String,
+    pub pgpass: PathBuf,
+    pub superuser: PgUser,
+    pub replication: PgUser,
+    /// Falls back to the superuser.
+    pub rewind: Option<PgUser>,
+    /// The local file's own keys that merge over the dynamic `postgresql` section:
+    /// parameters, pg_hba, pg_ident, use_pg_rewind, remove_data_directory_*, callbacks, recovery_conf …
+    pub settings: PostgresSettings,
+    pub use_unix_socket: bool,
+    pub custom_conf: Option<PathBuf>,
+    pub basebackup: Vec<CommandOption>,
+    pub create_replica_methods: Vec<ReplicaMethod>,
+}
+
+/// The part of `postgresql` that may also stand in the dynamic configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PostgresSettings {
+    pub parameters: Map<String, Value>,
+    pub pg_hba: Option<Vec<String>>,
+    pub pg_ident: Option<Vec<String>>,
+    pub recovery_conf: Map<String, Value>,
+    pub use_pg_rewind: Option<bool>,
+    pub use_slots: Option<bool>,
+    pub remove_data_directory_on_rewind_failure: Option<bool>,
+    pub remove_data_directory_on_diverged_timelines: Option<bool>,
+    pub callbacks: Callbacks,
+    pub pre_promote: Option<String>,
+    pub before_stop: Option<String>,
+    /// Seconds to wait for a start; default 60.
+    pub pg_ctl_timeout: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Callbacks {
+    pub on_start: Option<String>,
+    pub on_stop: Option<String>,
+    pub on_restart: Option<String>,
+    pub on_reload: Option<String>,
+    pub on_role_change: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PgUser {
+    pub username: String,
+    pub password: Option<Secret>,
+    /// libpq keywords that go into connection strings: sslmode, sslcert, …
+    pub options: Vec<(String, String)>,
+}
+
+/// One entry of create_replica_methods; `basebackup` is built in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ReplicaMethod {
+    pub name: String,
+    /// Empty for `basebackup`.
+    pub command: String,
+    pub keep_data: bool,
+    pub no_params: bool,
+    pub no_leader: bool,
+    /// All keys but `command`, in file order, rendered as Patroni renders them.
+    pub extra: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Watchdog {
+    /// `off`, `automatic`, `required`.
+    pub mode: String,
+    pub device: PathBuf,
+    pub safety_margin_s: i64,
+}
+
+/// The dynamic configuration with defaults and limits applied. Times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Dynamic {
+    pub ttl_ms: u64,
+    pub loop_wait_ms: u64,
+    pub retry_timeout_ms: u64,
+    pub maximum_lag_on_failover: u64,
+    pub check_timeline: bool,
+    pub max_timelines_history: usize,
+    pub primary_start_timeout_ms: u64,
+    pub primary_stop_timeout_ms: u64,
+    /// `off`, `on` or `quorum`.
+    pub synchronous_mode: SynchronousMode,
+    pub synchronous_mode_strict: bool,
+    pub synchronous_node_count: u32,
+    pub maximum_lag_on_syncnode: i64,
+    pub member_slots_ttl_ms: u64,
+    pub postgresql: PostgresSettings,
+    /// Present and active: this is a standby cluster.
+    pub standby_cluster: Option<StandbyCluster>,
+    /// What had to be adjusted, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SynchronousMode {
+    #[default]
+    Off,
+    On,
+    Quorum,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyCluster {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub primary_slot_name: Option<String>,
+    pub restore_command: Option<String>,
+    pub archive_cleanup_command: Option<String>,
+    pub recovery_min_apply_delay: Option<String>,
+}

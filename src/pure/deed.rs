@@ -1,0 +1,164 @@
+//! Everything a node can do to the world, and what it can hear back.
+//!
+//! Flows are sentences, deeds are the words. A deed is plain data: a flow imports no other flow,
+//! it runs one by a [`Deed::Run`] with a [`Brief`].
+use serde::{Deserialize, Serialize};
+
+use super::cluster::command::Command;
+use super::cluster::facts::DataDirectory;
+use super::postgres::lsn::Lsn;
+
+/// Something to do in the world. Each is idempotent: after a crash it is begun again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Deed {
+    /// Look at the data directory, at a running postmaster, at leftovers of an earlier life.
+    InspectNode,
+    /// Make the data directory empty, only if all that is in it is ours to remove.
+    ClearDataDirectory { permission: WipePermission },
+    /// Move the data directory's content aside under a dated name.
+    MoveDataDirectoryAside { suffix: String },
+    /// initdb, or the custom bootstrap method.
+    CreateCluster,
+    /// Write configuration files and start; done when it accepts connections.
+    StartPostgres { as_: StartAs },
+    /// done when no process of this data directory is left.
+    StopPostgres { mode: StopMode },
+    /// Leave recovery; done when writes are possible. Reports the new timeline.
+    Promote,
+    Checkpoint,
+    /// Superuser, replication and rewind roles.
+    CreateRoles,
+    RunPostBootstrap,
+    RunPrePromote,
+    /// Fill the data directory by one replica method from one source.
+    CopyCluster { method: String, source: Option<Source> },
+    /// Is what was copied a cluster, this cluster, of the binaries' version?
+    VerifyCopy { system_identifier: Option<String> },
+    /// Wait until streaming begins.
+    WatchReplay,
+    /// Compare our WAL with the leader's history.
+    CheckDivergence { source: Source },
+    Rewind { source: Source },
+    /// Follow another upstream, by reload where PostgreSQL allows it, else by restart.
+    PointUpstream { source: Option<Source> },
+    /// Start (or find) the guard for this epoch; done when it stands and holds a live deadline.
+    ArmGuard { epoch: u64 },
+    /// Nothing here can write any more: the guard stands down.
+    DisarmGuard,
+    /// Put a command into the log; done when it was applied, failed when refused.
+    Propose { command: Command },
+    /// Has the candidate received everything up to here? Waits a bounded time.
+    AwaitReceived { member: String, lsn: Lsn },
+    /// Set synchronous_standby_names and wait until it is in force.
+    SetSynchronousStandbyNames { value: String },
+    /// Give up the vote (never the last one) before an orderly stop.
+    GiveUpVote,
+    /// Run another flow to its end.
+    Run(Brief),
+}
+
+/// How PostgreSQL is to be started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StartAs {
+    /// Read-write; only under an armed guard.
+    Primary { epoch: u64 },
+    /// In recovery; without a source it waits for one.
+    Standby { source: Option<Source> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    Fast,
+    Immediate,
+}
+
+/// Whom to copy or stream from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub member: String,
+    pub host: String,
+    pub port: u16,
+    /// The slot on the source that keeps WAL for us, if slots are used.
+    pub slot: Option<String>,
+}
+
+/// Why a data directory may be removed (promise P4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WipePermission {
+    /// It is empty or holds only an unfinished copy of our own making.
+    OwnLeftovers,
+    /// The operator asked for it by name (reinit, or remove_data_directory_* in the file).
+    Operator { what: String },
+    /// A leader of the same system identifier, on a timeline at least ours, is ahead of it.
+    NewerCopyElsewhere { leader: String, epoch: u64 },
+}
+
+/// The plain data another flow starts from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Brief {
+    ClusterInit { epoch: u64 },
+    Bootstrap { epoch: u64 },
+    ReplicaBuild { source: Option<Source>, permission: WipePermission, methods: Vec<Method> },
+    Rejoin { source: Source, rules: RejoinRules },
+    Promote { epoch: u64, pre_promote: bool, start_needed: bool },
+    Demote { mode: StopMode, release: Option<Release> },
+    Switchover { epoch: u64, candidate: Option<String> },
+    Restart { as_: StartAs, crashed: bool },
+    StandbyLeader { epoch: u64, remote: Source },
+}
+
+/// How the lease is given back after a demotion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub epoch: u64,
+    pub reason: String,
+    pub hand_over_to: Option<String>,
+}
+
+/// One replica method and what the flow must know about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Method {
+    pub name: String,
+    pub keep_data: bool,
+    pub no_leader: bool,
+}
+
+/// What may be done with a data directory that has gone another way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinRules {
+    pub use_pg_rewind: bool,
+    pub remove_on_rewind_failure: bool,
+    pub remove_on_diverged_timelines: bool,
+    pub methods: Vec<Method>,
+    pub system_identifier: String,
+    pub leader_epoch: u64,
+}
+
+/// What came of a deed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    Done,
+    Inspected(Inspection),
+    /// The server's position after a start, stop or promotion.
+    At { timeline: u32, lsn: Lsn },
+    /// `initialize` was written, or the copy belongs to this system identifier.
+    Identified { system_identifier: String },
+    Diverged { yes: bool, because: String },
+    /// A child flow came to rest in this final state.
+    Ended { flow: String, state: String },
+    Applied,
+}
+
+/// What a look at the node found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inspection {
+    pub data: DataDirectory,
+    pub postmaster_alive: bool,
+    /// Out of recovery, as far as can be told.
+    pub running_as_primary: bool,
+    /// Epoch of a live guard from an earlier life of the daemon.
+    pub guard_epoch: Option<u64>,
+    /// The running PostgreSQL was not started by us.
+    pub unmanaged: bool,
+}

@@ -1,0 +1,9 @@
+//! What we decide: no clock, no disk, no network, no luck, no actors.
+//!
+//! Time arrives as a value, randomness arrives as a value, maps are ordered. Pure code does not
+//! log: its records are the log, and the host prints them.
+pub mod cluster;
+pub mod config;
+pub mod deed;
+pub mod postgres;
+pub mod view;

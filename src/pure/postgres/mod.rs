@@ -1,0 +1,3 @@
+//! Facts about PostgreSQL as values and text; nothing here runs anything.
+pub mod lsn;
+pub mod state;
