@@ -4,6 +4,7 @@
 //! log: its records are the log, and the host prints them.
 pub mod cluster;
 pub mod config;
+pub mod consensus;
 pub mod deed;
 pub mod postgres;
 pub mod view;
