@@ -1,7 +1,6 @@
 //! The configuration as values: what a Patroni-shaped file means to Surus.
 //!
 //! Loading (YAML, environment, faults with their lines) is in `load`; this file is only the shape.
-mod stub;
 use std::fmt;
 use std::path::PathBuf;
 

@@ -61,7 +61,8 @@ struct Pending {
 pub struct Group {
     raw: RawNode<MemoryLog>,
     pending: VecDeque<Pending>,
-    luck: u64,
+    seed: u64,
+    ticks: u64,
 }
 
 impl Group {
@@ -71,9 +72,8 @@ impl Group {
             id,
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
-            // Exactly election_tick from raft-rs; ours are larger, so a reset can be seen.
             min_election_tick: ELECTION_TICKS,
-            max_election_tick: ELECTION_TICKS + 1,
+            max_election_tick: 2 * ELECTION_TICKS,
             applied,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 64,
@@ -84,7 +84,7 @@ impl Group {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &logger).expect("the configuration above is valid");
-        let mut group = Group { raw, pending: VecDeque::new(), luck: seed };
+        let mut group = Group { raw, pending: VecDeque::new(), seed, ticks: 0 };
         group.draw_election_timeout();
         group
     }
@@ -174,6 +174,7 @@ impl Group {
     }
 
     pub fn tick(&mut self, disk_is_stuck: bool) {
+        self.ticks += 1;
         if self.is_leader() || !disk_is_stuck {
             self.raw.tick();
         }
@@ -339,12 +340,14 @@ impl Group {
         Some(LogWrite { snapshot: Some(bytes), compact_to: Some(compact_to), ..LogWrite::default() })
     }
 
-    /// raft-rs draws from the thread's luck on every reset; we replace its draw by our own.
+    /// raft-rs draws from the thread's luck on every reset; ours replaces its draw each time.
+    /// A function of seed, term, role and the time spent, so that a run can be repeated and two
+    /// nodes that collided do not collide for ever.
     fn draw_election_timeout(&mut self) {
-        if self.raw.raft.randomized_election_timeout() == ELECTION_TICKS {
-            let extra = (draw(&mut self.luck) % (ELECTION_TICKS as u64 - 1)) as usize;
-            self.raw.raft.set_randomized_election_timeout(ELECTION_TICKS + 1 + extra);
-        }
+        let role = self.raw.raft.state as u64;
+        let mut luck = self.seed ^ (self.term() << 20) ^ (role << 16) ^ (self.ticks / 32);
+        let extra = (draw(&mut luck) % ELECTION_TICKS as u64) as usize;
+        self.raw.raft.set_randomized_election_timeout(ELECTION_TICKS + extra);
     }
 }
 
