@@ -10,4 +10,5 @@ pub mod deed;
 pub mod flow;
 pub mod machine;
 pub mod postgres;
+pub mod situation;
 pub mod view;
