@@ -48,8 +48,9 @@ struct Weather {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    (any::<u64>(), 0..=100u8, 0..=40u8, 0..=50u8)
-        .prop_map(|(seed, failures, crashes, lateness)| Weather { seed, failures, crashes, lateness })
+    (any::<u64>(), 0..=100u8, 0..=40u8, 0..=50u8).prop_map(|(seed, failures, crashes, lateness)| {
+        Weather { seed, failures, crashes, lateness }
+    })
 }
 
 /// Records in memory; may refuse.
@@ -262,7 +263,8 @@ fn build(methods: u8, permission: WipePermission) -> ReplicaBuild {
 }
 
 fn replica_build_beat(luck: &mut Luck) -> Vec<replica_build::Event> {
-    let source = Source { member: "alpha".into(), host: "127.0.0.1".into(), port: 5432, slot: None };
+    let source =
+        Source { member: "alpha".into(), host: "127.0.0.1".into(), port: 5432, slot: None };
     match luck.below(10) {
         0 => vec![replica_build::Event::LeaderLost],
         1 => vec![replica_build::Event::TopologyChanged { source: None }],
@@ -335,6 +337,9 @@ fn every_record_can_be_resumed_in_some_state() {
         let (machine, _) = Machine::resume(record);
         let row = &replica_build::Names::CHART.states[machine.state().index()];
         assert!(row.initial.is_none(), "resumed in the compound state {state}");
-        assert!(machine.is_ended() || !machine.waiting_for().is_empty(), "{state} waits for nothing");
+        assert!(
+            machine.is_ended() || !machine.waiting_for().is_empty(),
+            "{state} waits for nothing"
+        );
     }
 }

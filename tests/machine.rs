@@ -164,7 +164,10 @@ fn a_machine_says_what_it_waits_for() {
     assert!(machine.is_in(State::Building) && !machine.is_in(State::Failed));
     assert!(machine.description().starts_with("Nothing to copy from"));
     let (machine, _, _) = clearing();
-    assert_eq!((machine.waiting_for().as_str(), machine.is_working()), ("clear_data_directory", true));
+    assert_eq!(
+        (machine.waiting_for().as_str(), machine.is_working()),
+        ("clear_data_directory", true)
+    );
 }
 
 #[test]
@@ -173,4 +176,161 @@ fn a_method_that_keeps_data_does_not_clear() {
     let knowledge = ReplicaBuild::new(None, WipePermission::OwnLeftovers, vec![rsync]);
     let (machine, _) = Machine::start(knowledge);
     assert_eq!(machine.state(), State::Copying);
+}
+
+/// A flow whose chart has what `replica_build` lacks: an edge without target. The chart is read at
+/// run time, and the names stand here by hand as `statecharts/build.rs` would write them.
+mod stays {
+    use std::borrow::Cow;
+    use std::fmt;
+
+    use serde::{Deserialize, Serialize};
+    use surus::pure::chart::{Chart, Edge, Meaning, Name, Names, StateRow, Trigger};
+    use surus::pure::cluster::Millis;
+    use surus::pure::deed::Deed;
+    use surus::pure::machine::{Flow, Input};
+
+    macro_rules! name {
+        ($kind:ident { $($variant:ident = $text:literal),* }) => {
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+            pub enum $kind { $($variant),* }
+            impl Name for $kind {
+                const ALL: &'static [(Self, &'static str)] = &[$(($kind::$variant, $text)),*];
+            }
+            impl fmt::Display for $kind {
+                fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    out.pad(self.text())
+                }
+            }
+        };
+    }
+    name!(State { Working = "working", Ended = "ended" });
+    name!(EventName { Noted = "noted" });
+    name!(Guard {});
+    name!(Action { TakeNote = "take_note" });
+    name!(Activity { Checkpoint = "checkpoint" });
+    name!(Delay { WorkTimeout = "work_timeout" });
+
+    const fn row(name: &'static str, activity: Option<usize>) -> StateRow {
+        StateRow {
+            name: Cow::Borrowed(name),
+            description: Cow::Borrowed("by hand"),
+            parent: None,
+            initial: None,
+            is_final: activity.is_none(),
+            activity,
+        }
+    }
+
+    const fn edge(trigger: Trigger, target: Option<usize>, actions: &'static [usize]) -> Edge {
+        let actions = Cow::Borrowed(actions);
+        Edge { source: 0, trigger, guard: None, target, actions, description: None }
+    }
+
+    static STATES: &[StateRow] = &[row("working", Some(0)), row("ended", None)];
+    static EDGES: &[Edge] = &[
+        edge(Trigger::Event(0), None, &[0]),
+        edge(Trigger::Done, Some(1), &[]),
+        edge(Trigger::Error, Some(0), &[]),
+        edge(Trigger::After(0), Some(1), &[]),
+    ];
+    static CHART: Chart = Chart {
+        id: Cow::Borrowed("stays"),
+        description: Cow::Borrowed("by hand"),
+        fingerprint: 0,
+        initial: 0,
+        states: Cow::Borrowed(STATES),
+        edges: Cow::Borrowed(EDGES),
+        events: Cow::Borrowed(&[Cow::Borrowed("noted")]),
+        guards: Cow::Borrowed(&[]),
+        actions: Cow::Borrowed(&[Cow::Borrowed("take_note")]),
+        activities: Cow::Borrowed(&[Cow::Borrowed("checkpoint")]),
+        delays: Cow::Borrowed(&[Cow::Borrowed("work_timeout")]),
+    };
+
+    #[derive(Clone, Copy, Debug)]
+    pub struct AllNames;
+
+    impl Names for AllNames {
+        type State = State;
+        type EventName = EventName;
+        type Guard = Guard;
+        type Action = Action;
+        type Activity = Activity;
+        type Delay = Delay;
+        const CHART: &'static Chart = &CHART;
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    pub struct Stays {
+        pub note: u32,
+    }
+
+    impl Meaning<AllNames, Input<Stays>> for Stays {
+        fn allows(&self, guard: Guard, _: &Input<Stays>) -> bool {
+            match guard {}
+        }
+
+        fn apply(&mut self, action: Action, input: &Input<Stays>) {
+            match (action, input) {
+                (Action::TakeNote, Input::Event(note)) => self.note = *note,
+                (Action::TakeNote, other) => panic!("nobody else takes notes: {other:?}"),
+            }
+        }
+    }
+
+    impl Flow for Stays {
+        type Names = AllNames;
+        type Event = u32;
+        const ID: &'static str = "stays";
+
+        fn name(_: &u32) -> EventName {
+            EventName::Noted
+        }
+
+        fn deed(&self, Activity::Checkpoint: Activity) -> Deed {
+            Deed::Checkpoint
+        }
+
+        fn delay(&self, Delay::WorkTimeout: Delay) -> Millis {
+            1000
+        }
+    }
+}
+
+struct Nowhere;
+
+impl Journal<stays::Stays> for Nowhere {
+    fn append(&mut self, _: &Record<stays::Stays>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_edge_without_target_is_written_and_leaves_the_work_alone() {
+    let (mut machine, _) = Machine::start(stays::Stays::default());
+    let step = machine.handle(Input::Event(7)).expect("a new note is a change");
+    assert_eq!((step.record.seq, step.record.visit, step.record.knowledge.note), (2, 1, 7));
+    assert_eq!(step.persist(&mut Nowhere).expect("nowhere takes all"), []);
+    let step = machine.handle(Input::Done { visit: 1, report: Report::Done });
+    assert_eq!(step.expect("the work still counts").record.to, "ended");
+}
+
+#[test]
+fn a_level_that_is_repeated_is_not_written_again() {
+    let (mut machine, _) = Machine::start(stays::Stays::default());
+    assert!(machine.handle(Input::Event(7)).is_some());
+    assert!(machine.handle(Input::Event(7)).is_none());
+    assert_eq!(machine.seq(), 2);
+}
+
+#[test]
+fn an_edge_to_the_state_itself_starts_the_work_again() {
+    let (mut machine, _) = Machine::start(stays::Stays::default());
+    let failed = Input::Failed { visit: 1, problem: "no".into() };
+    let step = machine.handle(failed).expect("it is tried again");
+    assert_eq!((step.record.to.as_str(), step.record.visit), ("working", 2));
+    let effects = step.persist(&mut Nowhere).expect("nowhere takes all");
+    let begin = Effect::Begin { visit: 2, deed: Deed::Checkpoint };
+    assert!(effects[0] == Effect::Cancel && effects[1] == begin, "{effects:?}");
 }

@@ -109,8 +109,9 @@ fn open(name_or_file: &str) -> Result<Chart> {
 }
 
 fn parse(name: &str, json: &str) -> Result<Chart> {
-    Chart::parse(json)
-        .map_err(|faults| anyhow!("the chart is not sound:\n{}", sentences(name, &faults).trim_end()))
+    Chart::parse(json).map_err(|faults| {
+        anyhow!("the chart is not sound:\n{}", sentences(name, &faults).trim_end())
+    })
 }
 
 fn sentences(file: &str, faults: &[Fault]) -> String {
@@ -224,9 +225,8 @@ fn unmoved(chart: &Chart, state: usize, trigger: Trigger) -> String {
     if row.is_final {
         return format!("{} is the end", row.name);
     }
-    let known = chart
-        .ancestry(state)
-        .any(|at| chart.edges_of(at).any(|edge| edge.trigger == trigger));
+    let known =
+        chart.ancestry(state).any(|at| chart.edges_of(at).any(|edge| edge.trigger == trigger));
     let why = if known { "no guard allows it" } else { "it is for no edge here" };
     format!("in {}, {why}", row.name)
 }
@@ -243,7 +243,9 @@ struct Operator<'a, A> {
 impl<A> Operator<'_, A> {
     fn answered(&self) -> Result<()> {
         match &self.unanswered {
-            Some(guard) => bail!("the guard `{guard}` has no answer: add --guard {guard}=yes or =no"),
+            Some(guard) => {
+                bail!("the guard `{guard}` has no answer: add --guard {guard}=yes or =no")
+            }
             None => Ok(()),
         }
     }
