@@ -52,6 +52,9 @@ const LOCAL_ONLY: [&str; 7] = [
     "authentication",
 ];
 
+/// A year: sums of times must not overflow, whatever somebody writes.
+const SECONDS_MAX: i64 = 31_536_000;
+
 impl Dynamic {
     /// The configuration `value` with defaults and limits applied; absent means all defaults.
     pub fn from_value(value: Option<&Value>) -> Dynamic {
@@ -111,7 +114,8 @@ fn read(top: &Section) -> Dynamic {
     }
 }
 
-/// The first of `keys` that is set, in milliseconds; too small a number counts as `min`.
+/// The first of `keys` that is set, in milliseconds; too small or large a number counts as
+/// the bound.
 fn seconds(top: &Section, keys: &[&str], min: i64, default: i64) -> u64 {
     let key = keys.iter().find(|key| top.get(key).is_some()).copied();
     let given = key.and_then(|key| top.integer(key, Some("s"), i64::MIN));
@@ -119,6 +123,10 @@ fn seconds(top: &Section, keys: &[&str], min: i64, default: i64) -> u64 {
         (Some(key), Some(number)) if number < min => {
             top.warn(key, format!("{number} is too small; {min} is used instead"));
             min
+        }
+        (Some(key), Some(number)) if number > SECONDS_MAX => {
+            top.warn(key, format!("{number} is too large; {SECONDS_MAX} is used instead"));
+            SECONDS_MAX
         }
         (_, given) => given.unwrap_or(default),
     };
@@ -251,7 +259,7 @@ mod tests {
         );
         assert_eq!(times(json!({"ttl": 1, "loop_wait": 0})), (2000, 1000, 1000, 3));
         assert_eq!(times(json!({"ttl": "abc"})), (6000, 2000, 2000, 1));
-        assert_eq!(times(json!({"ttl": i64::MAX, "loop_wait": i64::MAX})).3, 1);
+        assert_eq!(times(json!({"ttl": i64::MAX, "loop_wait": i64::MAX})).3, 3);
     }
 
     #[test]

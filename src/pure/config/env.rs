@@ -116,11 +116,16 @@ fn node_of(text: &str, shape: Shape, source: &Arc<str>) -> Option<Node> {
         Shape::List => Some(list(text, source)),
         Shape::Map => {
             let braced = format!("{{{text}}}");
-            [text, braced.as_str()].into_iter().find_map(|attempt| {
-                yaml(attempt, source).filter(|node| matches!(node.kind, Kind::Map(_)))
-            })
+            [text, braced.as_str()]
+                .into_iter()
+                .find_map(|attempt| yaml(attempt, source).filter(is_full_map))
         }
     }
+}
+
+/// A map in which every key has a value: `{x}` is one for YAML, but nobody means it.
+fn is_full_map(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Map(entries) if entries.iter().all(|(_, value)| !value.is_null()))
 }
 
 fn scalar(text: &str, source: &Arc<str>) -> Node {

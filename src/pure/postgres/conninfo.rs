@@ -13,7 +13,7 @@ pub fn conninfo<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Stri
 fn escaped(value: &str) -> String {
     let mut out = String::new();
     for c in value.chars() {
-        if c == '\'' || c == '\\' || c.is_ascii_whitespace() || c == '\x0b' {
+        if c == '\'' || c == '\\' || is_space(c) {
             out.push('\\');
         }
         out.push(c);
@@ -21,21 +21,26 @@ fn escaped(value: &str) -> String {
     out
 }
 
+/// White space as libpq counts it, in the C locale.
+fn is_space(c: char) -> bool {
+    c.is_ascii_whitespace() || c == '\x0b'
+}
+
 /// Reads `key=value` pairs as libpq does, quotes and backslashes included.
 pub fn parse_conninfo(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         let (key, after) = rest
             .split_once('=')
             .ok_or_else(|| "the connection string has a word without `=`".to_string())?;
-        let key = key.trim();
-        if key.is_empty() || key.contains(char::is_whitespace) {
+        let key = key.trim_matches(is_space);
+        if key.is_empty() || key.contains(is_space) {
             return Err("the connection string has a word without `=`".into());
         }
-        let (value, remaining) = value(after.trim_start())?;
+        let (value, remaining) = value(after.trim_start_matches(is_space))?;
         pairs.push((key.to_string(), value));
-        rest = remaining.trim_start();
+        rest = remaining.trim_start_matches(is_space);
     }
     Ok(pairs)
 }
@@ -53,7 +58,7 @@ fn value(text: &str) -> Result<(String, &str), String> {
             }
             '\\' => escaped = true,
             '\'' if quoted => return Ok((out, &body[index + 1..])),
-            c if !quoted && (c.is_ascii_whitespace() || c == '\x0b') => {
+            c if !quoted && is_space(c) => {
                 return Ok((out, &body[index..]));
             }
             c => out.push(c),
