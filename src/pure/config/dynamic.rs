@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::faults::Report;
+use super::faults::{Fault, Report};
 use super::postgresql;
 use super::reader::Section;
 use super::scalar::{parse_bool, setting_text};
@@ -58,18 +58,27 @@ const SECONDS_MAX: i64 = 31_536_000;
 impl Dynamic {
     /// The configuration `value` with defaults and limits applied; absent means all defaults.
     pub fn from_value(value: Option<&Value>) -> Dynamic {
-        let report = Report::default();
         let source: Arc<str> = Arc::from("dynamic configuration");
         let tree = Node::from_value(value.unwrap_or(&Value::Null), &source);
-        let top = Section::top(&tree, &report);
-        let mut dynamic = read(&top);
-        adjust(&top, &mut dynamic);
-        name_strangers(&top);
-        let (faults, warnings) = report.finish();
-        let replaced = faults.iter().map(|fault| format!("{fault}; its default is used instead"));
-        dynamic.warnings = replaced.chain(warnings.iter().map(ToString::to_string)).collect();
+        let (mut dynamic, warnings) = from_node(&tree, "");
+        dynamic.warnings = warnings.iter().map(ToString::to_string).collect();
         dynamic
     }
+}
+
+/// Reads the dynamic configuration that stands at `path` of a file; what is odd comes with it.
+pub(super) fn from_node(node: &Node, path: &str) -> (Dynamic, Vec<Fault>) {
+    let report = Report::default();
+    let top = Section::at(node, path, &report);
+    let mut dynamic = read(&top);
+    adjust(&top, &mut dynamic);
+    name_strangers(&top);
+    let (mut odd, warnings) = report.finish();
+    for fault in &mut odd {
+        fault.message.push_str("; its default is used instead");
+    }
+    odd.extend(warnings);
+    (dynamic, odd)
 }
 
 impl Default for Dynamic {

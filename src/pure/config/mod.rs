@@ -24,7 +24,7 @@ mod unknown;
 
 pub use effective::effective;
 pub use faults::Fault;
-pub use load::{load, load_parts};
+pub use load::{Reading, find_place, load, read_parts};
 
 /// libpq keywords that a user of `postgresql.authentication` may carry, besides name and password.
 pub const LIBPQ_KEYWORDS: [&str; 10] = [
