@@ -63,6 +63,29 @@ pub fn program_version(dir: &Path) -> Option<Version> {
     Version::of_program(&String::from_utf8_lossy(&output.stdout))
 }
 
+/// The parameters of a configuration file that the server in `dir` refuses, each with the reason;
+/// empty when it would start with them. Names it does not know come first, all at once; only when
+/// there are none does it look at values.
+pub fn refused_parameters(dir: &Path, file: &Path) -> std::io::Result<Vec<(String, String)>> {
+    let output = Command::new(dir.join("postgres"))
+        // Asking for a parameter is all that root may do, and starts nothing.
+        .args(["-C", "port", "-D", "/", "-c"])
+        .arg(format!("config_file={}", file.display()))
+        .env("LC_ALL", "C")
+        .output()?;
+    if output.status.success() { Ok(Vec::new()) } else { Ok(refusals(&output.stderr)) }
+}
+
+fn refusals(answer: &[u8]) -> Vec<(String, String)> {
+    let answer = String::from_utf8_lossy(answer).into_owned();
+    let reasons = answer.lines().filter_map(|line| line.split_once("LOG:").map(|(_, r)| r.trim()));
+    let named = reasons.filter_map(|reason| {
+        let (_, rest) = reason.split_once("parameter \"")?;
+        Some((rest.split_once('"')?.0.to_string(), reason.to_string()))
+    });
+    named.collect()
+}
+
 fn candidates() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::faults::{Fault, Place, Report};
-use super::tree::{self, Kind, Node};
+use super::tree::{Kind, Node};
+use super::yaml;
 
 /// How a variable's text becomes a value.
 #[derive(Clone, Copy, PartialEq)]
@@ -145,7 +146,7 @@ fn list(text: &str, source: &Arc<str>) -> Node {
 
 /// YAML of a variable; its lines mean nothing to the reader, so they go.
 fn yaml(text: &str, source: &Arc<str>) -> Option<Node> {
-    let node = tree::parse(source, text, &Report::default()).ok()?;
+    let node = yaml::parse(source, text, &Report::default()).ok()?;
     Some(Node::from_value(&node.value(), source))
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::faults::{Fault, Place, Report};
 use super::reader::Section;
 use super::tree::{self, Node};
+use super::yaml;
 use super::{Config, bootstrap, env, postgresql, sections, unknown};
 
 /// What reading a configuration gave: the value, if it is usable, and everything to say about it.
@@ -50,7 +51,7 @@ pub fn read_parts(
 pub fn find_place(parts: &[(String, String)], key: &str) -> Option<Place> {
     let mut best: Option<(usize, Place)> = None;
     for (name, text) in parts {
-        let Ok(tree) = tree::parse(&Arc::from(name.as_str()), text, &Report::default()) else {
+        let Ok(tree) = yaml::parse(&Arc::from(name.as_str()), text, &Report::default()) else {
             continue;
         };
         let mut node = &tree;
@@ -70,7 +71,7 @@ fn merged(path: &Path, parts: &[(String, String)], report: &Report) -> Option<No
     let whole: Arc<str> = Arc::from(path.display().to_string());
     let mut tree: Option<Node> = None;
     for (name, text) in parts {
-        let part = tree::parse(&Arc::from(name.as_str()), text, report).and_then(|node| {
+        let part = yaml::parse(&Arc::from(name.as_str()), text, report).and_then(|node| {
             let map = matches!(node.kind, tree::Kind::Map(_));
             let message = "the configuration must be a map of keys such as `scope: NAME`";
             if map { Ok(node) } else { Err(Fault::new(&node.place, "", message)) }
@@ -108,6 +109,7 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         let host = &postgresql.connect_address.host;
         sections::check_loopback(&postgresql_section, "connect_address", host, &raft);
     }
+    name_witness(top);
     let bootstrap = top.child("bootstrap");
     Config {
         path: path.to_path_buf(),
@@ -118,11 +120,20 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         ctl: sections::ctl(&top.child("ctl"), &restapi),
         restapi,
         raft,
-        bootstrap: bootstrap.present().then(|| bootstrap::read(&bootstrap)),
+        bootstrap: top.mentions("bootstrap").then(|| bootstrap::read(&bootstrap)),
         postgresql,
         tags: tags(top),
         watchdog: sections::watchdog(&top.child("watchdog")),
         warnings: Vec::new(),
+    }
+}
+
+/// A section without keys may be a slip of the hand; without it the node is another one.
+fn name_witness(top: &Section) {
+    if top.mentions("postgresql") && top.get("postgresql").is_none() {
+        let message = "is empty, so this node is a witness without PostgreSQL; remove the key if \
+                       that is meant";
+        top.warn("postgresql", message);
     }
 }
 

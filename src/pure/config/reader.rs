@@ -243,7 +243,7 @@ mod tests {
 
     fn faults_of(text: &str, read: impl Fn(&Section)) -> Vec<String> {
         let report = Report::default();
-        let node = super::super::tree::parse(&Arc::from("f"), text, &report).expect("YAML");
+        let node = super::super::yaml::parse(&Arc::from("f"), text, &report).expect("YAML");
         read(&Section::top(&node, &report));
         report.finish().0.iter().map(Fault::to_string).collect()
     }

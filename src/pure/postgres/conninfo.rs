@@ -85,8 +85,9 @@ fn options(user: &PgUser, version: Version) -> impl Iterator<Item = (&str, &str)
     user.options.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(move |(k, _)| known(k))
 }
 
-/// How to reach a server as `user`: `dbname user host port …`, without a password. The host may be
-/// a list separated by commas, or the directory of a socket.
+/// How to reach a server as `user`: `dbname user host port …`, without a password and without
+/// `sslpassword`, so that it may stand in an argument. The host may be a list separated by commas,
+/// or the directory of a socket.
 pub fn user_conninfo(
     user: &PgUser,
     address: &HostPort,
@@ -100,7 +101,8 @@ pub fn user_conninfo(
         ("host", address.host.as_str()),
         ("port", port.as_str()),
     ];
-    conninfo(first.into_iter().chain(options(user, version)))
+    let open = options(user, version).filter(|(keyword, _)| *keyword != "sslpassword");
+    conninfo(first.into_iter().chain(open))
 }
 
 /// What a standby needs to stream from `upstream`.
@@ -205,7 +207,11 @@ mod tests {
 
     #[test]
     fn a_users_keywords_follow_the_servers_version() {
-        let user = user("u", "p", &[("sslmode", "require"), ("channel_binding", "require")]);
+        let user = user(
+            "u",
+            "p",
+            &[("sslmode", "require"), ("channel_binding", "require"), ("sslpassword", "x")],
+        );
         let text = user_conninfo(&user, &address("h"), None, Version(120_000));
         assert_eq!(text, "user=u host=h port=5432 sslmode=require");
     }
