@@ -1,4 +1,6 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
 pub mod ctl;
+pub mod config;
+pub mod programs;
 pub mod request;
