@@ -90,8 +90,7 @@ fn groups(name: &CStr, gid: u32) -> Vec<u32> {
     let mut groups = vec![0; 256];
     let mut count = groups.len() as i32;
     // SAFETY: `count` says how many the vector can hold.
-    let code =
-        unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &mut count) };
+    let code = unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &mut count) };
     if code < 0 {
         return vec![gid];
     }

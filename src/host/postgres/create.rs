@@ -23,7 +23,9 @@ impl Server {
         for option in options {
             let name = option_name(option);
             if INITDB_FORBIDDEN.contains(&name) || !known.contains(name) {
-                return Err(format!("bootstrap.initdb: initdb cannot be given `--{name}`: remove it"));
+                return Err(format!(
+                    "bootstrap.initdb: initdb cannot be given `--{name}`: remove it"
+                ));
             }
         }
         let target = self.begin_fill("initdb", false).await?;

@@ -149,8 +149,7 @@ impl Server {
 
 fn present(control: &Control, found: &Inspected) -> DataDirectory {
     let (timeline, lsn) = control.position();
-    let was_primary =
-        control.out_of_recovery() && !found.standby_signal && !found.recovery_signal;
+    let was_primary = control.out_of_recovery() && !found.standby_signal && !found.recovery_signal;
     DataDirectory::Present {
         system_identifier: control.system_identifier.clone(),
         timeline,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// The name of the environment variable that says whose program a process is.
@@ -26,7 +27,9 @@ pub struct Inhabitant {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| format!("a helper thread died: {error}"))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| format!("a helper thread died: {error}"))
 }
 
 /// Every process of PostgreSQL's server program whose working directory is `data_dir`.
@@ -61,9 +64,7 @@ fn title(pid: i32) -> String {
 
 fn pids() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// A name for this life of the daemon, never shared with another one.
@@ -102,7 +103,11 @@ pub fn leftovers(mark: &str, life: &str) -> Vec<i32> {
 
 /// Kills the processes and, where they lead or share a group that is not ours, their groups;
 /// waits until none is left. `find` is asked again each round.
-pub fn kill_all(find: impl Fn() -> Vec<i32>, groups: bool, wait: Duration) -> Result<usize, String> {
+pub fn kill_all(
+    find: impl Fn() -> Vec<i32>,
+    groups: bool,
+    wait: Duration,
+) -> Result<usize, String> {
     let deadline = Instant::now() + wait;
     let mut killed = 0;
     loop {
@@ -147,7 +152,9 @@ impl Hold {
     pub fn open(pid: i32) -> io::Result<Hold> {
         let target = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let fd = rustix::process::pidfd_open(target, PidfdFlags::NONBLOCK)?;
-        Ok(Hold { pid, fd: AsyncFd::new(fd)? })
+        // SAFETY: the descriptor is owned by the AsyncFd from here on and closed only with it.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
+        Ok(Hold { pid, fd })
     }
 
     pub fn signal(&self, signal: Signal) -> io::Result<()> {

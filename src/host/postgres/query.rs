@@ -77,12 +77,15 @@ impl Monitor {
         // Taken out: whatever goes wrong, or cancels us, a half-read session is not used again.
         let session = match self.session.take().filter(|session| !session.is_closed()) {
             Some(session) => session,
-            None => Session::open(&self.connection, "Surus heartbeat").await.map_err(Refusal::text)?,
+            None => {
+                Session::open(&self.connection, "Surus heartbeat").await.map_err(Refusal::text)?
+            }
         };
         let rows = session.rows(FACTS).await?;
-        let facts = rows.first().ok_or("PostgreSQL gave no facts").and_then(|row| {
-            facts(row).ok_or("PostgreSQL gave facts that cannot be read")
-        })?;
+        let facts = rows
+            .first()
+            .ok_or("PostgreSQL gave no facts")
+            .and_then(|row| facts(row).ok_or("PostgreSQL gave facts that cannot be read"))?;
         self.session = Some(session);
         Ok(facts)
     }

@@ -35,8 +35,18 @@ pub type OnProgress<'a> = &'a mut (dyn FnMut(CopyProgress) + Send);
 
 /// Options that we set ourselves or that would not leave a data directory behind.
 const FORBIDDEN: [&str; 12] = [
-    "pgdata", "format", "wal-method", "xlog-method", "gzip", "version", "dbname", "host", "port",
-    "username", "password", "target",
+    "pgdata",
+    "format",
+    "wal-method",
+    "xlog-method",
+    "gzip",
+    "version",
+    "dbname",
+    "host",
+    "port",
+    "username",
+    "password",
+    "target",
 ];
 
 /// A directory that is being filled: the data directory, or one inside it when there is

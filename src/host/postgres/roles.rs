@@ -62,7 +62,9 @@ async fn create_or_alter(session: &Session, role: &Role, md5: bool) -> Result<()
     if role.kind == RoleKind::Rewind {
         for function in REWIND_FUNCTIONS {
             let to = identifier(&role.name);
-            session.run(&format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {to}")).await?;
+            session
+                .run(&format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {to}"))
+                .await?;
         }
     }
     Ok(())

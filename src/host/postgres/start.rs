@@ -51,14 +51,19 @@ impl Server {
         blocking(move || server.note_own(pid)).await??;
         loop {
             if let Some(code) = exit.borrow().clone() {
-                return Err(format!("PostgreSQL did not start ({code}){}", self.log_since(log_start)));
+                return Err(format!(
+                    "PostgreSQL did not start ({code}){}",
+                    self.log_since(log_start)
+                ));
             }
             if self.is_ready(pid, ready).await? {
                 return Ok(pid);
             }
             if begun.elapsed() > timeout {
                 let said = self.log_since(log_start);
-                return Err(format!("PostgreSQL is not ready after {timeout:?}, and goes on{said}"));
+                return Err(format!(
+                    "PostgreSQL is not ready after {timeout:?}, and goes on{said}"
+                ));
             }
             tokio::time::sleep(STEP).await;
         }

@@ -58,10 +58,9 @@ pub fn parse(text: &str) -> Result<Control, String> {
         .map(|(name, value)| (name.trim(), value.trim()))
         .collect();
     let get = |name: &str| {
-        fields
-            .get(name)
-            .copied()
-            .ok_or_else(|| format!("pg_controldata printed no `{name}`: is the control file whole?"))
+        fields.get(name).copied().ok_or_else(|| {
+            format!("pg_controldata printed no `{name}`: is the control file whole?")
+        })
     };
     let number = |name: &str| -> Result<u32, String> {
         let value = get(name)?;

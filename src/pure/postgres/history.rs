@@ -25,8 +25,7 @@ pub fn parse(text: &str) -> Result<Vec<Switch>, String> {
         let mut words = line.split_whitespace();
         let Some(first) = words.next().filter(|word| !word.starts_with('#')) else { continue };
         let wrong = |what: &str| format!("timeline history, line {}: {what}", number + 1);
-        let timeline =
-            first.parse().map_err(|_| wrong(&format!("`{first}` is not a timeline")))?;
+        let timeline = first.parse().map_err(|_| wrong(&format!("`{first}` is not a timeline")))?;
         let at = words.next().ok_or_else(|| wrong("the switch point is missing"))?;
         let at = at.parse().map_err(|text: String| wrong(&text))?;
         if switches.last().is_some_and(|last| last.timeline >= timeline) {

@@ -63,7 +63,8 @@ mod tests {
 
     use super::*;
 
-    const SAMPLE: &str = "4711\n/data/pg\n1795318965\n5433\n/run/pg\nlocalhost\n  5432  3\nready   \n";
+    const SAMPLE: &str =
+        "4711\n/data/pg\n1795318965\n5433\n/run/pg\nlocalhost\n  5432  3\nready   \n";
 
     #[test]
     fn reads_a_running_server() {
