@@ -10,9 +10,11 @@ use crate::pure::config::Secret;
 
 pub mod account;
 pub mod aside;
+pub mod callback;
 pub mod conf_files;
 pub mod create;
 pub mod inspect;
+pub mod method;
 pub mod ownership;
 pub mod passfile;
 pub mod processes;
@@ -23,8 +25,10 @@ pub mod replica;
 pub mod rewind;
 pub mod roles;
 pub mod session;
+pub mod slots;
 pub mod start;
 pub mod stop;
+pub mod upstream;
 
 use account::Account;
 use program::Program;

@@ -14,6 +14,8 @@ pub struct Lineage {
     /// Decimal digits, as pg_controldata prints them.
     pub system_identifier: String,
     pub timeline: u32,
+    /// Where its WAL ended when it was asked.
+    pub position: Lsn,
     /// Oldest first; empty on timeline 1.
     pub history: Vec<Switch>,
 }
@@ -103,7 +105,7 @@ mod tests {
     fn leader(timeline: u32, history: &[(u32, u64)]) -> Lineage {
         let history =
             history.iter().map(|&(timeline, at)| Switch { timeline, at: Lsn(at) }).collect();
-        Lineage { system_identifier: "1".into(), timeline, history }
+        Lineage { system_identifier: "1".into(), timeline, position: Lsn(0), history }
     }
 
     #[test]
