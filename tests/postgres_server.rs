@@ -129,7 +129,8 @@ fn remote(of: &Server, user: &str) -> Remote {
 fn files(server: &Server, upstream: Option<&Server>) -> ConfFiles {
     let mut conf = format!(
         "include 'postgresql.base.conf'\nport = {}\nlisten_addresses = '127.0.0.1'\n\
-         unix_socket_directories = '{}'\nwal_log_hints = on\nwal_keep_size = 128MB\nfsync = off\n",
+         unix_socket_directories = '{}'\nwal_log_hints = on\nwal_keep_size = 128MB\nfsync = off\n\
+         log_statement = 'all'\n",
         server.connection.port,
         server.state_dir.display()
     );
@@ -194,6 +195,18 @@ async fn a_cluster_is_created_started_and_stopped() {
     assert!(sql_facts.flush_lsn >= control.checkpoint);
     assert!(sql_facts.postmaster_start_time.ends_with("+00:00"));
     assert_eq!(sql_facts.server_version / 10_000, server.major().await.expect("version"));
+
+    let mut by_socket = server.connection.clone();
+    by_socket.host = server.state_dir.display().to_string();
+    Monitor::new(by_socket).facts().await.expect("facts by socket");
+    let mut changed = files(&server, None);
+    let conf = changed.postgresql_conf.get_or_insert_default();
+    conf.push_str("synchronous_standby_names = 'somebody'\n");
+    server.reload_with(&changed).await.expect("reloaded");
+    let name = "synchronous_standby_names";
+    server.await_setting(name, "somebody", LONG).await.expect("in force");
+    let short = Duration::from_millis(50);
+    assert!(server.await_setting(name, "nobody", short).await.is_err());
 
     let again = server.start(&files(&server, None), LONG, Ready::ReadWrite).await;
     assert!(again.expect_err("runs").contains("already runs"));
@@ -313,7 +326,11 @@ async fn a_diverged_primary_is_rewound() {
     two.checkpoint().await.expect("checkpoint");
     sql(&one, "CREATE TABLE lost AS SELECT 1 AS x").await;
     sql(&two, "CREATE TABLE kept AS SELECT 1 AS x").await;
-    one.stop(StopMode::Fast, Some(LONG)).await.expect("stop");
+    // A crashed primary that was already told to become a standby: the harder case.
+    one.stop(StopMode::Immediate, None).await.expect("stop");
+    std::fs::write(one.data_dir.join("standby.signal"), "").expect("write");
+    let leader = one.lineage(&remote(&two, "replicator")).await.expect("lineage");
+    assert!(one.check_divergence(&leader, None).await.expect("verdict").yes);
 
     let nobody = Remote { conninfo: "host=127.0.0.1 port=1".into(), ..Remote::default() };
     assert!(one.rewind(&nobody, &[]).await.is_err());

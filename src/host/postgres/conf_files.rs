@@ -79,7 +79,8 @@ impl Server {
         Ok(())
     }
 
-    fn write_signal(&self, signal: Signal) -> Result<(), String> {
+    /// Puts the signal files as wanted. Blocks.
+    pub fn write_signal(&self, signal: Signal) -> Result<(), String> {
         let wanted = match signal {
             Signal::Keep => return Ok(()),
             Signal::None => None,

@@ -2,8 +2,6 @@
 use std::path::Path;
 
 use super::Server;
-use super::passfile::SecretFile;
-use super::processes::blocking;
 use super::program::Output;
 use crate::pure::config::{CustomMethod, Secret};
 
@@ -33,23 +31,11 @@ impl Server {
         if !superuser.is_empty() {
             program = program.arg(format!("--username={superuser}"));
         }
-        let secret = match password {
-            None => None,
-            Some(password) => Some(self.password_file(password).await?),
-        };
-        if let Some(file) = &secret {
-            program = program.arg(format!("--pwfile={}", file.path().display()));
+        if let Some(password) = password {
+            program = program.secret_arg("pwfile", &format!("{}\n", password.0))?;
         }
         program.arg("-D").arg(&target.path).run().await?;
-        drop(secret);
         self.end_fill(target).await
-    }
-
-    async fn password_file(&self, password: &Secret) -> Result<SecretFile, String> {
-        let (server, secret) = (self.clone(), password.0.clone());
-        // A directory where the account that runs initdb can read.
-        blocking(move || SecretFile::write(&std::env::temp_dir(), &format!("{secret}\n"), &server))
-            .await?
     }
 
     /// Runs a custom bootstrap method; what it made is judged by [`Server::verify_copy`].

@@ -1,9 +1,7 @@
 //! The passfile that libpq programs and walreceivers read.
-use std::path::{Path, PathBuf};
-
 use super::Server;
 use super::conf_files::write_atomic;
-use super::inspect::{read_optional, remove_optional};
+use super::inspect::read_optional;
 use super::processes::blocking;
 
 impl Server {
@@ -56,29 +54,6 @@ fn key(line: &str) -> &str {
         }
     }
     line
-}
-
-/// A file with a secret for one program; removed when dropped.
-pub struct SecretFile(PathBuf);
-
-impl SecretFile {
-    /// Blocks.
-    pub fn write(dir: &Path, secret: &str, server: &Server) -> Result<SecretFile, String> {
-        let name = format!(".surus-{}.pw", super::processes::this_life());
-        let file = SecretFile(dir.join(name));
-        write_atomic(&file.0, secret, server.run_as.as_ref())?;
-        Ok(file)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for SecretFile {
-    fn drop(&mut self) {
-        let _ = remove_optional(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@
 //! thread that lives as long as the daemon, never inside `spawn_blocking`.
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -32,6 +35,7 @@ pub struct Program {
     run_as: Option<Account>,
     timeout: Option<Duration>,
     mark: String,
+    secret: Option<Arc<OwnedFd>>,
 }
 
 /// What a program left behind.
@@ -63,6 +67,7 @@ impl Program {
             run_as: run_as.cloned(),
             timeout: None,
             mark: mark.display().to_string(),
+            secret: None,
         }
     }
 
@@ -92,6 +97,14 @@ impl Program {
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Program {
         self.env.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// Adds `--name=FILE`, where FILE holds `secret` in memory that only this program can open.
+    pub fn secret_arg(self, name: &str, secret: &str) -> Result<Program, String> {
+        let fd = in_memory(secret).map_err(|error| format!("no memory for --{name}: {error}"))?;
+        let mut program = self.arg(format!("--{name}=/proc/self/fd/{}", fd.as_raw_fd()));
+        program.secret = Some(Arc::new(fd));
+        Ok(program)
     }
 
     pub fn timeout(mut self, limit: Duration) -> Program {
@@ -165,6 +178,7 @@ impl Program {
             .env(processes::LIFE, processes::this_life())
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         let (run_as, parent) = (self.run_as.clone(), rustix::process::getpid());
+        let secret = self.secret.clone();
         // SAFETY: only async-signal-safe system calls on memory prepared before the fork.
         unsafe {
             command.pre_exec(move || {
@@ -173,6 +187,9 @@ impl Program {
                 }
                 // After the change of identity, which would clear it.
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                if let Some(fd) = &secret {
+                    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+                }
                 if rustix::process::getppid() != Some(parent) {
                     return Err(std::io::ErrorKind::Interrupted.into());
                 }
@@ -181,6 +198,14 @@ impl Program {
         }
         command
     }
+}
+
+/// Readable by any account that inherits it, as memory files have no owner to check.
+fn in_memory(secret: &str) -> std::io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("surus-secret", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(secret.as_bytes())?;
+    Ok(file.into())
 }
 
 /// Takes our own configuration (it holds passwords) out, puts the account's home in.
@@ -244,16 +269,20 @@ async fn watch(
             output.take(stream, &line, on_line);
         }
     }
-    if !ended {
+    if !ended && hold.is_some() {
         gone(hold.as_ref()).await;
         group.kill();
     }
-    child.wait().await
+    let status = child.wait().await;
+    group.kill();
+    status
 }
 
+/// Never, where the kernel gave us no hold: the end of the output has to do then.
 async fn gone(hold: Option<&Hold>) {
-    if let Some(hold) = hold {
-        hold.ended().await;
+    match hold {
+        Some(hold) => hold.ended().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use super::Server;
 use super::conf_files::write_atomic;
 use super::processes::{Hold, blocking};
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, literal};
 use crate::pure::postgres::lsn::Lsn;
 
 /// Between two looks at a server that leaves recovery.
@@ -74,6 +74,28 @@ impl Server {
         files.signal = super::conf_files::Signal::Keep;
         blocking(move || server.write_conf_files(&files)).await??;
         self.reload().await
+    }
+
+    /// Waits until a reload has put `name` to `value`, as every new statement sees it.
+    pub async fn await_setting(
+        &self,
+        name: &str,
+        value: &str,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let begun = Instant::now();
+        let session = self.session("Surus reload").await?;
+        let question = format!("SELECT pg_catalog.current_setting({})", literal(name));
+        loop {
+            let now = session.value(&question).await?.unwrap_or_default();
+            if now == value {
+                return Ok(());
+            }
+            if begun.elapsed() > timeout {
+                return Err(format!("{name} is still `{now}` {timeout:?} after the reload"));
+            }
+            tokio::time::sleep(STEP).await;
+        }
     }
 
     /// A checkpoint, as long as it takes.

@@ -1,5 +1,6 @@
 //! pg_rewind: a diverged cluster made to follow another one.
 use super::Server;
+use super::conf_files::Signal;
 use super::create::option_name;
 use super::processes::blocking;
 use super::replica::Remote;
@@ -43,8 +44,10 @@ impl Server {
         if let Some((name, path)) = self.passfile_env(&from.passfile) {
             program = program.env(name, path);
         }
+        let control = self.control().await?;
+        let crashed = control.out_of_recovery() && !control.clean();
         let server = self.clone();
-        blocking(move || server.begin_rewind()).await??;
+        blocking(move || server.begin_rewind(crashed)).await??;
         let mut changing = false;
         let ended = program
             .run_with(&mut |_, line| {
@@ -59,7 +62,7 @@ impl Server {
         ended.map(|_| ())
     }
 
-    fn begin_rewind(&self) -> Result<(), String> {
+    fn begin_rewind(&self, crashed: bool) -> Result<(), String> {
         if let Some(pid) = self.presence().postmaster {
             return Err(format!("PostgreSQL runs as process {pid}: stop it before rewinding"));
         }
@@ -67,6 +70,10 @@ impl Server {
             return Err(format!("an unfinished {work} cannot be rewound: copy the cluster anew"));
         }
         self.end_orphans()?;
+        if crashed {
+            // pg_rewind runs crash recovery first, which no standby can do.
+            self.write_signal(Signal::None)?;
+        }
         self.mark_unfinished("rewind")
     }
 }

@@ -27,6 +27,8 @@ pub enum Ready {
     ReadWrite,
 }
 
+/// Beyond this a log is put away at the next start.
+const LOG_BYTES_MAX: u64 = 16 << 20;
 /// Between two looks at a starting server.
 const STEP: Duration = Duration::from_millis(10);
 /// How long orphans of a killed postmaster may take to obey SIGQUIT.
@@ -84,6 +86,7 @@ impl Server {
         self.end_orphans()?;
         self.remove_stale_lock()?;
         self.write_conf_files(files)?;
+        self.rotate_log()?;
         Ok(std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len()))
     }
 
@@ -200,6 +203,17 @@ impl Server {
     }
 
     /// Remembers that this postmaster is ours, for later lives of the daemon.
+    /// One older log is kept, so that years of restarts do not fill the disk.
+    fn rotate_log(&self) -> Result<(), String> {
+        let path = self.log_path();
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+            let older = processes::beside(&path, ".1");
+            std::fs::rename(&path, &older)
+                .map_err(|error| format!("could not rename {}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+
     fn note_own(&self, pid: i32) -> Result<(), String> {
         let note = processes::identity(pid).unwrap_or_default();
         super::conf_files::write_atomic(&self.own_note(), &note, None)

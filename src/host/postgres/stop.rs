@@ -8,7 +8,7 @@ use super::processes::{self, Hold, blocking};
 use crate::pure::deed::StopMode;
 use crate::pure::postgres::lsn::Lsn;
 
-/// What a stopped cluster says about itself.
+/// What a stopped cluster says about itself; timeline zero where it cannot say anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
     pub timeline: u32,
@@ -50,7 +50,8 @@ impl Server {
         };
         let server = self.clone();
         blocking(move || server.end_orphans()).await??;
-        let control = self.control().await?;
+        // Where the cluster itself is broken there is nothing to report, but it is stopped.
+        let control = self.control().await.unwrap_or_default();
         Ok(Stopped {
             timeline: control.timeline,
             checkpoint: control.checkpoint,

@@ -46,7 +46,9 @@ impl Server {
             ));
         }
         let (timeline, end) = control.position();
-        let left = if !control.out_of_recovery() || found.standby_signal {
+        // A signal file says what is to become of it, the control file what it was. A fresh copy
+        // carries its source's control file, and recovers like a standby.
+        let left = if !control.out_of_recovery() || found.backup_label.is_some() {
             Left::Standby { end: end.max(replayed.unwrap_or_default()) }
         } else if control.clean() {
             Left::CleanPrimary { checkpoint: control.checkpoint }
