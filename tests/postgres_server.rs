@@ -519,6 +519,7 @@ async fn roles_are_mended_and_the_script_finishes_the_cluster() {
     let server = place.primary("one").await;
     server.create_roles(&roles()).await.expect("again");
     let log = std::fs::read_to_string(server.log_path()).expect("a log");
+    assert!(log.contains("SET log_statement") && !log.contains("SCRAM"), "{log}");
     assert!(!log.contains("secret"), "{log}");
     let script = place.dir.path().join("post.sh");
     let body = "[ \"$PGOPTIONS\" = '-c synchronous_commit=local -c statement_timeout=0' ] || exit 3\n\
@@ -569,4 +570,51 @@ async fn facts_survive_a_lost_connection() {
     server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
     let again = monitor.facts().await.expect("facts");
     assert!(again.postmaster_start_time > first.postmaster_start_time);
+}
+
+/// A file system that is unmounted when this is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(at: &Path) -> Option<Mount> {
+        std::fs::create_dir(at).expect("mkdir");
+        let mut mount = std::process::Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "none"]).arg(at).output();
+        done.is_ok_and(|output| output.status.success()).then(|| Mount(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn on_a_mount_point_the_content_moves() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.server("one");
+    let Some(_mount) = Mount::tmpfs(&server.data_dir) else {
+        eprintln!("SKIPPED: no right to mount");
+        return;
+    };
+    std::fs::create_dir(server.data_dir.join("lost+found")).expect("mkdir");
+    server.initdb(&[], "boss", None).await.expect("initdb");
+    let first = server.control().await.expect("control").system_identifier;
+    let aside = server.move_aside("failed").await.expect("moved");
+    assert!(aside.starts_with(&server.data_dir) && aside.join("global/pg_control").exists());
+    assert_eq!(server.inspect().await.expect("look").data, DataDirectory::Empty);
+    server.initdb(&[], "boss", None).await.expect("initdb");
+    // A move that was interrupted is finished by whoever comes next, never removed.
+    let target = server.data_dir.join(".surus-aside/data.second");
+    std::fs::create_dir(&target).expect("mkdir");
+    server.mark_unfinished(&format!("move-aside {}", target.display())).expect("marked");
+    std::fs::rename(server.data_dir.join("global"), target.join("global")).expect("moved");
+    server.clear_data_directory().await.expect("finished");
+    assert!(target.join("global/pg_control").exists() && target.join("PG_VERSION").exists());
+    assert_eq!(server.inspect().await.expect("look").data, DataDirectory::Empty);
+    server.initdb(&[], "boss", None).await.expect("initdb");
+    server.clear_data_directory().await.expect("cleared");
+    let old = Server { data_dir: aside, ..server };
+    assert_eq!(old.control().await.expect("control").system_identifier, first);
 }
