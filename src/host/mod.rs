@@ -3,4 +3,5 @@ pub mod clock;
 pub mod ctl;
 pub mod config;
 pub mod programs;
+pub mod postgres;
 pub mod request;
