@@ -1,3 +1,5 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
+pub mod frame;
+pub mod peer;
 pub mod request;
