@@ -1,5 +1,8 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
+pub mod durable;
 pub mod frame;
+pub mod journal;
 pub mod peer;
 pub mod request;
+pub mod store;
