@@ -2,6 +2,7 @@
 pub mod clock;
 pub mod durable;
 pub mod frame;
+pub mod guard;
 pub mod journal;
 pub mod peer;
 pub mod request;
