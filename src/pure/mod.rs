@@ -5,5 +5,7 @@
 pub mod cluster;
 pub mod config;
 pub mod deed;
+pub mod dump;
+pub mod patroni;
 pub mod postgres;
 pub mod view;
