@@ -1,4 +1,7 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
+pub mod config;
+pub mod ctl;
+pub mod dump;
 pub mod request;
 pub mod rest;

@@ -1,0 +1,84 @@
+//! The operator's commands, in Patroni's words: `surus ctl`, `surusctl`, `patronictl`.
+//!
+//! They talk REST to whichever member answers first and exit as `patronictl` does: 0, 1 with
+//! `Error: …` or `Aborted!`, 2 for wrong usage. A refusal by a member prints `Failed…` and exits 0.
+mod args;
+mod client;
+mod list;
+mod output;
+
+use std::ffi::OsString;
+use std::iter;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use self::args::{Arguments, Task};
+use self::client::Client;
+
+/// Why a command ends early.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// `Error: …`, exit code 1.
+    Error(String),
+    /// The operator said no, or there was nobody to ask.
+    Aborted,
+}
+
+impl From<String> for Stop {
+    fn from(text: String) -> Stop {
+        Stop::Error(text)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(text: &str) -> Stop {
+        Stop::Error(text.to_owned())
+    }
+}
+
+pub(crate) type Outcome<T = ()> = Result<T, Stop>;
+
+/// Runs one command and returns the exit code.
+///
+/// `args` are the words after the command's own name, `called_as` is that name for messages.
+pub fn run(args: Vec<OsString>, called_as: &str) -> i32 {
+    let words = iter::once(OsString::from(called_as)).chain(args);
+    let parsed = Arguments::command()
+        .bin_name(called_as.to_owned())
+        .try_get_matches_from(words)
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    match perform(&arguments) {
+        Ok(()) => 0,
+        Err(Stop::Error(text)) => {
+            eprintln!("Error: {text}");
+            1
+        }
+        Err(Stop::Aborted) => {
+            eprintln!("Aborted!");
+            1
+        }
+    }
+}
+
+fn perform(arguments: &Arguments) -> Outcome {
+    if let Task::Version(task) = &arguments.task
+        && task.cluster.is_none()
+    {
+        output::line(&format!("patronictl version {}", crate::pure::patroni::PATRONI_VERSION));
+        return Ok(());
+    }
+    let client = Client::open(arguments)?;
+    match &arguments.task {
+        Task::List(task) => list::list(&client, task),
+        Task::Topology(task) => list::topology(&client, task),
+        Task::Pause(_) | Task::Resume(_) => Err(crate::pure::patroni::PAUSE_NOT_BUILT.into()),
+        _ => Err("this command follows with the next change".into()),
+    }
+}
