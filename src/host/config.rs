@@ -1,17 +1,17 @@
 //! Loading the configuration file. Stands in for the loader that is written elsewhere.
 use std::path::Path;
 
-use crate::pure::config::Config;
+use crate::pure::config::{Config, load};
+use crate::pure::config::faults::{Fault, Place};
 
-/// One thing wrong with a file.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Fault(pub String);
-
-/// Reads a file.
+/// Reads a file with the environment laid over it.
 ///
 /// # Errors
 /// Every fault that was found.
 pub fn load_file(path: &Path) -> Result<Config, Vec<Fault>> {
-    Err(vec![Fault(format!("{}: the loader is not merged yet", path.display()))])
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let place = Place::new(&path.display().to_string().as_str().into(), None);
+        vec![Fault::new(&place, "", format!("cannot be read: {error}"))]
+    })?;
+    load(path, &text, &std::env::vars().filter(|(k, _)| k.starts_with("PATRONI_")).collect())
 }

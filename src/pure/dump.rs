@@ -1,8 +1,10 @@
 //! `surus dump`: everything one node knows, as one JSON value of a stable shape.
 //!
-//! Secrets cannot get in: the configuration's secret type prints itself as `<secret>`.
+//! Secrets cannot get out: their own type prints `<secret>`, and what users put into parameters and
+//! connection strings is hidden on the way.
 use serde_json::{Value, json};
 
+use super::config::redact::redacted;
 use super::config::{Config, Dynamic};
 use super::patroni::look::Look;
 use super::view::{LocalView, View};
@@ -20,9 +22,9 @@ pub fn assemble(
     postgres: Value,
 ) -> Value {
     let look = Look { view, local, dynamic, config, now: view.now };
-    let mut node = to_value(&config);
+    let mut node = to_value(config);
     node["effective_dynamic"] = to_value(dynamic);
-    json!({
+    redacted(&json!({
         "schema": SCHEMA,
         "node": config.name,
         "scope": config.scope,
@@ -41,7 +43,7 @@ pub fn assemble(
         "machines": to_value(&local.machines),
         "postgresql": postgres,
         "config": node,
-    })
+    }))
 }
 
 fn to_value(value: &impl serde::Serialize) -> Value {

@@ -1,6 +1,9 @@
 //! What Raft replicates, and the rules over it.
+pub mod apply;
 pub mod command;
 pub mod facts;
+pub mod lease;
+pub mod rank;
 pub mod state;
 
 /// Milliseconds on a node's own CLOCK_BOOTTIME; never compared across nodes without paying drift.

@@ -5,36 +5,13 @@
 use serde_json::{Map, Value};
 
 use super::{Answer, PAUSE_NOT_BUILT, quantity};
+use crate::pure::cluster::apply::merge;
 
-/// The configuration after a patch: null deletes, objects merge, everything else replaces.
+/// The configuration after a patch, by the same rule by which the log applies it.
 pub fn patched(current: &Value, patch: &Value) -> Value {
-    let (Value::Object(current), Value::Object(patch)) = (current, patch) else {
-        return patch.clone();
-    };
     let mut merged = current.clone();
-    for (key, change) in patch {
-        match (merged.get(key), change) {
-            (_, Value::Null) => {
-                merged.shift_remove(key);
-            }
-            (Some(before @ Value::Object(_)), Value::Object(_)) => {
-                let after = patched(before, change);
-                merged.insert(key.clone(), after);
-            }
-            _ => {
-                merged.insert(key.clone(), without_nulls(change));
-            }
-        }
-    }
-    Value::Object(merged)
-}
-
-/// A patch that meets nothing to merge with leaves nothing behind for its nulls.
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(_) => patched(&Value::Object(Map::new()), value),
-        other => other.clone(),
-    }
+    merge(&mut merged, patch);
+    merged
 }
 
 /// Refuses values that no node could use. Null is fine: in a patch it deletes.
