@@ -2,6 +2,7 @@
 //!
 //! The configuration names this node's own REST address; the rest is learned from `/cluster`. Dead
 //! members cost one short connection attempt. Nothing here needs a quorum.
+use std::collections::VecDeque;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub const ACTION_WAIT: Duration = Duration::from_secs(600);
 pub struct Response {
     pub code: u16,
     pub body: String,
+    /// The version of what was read, where there is one.
+    pub etag: Option<String>,
 }
 
 /// A way to the cluster.
@@ -94,10 +97,36 @@ impl Client {
         body: Option<&Value>,
         wait: Duration,
     ) -> Result<Response, String> {
+        self.conditional(method, base, path, body, None, wait)
+    }
+
+    /// Replaces the dynamic configuration if it still has this version.
+    pub fn replace_config(
+        &self,
+        config: &Value,
+        version: Option<&str>,
+        wait: Duration,
+    ) -> Outcome<Response> {
+        let door = self.open_door()?;
+        Ok(self.conditional("PUT", &door, "/config", Some(config), version, wait)?)
+    }
+
+    fn conditional(
+        &self,
+        method: &str,
+        base: &str,
+        path: &str,
+        body: Option<&Value>,
+        version: Option<&str>,
+        wait: Duration,
+    ) -> Result<Response, String> {
         let text = body.map(json::dumps).unwrap_or_default();
         let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
         if let Some(value) = &self.authorization {
             request = request.header("Authorization", value);
+        }
+        if let Some(version) = version {
+            request = request.header("If-Match", version);
         }
         let request = request.header("Content-Type", "application/json");
         let failed = |error: &dyn std::fmt::Display| format!("{base} does not answer: {error}");
@@ -106,8 +135,10 @@ impl Client {
             Some(_) => self.send(request.body(text).map_err(|e| failed(&e))?, wait),
         };
         let mut response = sent.map_err(|error| failed(&error))?;
+        let etag = response.headers().get("ETag").and_then(|value| value.to_str().ok());
+        let etag = etag.map(str::to_owned);
         let body = response.body_mut().with_config().limit(64 << 20).read_to_string();
-        Ok(Response { code: response.status().as_u16(), body: body.map_err(|e| failed(&e))? })
+        Ok(Response { code: response.status().as_u16(), body: body.map_err(|e| failed(&e))?, etag })
     }
 
     fn send(
@@ -125,9 +156,9 @@ impl Client {
         let mut tried: Vec<String> = Vec::new();
         let mut errors = Vec::new();
         let mut best: Option<Value> = None;
-        let mut doors = self.doors.clone();
+        let mut doors = VecDeque::from(self.doors.clone());
         let mut remembered = false;
-        while let Some(door) = doors.pop_first() {
+        while let Some(door) = doors.pop_front() {
             if !tried.contains(&door) {
                 tried.push(door.clone());
                 match self.get(&door, "/cluster").and_then(parse) {
@@ -159,49 +190,26 @@ impl Client {
         configured.unwrap_or_else(|| body["scope"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// GET from the first member that answers.
-    pub fn any(&self, path: &str) -> Outcome<Response> {
+    /// The address of a member that answers; one that sees a quorum, if there is one.
+    fn open_door(&self) -> Outcome<String> {
         let cluster = self.cluster()?;
+        let members = &cluster["surus"]["members"];
         let node = cluster["surus"]["node"].as_str().unwrap_or_default();
-        let own = cluster["surus"]["members"][node]["api_url"].as_str().map(base);
-        let known = member_doors(&cluster["surus"]["members"]);
-        let mut last = "no member answers".to_owned();
-        for door in own.into_iter().chain(self.doors.clone()).chain(known) {
-            match self.get(&door, path) {
-                Ok(response) => return Ok(response),
-                Err(error) => last = error,
-            }
-        }
-        Err(Stop::Error(last))
+        let own = members[node]["api_url"].as_str().map(base);
+        let doors = own.into_iter().chain(self.doors.clone()).chain(member_doors(members));
+        let mut doors = doors.filter(|door| self.get(door, "/liveness").is_ok());
+        doors.next().ok_or_else(|| "No member answers".into())
     }
 
-    /// A change that any member accepts: the first that answers decides.
+    /// GET from a member that answers.
+    pub fn any(&self, path: &str) -> Outcome<Response> {
+        Ok(self.get(&self.open_door()?, path)?)
+    }
+
+    /// A change that any member accepts. It goes to one of them only: without an answer it may
+    /// have been done, and asking another would do it twice.
     pub fn change(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<Response> {
-        let cluster = self.cluster()?;
-        let known = member_doors(&cluster["surus"]["members"]);
-        let mut last = "no member answers".to_owned();
-        for door in self.doors.iter().cloned().chain(known) {
-            if self.get(&door, "/liveness").is_err() {
-                continue;
-            }
-            match self.call(method, &door, path, body, ACTION_WAIT) {
-                Ok(response) => return Ok(response),
-                Err(error) => last = error,
-            }
-            // It may have been done although no answer came: asking another would do it twice.
-            break;
-        }
-        Err(Stop::Error(last))
-    }
-}
-
-trait PopFirst {
-    fn pop_first(&mut self) -> Option<String>;
-}
-
-impl PopFirst for Vec<String> {
-    fn pop_first(&mut self) -> Option<String> {
-        if self.is_empty() { None } else { Some(self.remove(0)) }
+        Ok(self.call(method, &self.open_door()?, path, body, ACTION_WAIT)?)
     }
 }
 

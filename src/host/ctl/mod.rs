@@ -5,8 +5,16 @@
 mod args;
 pub mod chart;
 mod client;
+mod configure;
 mod list;
+mod members;
+mod moment;
 mod output;
+mod prompt;
+mod reinit;
+mod restart;
+mod show;
+mod switch;
 
 use std::ffi::OsString;
 use std::iter;
@@ -79,7 +87,18 @@ fn perform(arguments: &Arguments) -> Outcome {
     match &arguments.task {
         Task::List(task) => list::list(&client, task),
         Task::Topology(task) => list::topology(&client, task),
+        Task::Switchover(task) => switch::switchover(&client, task),
+        Task::Failover(task) => switch::failover(&client, task),
+        Task::Restart(task) => restart::restart(&client, task),
+        Task::Reinit(task) => reinit::reinit(&client, task),
+        Task::Reload(task) => restart::reload(&client, task),
+        Task::Flush(task) => restart::flush(&client, task),
+        Task::ShowConfig(task) => configure::show(&client, task),
+        Task::EditConfig(task) => configure::edit(&client, task),
+        Task::History(task) => show::history(&client, task),
+        Task::Dsn(task) => show::dsn(&client, task),
+        Task::Version(task) => show::version(&client, task),
+        Task::DcsGet(task) => show::dcs_get(&client, task),
         Task::Pause(_) | Task::Resume(_) => Err(crate::pure::patroni::PAUSE_NOT_BUILT.into()),
-        _ => Err("this command follows with the next change".into()),
     }
 }

@@ -1,6 +1,6 @@
 //! The body of a change: bounded in size, JSON, an object; anything else changes nothing.
 use actix_web::HttpRequest;
-use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::{CONTENT_LENGTH, IF_MATCH};
 use actix_web::web::Payload;
 use serde_json::{Map, Value};
 
@@ -35,6 +35,19 @@ impl Body<'_> {
             None => Err(Reply::error(411, "Length Required: send a Content-Length")),
             Some(0) => Ok(Map::new()),
             Some(_) => self.read().await,
+        }
+    }
+
+    /// The version in `If-Match`; `*` and nothing mean any.
+    pub fn if_match(&self) -> Result<Option<u64>, Reply> {
+        let Some(header) = self.request.headers().get(IF_MATCH) else {
+            return Ok(None);
+        };
+        let text = header.to_str().unwrap_or_default().trim().trim_matches('"');
+        match text.parse() {
+            Ok(version) => Ok(Some(version)),
+            Err(_) if text == "*" => Ok(None),
+            Err(_) => Err(Reply::error(400, "Bad Request: If-Match must be the ETag of GET /config")),
         }
     }
 

@@ -13,6 +13,9 @@ use crate::host::request::{Handle, Request};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::patroni::{dynamic, reinit, restart};
 
+/// A change is waited for at least this long, however short the ttl is.
+const PROPOSE_WAIT_MS_MIN: u64 = 10_000;
+
 /// Sends a request and waits for its answer.
 ///
 /// # Errors
@@ -29,7 +32,7 @@ pub async fn ask<T>(
 
 /// Puts a command into the log; bounded by ttl, after which a quorum is certainly missing.
 pub async fn propose(handle: &Handle, command: Command) -> Result<Outcome, String> {
-    let wait_ms = handle.dynamic.borrow().ttl_ms;
+    let wait_ms = handle.dynamic.borrow().ttl_ms.max(PROPOSE_WAIT_MS_MIN);
     let asked = ask(handle, |reply| Request::Propose { command, reply });
     match timeout(Duration::from_millis(wait_ms), asked).await {
         Ok(answer) => answer,
@@ -60,8 +63,12 @@ pub async fn patch_config(handle: &Handle, body: Body<'_>) -> Reply {
     }
 }
 
-/// Replaces the dynamic configuration.
+/// Replaces the dynamic configuration; with `If-Match`, only the version that was read.
 pub async fn put_config(handle: &Handle, body: Body<'_>) -> Reply {
+    let expected = match body.if_match() {
+        Ok(expected) => expected,
+        Err(reply) => return reply,
+    };
     let config = match body.required().await {
         Ok(config) => config,
         Err(reply) => return reply,
@@ -73,9 +80,9 @@ pub async fn put_config(handle: &Handle, body: Body<'_>) -> Reply {
     if look(handle, |look| look.view.cluster.config.as_ref() == Some(&value)) {
         return Reply::json(200, &value);
     }
-    let command = Command::SetConfig { value: value.clone(), expected: None };
-    match propose(handle, command).await {
+    match propose(handle, Command::SetConfig { value: value.clone(), expected }).await {
         Ok(Outcome::Done) => Reply::json(200, &value),
+        Ok(Outcome::Refused(why)) if expected.is_some() => Reply::error(409, &why),
         Ok(Outcome::Refused(why)) | Err(why) => Reply::error(502, &why),
     }
 }

@@ -44,7 +44,9 @@ pub async fn get(handle: &Handle, segment: &str, path: &str, query: &str) -> Rep
                 "replica-build" => Reply::json(200, &replica_build(look)),
                 "failsafe" => Reply::error(502, "failsafe_mode is not built yet"),
                 "config" => match &look.view.cluster.config {
-                    Some(config) => Reply::json(200, config),
+                    Some(config) => {
+                        Reply::json(200, config).versioned(look.view.cluster.config_version)
+                    }
                     None => Reply::error(502, "the cluster has no configuration yet"),
                 },
                 _ => Reply::json(health::code(look, path, &query), &status::body(look)),

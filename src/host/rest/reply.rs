@@ -1,6 +1,6 @@
 //! What goes back: a status code and one of four kinds of body, then the configured headers.
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
+use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ use crate::pure::patroni::{Answer, PATRONI_VERSION};
 pub struct Reply {
     pub code: u16,
     content: Content,
+    /// Version of what was read, for a later change of just that.
+    etag: Option<String>,
 }
 
 #[derive(Debug)]
@@ -30,29 +32,38 @@ enum Content {
 }
 
 impl Reply {
+    fn new(code: u16, content: Content) -> Reply {
+        Reply { code, content, etag: None }
+    }
+
+    /// The same with a version, which `If-Match` may name later.
+    pub fn versioned(self, version: u64) -> Reply {
+        Reply { etag: Some(format!("\"{version}\"")), ..self }
+    }
+
     pub fn bare(code: u16) -> Reply {
-        Reply { code, content: Content::Bare }
+        Reply::new(code, Content::Bare)
     }
 
     pub fn json(code: u16, value: &Value) -> Reply {
-        Reply { code, content: Content::Json(dumps(value)) }
+        Reply::new(code, Content::Json(dumps(value)))
     }
 
     pub fn text(code: u16, text: impl Into<String>) -> Reply {
-        Reply { code, content: Content::Text(text.into()) }
+        Reply::new(code, Content::Text(text.into()))
     }
 
     pub fn metrics(text: String) -> Reply {
-        Reply { code: 200, content: Content::Metrics(text) }
+        Reply::new(200, Content::Metrics(text))
     }
 
     pub fn challenge(text: &str) -> Reply {
-        Reply { code: 401, content: Content::Challenge(text.to_owned()) }
+        Reply::new(401, Content::Challenge(text.to_owned()))
     }
 
     /// A page that says what was wrong with the request.
     pub fn error(code: u16, text: &str) -> Reply {
-        Reply { code, content: Content::Error(text.to_owned()) }
+        Reply::new(code, Content::Error(text.to_owned()))
     }
 }
 
@@ -84,6 +95,9 @@ pub fn render(reply: Reply, restapi: &RestApi) -> HttpResponse {
         }
     };
     response.insert_header((CONTENT_TYPE, content_type));
+    if let Some(etag) = reply.etag {
+        response.insert_header((ETAG, etag));
+    }
     extra_headers(&mut response, restapi);
     response.body(body)
 }
