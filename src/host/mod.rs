@@ -1,7 +1,7 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
-pub mod ctl;
 pub mod config;
+pub mod ctl;
 pub mod programs;
 pub mod postgres;
 pub mod durable;
@@ -11,3 +11,5 @@ pub mod journal;
 pub mod peer;
 pub mod request;
 pub mod store;
+pub mod dump;
+pub mod rest;
