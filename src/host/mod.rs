@@ -1,3 +1,4 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
+pub mod demo;
 pub mod request;
