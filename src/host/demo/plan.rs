@@ -152,14 +152,10 @@ fn login(username: &str, password: &str) -> Value {
     json!({ "username": username, "password": password })
 }
 
-/// Quick enough that a visitor sees the failover happen.
+/// The timings are the defaults: a visitor sees what a cluster of one's own would do.
 fn bootstrap() -> Value {
     json!({
         "dcs": {
-            "ttl": 5,
-            "loop_wait": 1,
-            "retry_timeout": 2,
-            "maximum_lag_on_failover": 1_048_576,
             "postgresql": {
                 "use_pg_rewind": true,
                 "use_slots": true,
