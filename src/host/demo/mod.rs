@@ -158,20 +158,21 @@ impl Demo {
     /// All nodes at once; a second signal, or [`STOP_WAIT`], ends the patience.
     async fn stop(&mut self, signals: &mut Signals) -> Result<i32> {
         self.screen.close();
-        println!("Stopping {} nodes…", self.place.plan.nodes);
+        self.screen.say(&format!("Stopping {} nodes…", self.place.plan.nodes));
         self.fleet.terminate();
         let began = Instant::now();
         while !self.fleet.all_ended() && began.elapsed() < STOP_WAIT {
             if signals.stop_within(TICK).await {
-                println!("Told twice: ending the daemons at once.");
+                self.screen.say("Told twice: ending the daemons at once.");
                 break;
             }
         }
         let forced = self.fleet.kill();
         for line in leftover::stop_servers(&self.place.plan) {
-            println!("{line}");
+            self.screen.say(&line);
         }
-        println!("Stopped. `surus demo{}` goes on where this ended.", self.place.dir_argument());
+        let again = self.place.dir_argument();
+        self.screen.say(&format!("Stopped. `surus demo{again}` goes on where this ended."));
         Ok(i32::from(forced))
     }
 }

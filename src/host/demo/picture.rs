@@ -25,6 +25,8 @@ pub struct Picture {
     names: Vec<String>,
     ports: Vec<u16>,
     latest: Vec<Seen>,
+    /// Which nodes have answered at least once.
+    known: Vec<bool>,
     /// Who led when somebody last did.
     led: Option<String>,
 }
@@ -35,6 +37,7 @@ impl Picture {
         Picture {
             ports: (0..plan.nodes).map(|k| plan.ports_of(k).postgresql).collect(),
             latest: (0..names.len()).map(|node| Seen { node, ..Seen::default() }).collect(),
+            known: vec![false; names.len()],
             names,
             led: None,
         }
@@ -43,6 +46,7 @@ impl Picture {
     /// Replaces what was known of that node; a sentence when another node leads than before.
     pub fn take(&mut self, seen: Seen) -> Option<String> {
         let node = seen.node;
+        self.known[node] |= seen.own.is_some();
         self.latest[node] = seen;
         let leader = self.leader()?.to_string();
         let before = self.led.replace(leader.clone());
@@ -83,7 +87,7 @@ impl Picture {
             port: self.ports[node],
             daemon,
             role: String::new(),
-            state: "no answer".into(),
+            state: if self.known[node] { "no answer".into() } else { "coming up".into() },
             timeline: None,
             lag_bytes: None,
             sentence: String::new(),
@@ -189,6 +193,8 @@ mod tests {
         let rows =
             picture.rows(&[DaemonView::Runs { pid: 5 }, DaemonView::StartsIn { seconds: 2 }]);
         assert_eq!((rows[0].state.as_str(), rows[1].state.as_str()), ("no answer", "daemon down"));
+        let rows = picture.rows(&[DaemonView::Runs { pid: 5 }, DaemonView::Runs { pid: 6 }]);
+        assert_eq!(rows[1].state, "coming up");
         assert_eq!(picture.leader(), None);
     }
 }

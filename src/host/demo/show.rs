@@ -2,9 +2,9 @@
 //!
 //! On a terminal both are drawn in place. Elsewhere a line or a table is printed when something
 //! has changed that a reader would care about.
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::fleet::DaemonView;
@@ -34,7 +34,7 @@ impl Screen {
     pub fn say(&mut self, line: &str) {
         match &self.live {
             Some(live) => drop(live.all.println(line)),
-            None => println!("{line}"),
+            None => print(line),
         }
     }
 
@@ -62,16 +62,21 @@ impl Screen {
             return;
         }
         if complete {
-            println!("{}", table(rows));
+            print(&table(rows, None));
         } else {
             for (row, key) in rows.iter().zip(&keys) {
                 if !self.printed.contains(key) {
-                    println!("{}: {}", row.name, progress(row));
+                    print(&format!("{}: {}", row.name, progress(row)));
                 }
             }
         }
         self.printed = keys;
     }
+}
+
+/// Standard output may be gone (a closed terminal, `| head`): the cluster is still to be stopped.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// What has to change before something is printed again.
@@ -100,7 +105,6 @@ impl Live {
                 None => bar.set_style(style("{prefix} {spinner} {msg}")),
             }
             bar.set_message(progress(row));
-            bar.tick();
         }
     }
 
@@ -112,8 +116,10 @@ impl Live {
         let bar = self
             .table
             .get_or_insert_with(|| all.add(ProgressBar::new_spinner().with_style(style("{msg}"))));
-        bar.set_message(table(rows));
-        bar.tick();
+        let text = table(rows, columns());
+        if bar.message() != text {
+            bar.set_message(text);
+        }
     }
 }
 
@@ -138,9 +144,23 @@ fn progress(row: &Row) -> String {
     words.join(": ")
 }
 
-fn table(rows: &[Row]) -> String {
+/// Width of the terminal that standard output is.
+fn columns() -> Option<u16> {
+    // SAFETY: the structure is plain numbers, and the call writes nothing but it.
+    let size = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) == 0).then_some(size)
+    };
+    size.map(|size| size.ws_col).filter(|columns| *columns > 0)
+}
+
+/// As wide as it needs to be, or folded to `width` columns.
+fn table(rows: &[Row], width: Option<u16>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.set_header(["Member", "Port", "Role", "State", "TL", "Lag", "Daemon", "Doing"]);
     for row in rows {
         let daemon = match row.daemon {
@@ -208,9 +228,15 @@ mod tests {
 
     #[test]
     fn the_table_has_every_member_and_its_daemon() {
-        let text = table(&[row()]);
+        let text = table(&[row()], None);
         for word in ["n2", "5443", "creating replica", "pid 77"] {
             assert!(text.contains(word), "{word} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_table_fits_a_narrow_terminal() {
+        let text = table(&[row()], Some(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }
