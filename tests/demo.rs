@@ -149,7 +149,16 @@ fn resumed(stage: &Stage) {
     let before = config();
     let fewer = ended(stage.start(DemoArgs { nodes: Some(2), ..stage.args() }));
     assert!(fewer.is_err_and(|why| why.contains("--fresh starts over")));
+    let mut leftover = std::process::Command::new(stage.root.path().join("surus"))
+        .arg("run")
+        .arg(stage.dir().join("n1/surus.yml"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the script runs");
     let running = stage.start(DemoArgs { nodes: Some(4), ..stage.args() });
+    wait_for("the daemon of an earlier demo to end", || {
+        leftover.try_wait().expect("it is our child").is_some()
+    });
     wait_for("a fourth daemon", || stage.pids("n4").len() == 1 && stage.pids("n1").len() == 2);
     stop(running);
     assert_eq!(config(), before);

@@ -29,8 +29,8 @@ pub fn daemons(plan: &Plan) -> Vec<Pid> {
 
 fn runs_one_of(pid: i32, configs: &[Vec<u8>]) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = arguments.split(|byte| *byte == 0).skip(1);
-    words.next() == Some(b"run") && words.any(|word| configs.iter().any(|config| config == word))
+    let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+    words.windows(2).any(|pair| pair[0] == b"run" && configs.iter().any(|c| c == pair[1]))
 }
 
 /// Ends daemons of an earlier demo in good order; one sentence if there were any.

@@ -148,8 +148,9 @@ fn postgres_user() -> Result<Owner> {
 fn check_reachable(dir: &Path, owner: Option<Owner>) -> Result<()> {
     let ground = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     ensure!(ground.is_dir(), "{} is not a directory; choose another --dir", ground.display());
-    rustix::fs::access(ground, Access::WRITE_OK | Access::EXEC_OK)
-        .with_context(|| format!("cannot write in {}; choose another --dir", ground.display()))?;
+    if let Err(error) = rustix::fs::access(ground, Access::WRITE_OK | Access::EXEC_OK) {
+        bail!("cannot write in {} ({error}); choose another --dir", ground.display());
+    }
     let space = rustix::fs::statvfs(ground)
         .with_context(|| format!("cannot ask for the free space of {}", ground.display()))?;
     let free = space.f_bavail * space.f_frsize;
