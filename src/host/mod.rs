@@ -9,6 +9,7 @@ pub mod frame;
 pub mod guard;
 pub mod journal;
 pub mod peer;
+pub mod demo;
 pub mod request;
 pub mod store;
 pub mod dump;
