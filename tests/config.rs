@@ -251,7 +251,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn arbitrary_text_never_panics_and_faults_are_sentences(text in "(\\PC|[\n:\\-{}\\[\\]&*#'\" ]){0,200}") {
+    fn arbitrary_text_never_panics_and_faults_are_sentences(
+        text in "(\\PC|[\n:\\-{}\\[\\]&*#'\" ]){0,200}"
+    ) {
         for fault in faults(&text) {
             prop_assert!(fault.starts_with("surus.yml:") && !fault.contains('\n'), "{}", fault);
         }
