@@ -1,5 +1,9 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
+pub mod actor;
 pub mod clock;
+pub mod log;
+pub mod node;
+pub mod run;
 pub mod config;
 pub mod ctl;
 pub mod programs;

@@ -37,6 +37,13 @@ pub struct Deadline {
     pub guard: Option<GuardHandle>,
 }
 
+impl Deadline {
+    /// The deadline, if it is this epoch's.
+    pub fn deadline_of(&self, epoch: u64) -> Option<Millis> {
+        self.deadline.filter(|_| self.epoch == epoch)
+    }
+}
+
 /// Shared with the node: whoever arms a guard installs its handle here.
 pub type SharedDeadline = Arc<Mutex<Deadline>>;
 

@@ -127,12 +127,8 @@ impl Flow for ReplicaBuild {
 
 impl Hears for ReplicaBuild {
     fn hear(&self, situation: &Situation) -> Vec<Event> {
+        // A leader that is lost while we copy is no reason to stop: the source may live on.
         let source = situation.clone_source.clone().or_else(|| situation.remote.clone());
-        let lost = source.is_none();
-        let mut events = vec![Event::TopologyChanged { source }];
-        if lost {
-            events.push(Event::LeaderLost);
-        }
-        events
+        vec![Event::TopologyChanged { source }]
     }
 }
