@@ -6,6 +6,7 @@ mod args;
 pub mod chart;
 mod client;
 mod configure;
+pub mod dump;
 mod list;
 mod members;
 mod moment;
@@ -63,7 +64,11 @@ pub fn run(args: Vec<OsString>, called_as: &str) -> i32 {
             return error.exit_code();
         }
     };
-    match perform(&arguments) {
+    exit_code(perform(&arguments))
+}
+
+fn exit_code(outcome: Outcome) -> i32 {
+    match outcome {
         Ok(()) => 0,
         Err(Stop::Error(text)) => {
             eprintln!("Error: {text}");
