@@ -238,7 +238,8 @@ pub fn base(url: &str) -> String {
 fn configured_doors(config: &Config) -> Vec<String> {
     let port = config.restapi.connect_address.port;
     let partners = config.raft.partner_addrs.iter();
-    let partners = partners.map(|addr| format!("http://{}", HostPort { host: addr.host.clone(), port }));
+    let partners =
+        partners.map(|addr| format!("http://{}", HostPort { host: addr.host.clone(), port }));
     own_doors(config).into_iter().chain(partners).collect()
 }
 

@@ -7,6 +7,7 @@ pub mod chart;
 mod client;
 mod configure;
 pub mod dump;
+mod footer;
 mod list;
 mod members;
 mod moment;
@@ -14,8 +15,10 @@ mod output;
 mod prompt;
 mod reinit;
 mod restart;
+mod row;
 mod show;
 mod switch;
+mod tree;
 
 use std::ffi::OsString;
 use std::iter;

@@ -24,7 +24,10 @@ pub fn reinit(client: &Client, task: &Reinit) -> Outcome {
         true if task.force => return Err("Name the members to reinitialize".into()),
         true => {
             let all = members::names(&members::all(&body));
-            vec![prompt::ask(&format!("Which member do you want to reinitialize [{all}]?"), Some(""))?]
+            vec![prompt::ask(
+                &format!("Which member do you want to reinitialize [{all}]?"),
+                Some(""),
+            )?]
         }
     };
     let list = members::choose(&scope, &body, &names, None)?;
@@ -59,7 +62,9 @@ fn start(client: &Client, member: &Member, task: &Reinit) -> Outcome<bool> {
                 line(&format!("Success: reinitialize for member {}", member.name));
                 return Ok(true);
             }
-            Ok(Response { code: 503, ref body, .. }) if body.contains("already in progress") && !force => {
+            Ok(Response { code: 503, ref body, .. })
+                if body.contains("already in progress") && !force =>
+            {
                 line(&failed("reinitialize", &member.name, answer.clone()));
                 if !prompt::yes("Do you want to cancel it and reinitialize anyway?")? {
                     return Ok(false);
@@ -153,9 +158,7 @@ fn ended(member: &Member, stage: &Stage, asked: Instant) -> Option<bool> {
     let (text, good) = match stage {
         Stage::Going => return None,
         Stage::NotBegun if asked.elapsed() < BEGIN_WAIT => return None,
-        Stage::NotBegun => {
-            (format!("Failed: reinitialize for member {name} did not begin"), false)
-        }
+        Stage::NotBegun => (format!("Failed: reinitialize for member {name} did not begin"), false),
         Stage::Done => (format!("Reinitialize is completed on: {name}"), true),
         Stage::Failed(cause) => (format!("Failed: reinitialize for member {name}: {cause}"), false),
     };
