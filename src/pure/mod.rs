@@ -12,4 +12,5 @@ pub mod patroni;
 pub mod flow;
 pub mod machine;
 pub mod postgres;
+pub mod situation;
 pub mod view;

@@ -4,6 +4,7 @@
 //! `Error: …` or `Aborted!`, 2 for wrong usage. A refusal by a member prints `Failed…` and exits 0.
 mod args;
 pub mod chart;
+pub mod validate;
 mod client;
 mod configure;
 pub mod dump;

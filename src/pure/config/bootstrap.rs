@@ -15,6 +15,10 @@ pub(super) fn read(section: &Section) -> Bootstrap {
     if section.get("users").is_some() {
         section.warn("users", "creates no users (Patroni dropped it too); use post_bootstrap");
     }
+    if let Some(dcs) = section.get("dcs") {
+        let (_, odd) = super::dynamic::from_node(dcs, &format!("{}.dcs", section.path));
+        odd.into_iter().for_each(|warning| section.pass_on(warning));
+    }
     Bootstrap {
         dcs: Value::Object(section.map("dcs").unwrap_or_else(Map::new)),
         initdb: command_options(section, "initdb", &INITDB_FORBIDDEN),

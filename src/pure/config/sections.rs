@@ -12,12 +12,23 @@ pub const RAFT_PORT: u16 = 2380;
 const VOTERS_MAX: i64 = 5;
 
 pub(super) fn log(section: &Section) -> Log {
-    let levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
     Log {
-        level: section.word("level", &levels).unwrap_or_else(|| "INFO".into()),
+        level: level(section).unwrap_or_else(|| "INFO".into()),
         kind: section.word("type", &["plain", "json"]).unwrap_or_else(|| "plain".into()),
         dir: section.text("dir").map(PathBuf::from),
     }
+}
+
+/// Python's level names, the short ones included.
+fn level(section: &Section) -> Option<String> {
+    let words = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTSET", "WARN", "FATAL"];
+    let word = section.word("level", &words)?;
+    Some(match word.as_str() {
+        "NOTSET" => "DEBUG".into(),
+        "WARN" => "WARNING".into(),
+        "FATAL" => "CRITICAL".into(),
+        _ => word,
+    })
 }
 
 pub(super) fn restapi(section: &Section) -> RestApi {
