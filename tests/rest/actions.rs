@@ -20,117 +20,51 @@ fn refused(node: &Node, action: Action, body: Value) -> (u16, String) {
     (answer.code, answer.text)
 }
 
+/// Who is asked | what | the body | the code | the words.
+const REFUSALS: &str = r#"
+leader | failover | {"leader": "pg0"} | 400 | Failover could be performed only to a specific candidate
+leader | switchover | {"candidate": "pg1"} | 400 | Switchover could be performed only from a specific leader
+leader | failover | {"candidate": "pg1", "scheduled_at": "2030-01-01T00:00Z"} | 400 | Failover can't be scheduled
+leader | switchover | {"leader": "pg0", "scheduled_at": "2030-01-01T00:00"} | 400 | Timezone information is mandatory for the scheduled switchover
+leader | switchover | {"leader": "pg0", "scheduled_at": "2020-01-01T00:00Z"} | 422 | Cannot schedule switchover in the past
+leader | switchover | {"leader": "pg0", "scheduled_at": "soon"} | 422 | Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601
+leader | switchover | {"leader": "pg0", "candidate": "pg0"} | 400 | Switchover target and source are the same
+leader | switchover | {"leader": "pg1"} | 412 | leader name does not match
+synchronous | switchover | {"leader": "pg0", "candidate": "pg2"} | 412 | candidate name does not match with sync_standby
+leader | switchover | {"leader": "pg0", "candidate": "pg9"} | 412 | candidate does not exists
+no standby | switchover | {"leader": "pg0"} | 412 | switchover is not possible: can not find sync_standby
+alone | switchover | {"leader": "pg0"} | 412 | switchover is not possible: cluster does not have members except leader
+silence | switchover | {"leader": "pg0"} | 412 | switchover is not possible: no good candidates have been found
+unwilling | failover | {"candidate": "pg1"} | 412 | failover is not possible: no good candidates have been found
+leader | switchover | {"leader": 5} | 400 | leader must be text, not 5
+"#;
+
+fn situation(name: &str) -> Node {
+    let mut node = leader();
+    match name {
+        "synchronous" => node = node.synchronous(SynchronousMode::On, &["pg1"]),
+        "no standby" => node = node.synchronous(SynchronousMode::On, &[]),
+        "alone" => node.view.cluster.members.retain(|id, _| *id == 1),
+        "silence" => node.view.facts.retain(|id, _| *id == 1),
+        "unwilling" => {
+            for heard in node.view.facts.values_mut() {
+                heard.facts.tags.insert("nofailover".into(), true.into());
+            }
+        }
+        _ => assert_eq!(name, "leader"),
+    }
+    node
+}
+
 #[test]
 fn every_refusal_has_patronis_words() {
-    use Action::{Failover, Switchover};
-    let synchronous = || leader().synchronous(SynchronousMode::On, &["pg1"]);
-    let nobody = || leader().synchronous(SynchronousMode::On, &[]);
-    let mut alone = leader();
-    alone.view.cluster.members.retain(|id, _| *id == 1);
-    let mut silent = leader();
-    silent.view.facts.retain(|id, _| *id == 1);
-    let mut unwilling = leader();
-    for id in [2, 3] {
-        let facts = &mut unwilling.view.facts.get_mut(&id).expect("facts").facts;
-        facts.tags.insert("nofailover".into(), true.into());
-    }
-    let rows = [
-        (
-            leader(),
-            Failover,
-            json!({"leader": "pg0"}),
-            400,
-            "Failover could be performed only to a specific candidate",
-        ),
-        (
-            leader(),
-            Switchover,
-            json!({"candidate": "pg1"}),
-            400,
-            "Switchover could be performed only from a specific leader",
-        ),
-        (
-            leader(),
-            Failover,
-            json!({"candidate": "pg1", "scheduled_at": "2030-01-01T00:00Z"}),
-            400,
-            "Failover can't be scheduled",
-        ),
-        (
-            leader(),
-            Switchover,
-            json!({"leader": "pg0", "scheduled_at": "2030-01-01T00:00"}),
-            400,
-            "Timezone information is mandatory for the scheduled switchover",
-        ),
-        (
-            leader(),
-            Switchover,
-            json!({"leader": "pg0", "scheduled_at": "2020-01-01T00:00Z"}),
-            422,
-            "Cannot schedule switchover in the past",
-        ),
-        (
-            leader(),
-            Switchover,
-            json!({"leader": "pg0", "scheduled_at": "soon"}),
-            422,
-            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
-        ),
-        (
-            leader(),
-            Switchover,
-            json!({"leader": "pg0", "candidate": "pg0"}),
-            400,
-            "Switchover target and source are the same",
-        ),
-        (leader(), Switchover, json!({"leader": "pg1"}), 412, "leader name does not match"),
-        (
-            synchronous(),
-            Switchover,
-            json!({"leader": "pg0", "candidate": "pg2"}),
-            412,
-            "candidate name does not match with sync_standby",
-        ),
-        (
-            leader(),
-            Switchover,
-            json!({"leader": "pg0", "candidate": "pg9"}),
-            412,
-            "candidate does not exists",
-        ),
-        (
-            nobody(),
-            Switchover,
-            json!({"leader": "pg0"}),
-            412,
-            "switchover is not possible: can not find sync_standby",
-        ),
-        (
-            alone,
-            Switchover,
-            json!({"leader": "pg0"}),
-            412,
-            "switchover is not possible: cluster does not have members except leader",
-        ),
-        (
-            silent.clone(),
-            Switchover,
-            json!({"leader": "pg0"}),
-            412,
-            "switchover is not possible: no good candidates have been found",
-        ),
-        (
-            unwilling,
-            Failover,
-            json!({"candidate": "pg1"}),
-            412,
-            "failover is not possible: no good candidates have been found",
-        ),
-        (leader(), Switchover, json!({"leader": 5}), 400, "leader must be text, not 5"),
-    ];
-    for (node, action, body, code, text) in rows {
-        assert_eq!(refused(&node, action, body), (code, text.to_owned()));
+    for line in REFUSALS.lines().filter(|line| !line.is_empty()) {
+        let fields: Vec<&str> = line.split(" | ").collect();
+        let [who, what, body, code, words] = fields[..] else { panic!("five fields: {line}") };
+        let action = if what == "failover" { Action::Failover } else { Action::Switchover };
+        let body = serde_json::from_str(body).expect(line);
+        let answer = refused(&situation(who), action, body);
+        assert_eq!((answer.0.to_string().as_str(), answer.1.as_str()), (code, words), "{line}");
     }
 }
 
