@@ -39,7 +39,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let size = prop_oneof![Just(0usize), 1usize..300, 3_990usize..8_100];
     let append = (0u64..4, 1u64..9, 0u64..3, size.clone());
     let op = prop_oneof![
-        6 => append.prop_map(|(back, count, term_step, size)| Op::Append { back, count, term_step, size }),
+        6 => append.prop_map(|(back, count, term_step, size)| {
+            Op::Append { back, count, term_step, size }
+        }),
         2 => proptest::collection::vec(any::<u8>(), 0..50).prop_map(Op::HardState),
         1 => (0u64..6, 0usize..20_000).prop_map(|(keep, size)| Op::Compact { keep, size }),
         1 => (1u64..9).prop_map(|gap| Op::Restore { gap }),
@@ -148,7 +150,8 @@ proptest! {
                 copy(&now, &home.path().join(life.to_string()));
             }
             drop(log);
-            let (again, loaded) = SledLog::open(&home.path().join(life.to_string())).expect("opens");
+            let next = home.path().join(life.to_string());
+            let (again, loaded) = SledLog::open(&next).expect("it opens");
             prop_assert_eq!(&loaded, &model.loaded());
             log = again;
         }
