@@ -1,4 +1,5 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod clock;
 pub mod demo;
+pub mod ctl;
 pub mod request;

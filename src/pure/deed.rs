@@ -97,7 +97,7 @@ pub enum WipePermission {
 /// The plain data another flow starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Brief {
-    ClusterInit { epoch: u64 },
+    ClusterInit { epoch: u64, has_data: bool, remote: Option<Source> },
     Bootstrap { epoch: u64 },
     ReplicaBuild { source: Option<Source>, permission: WipePermission, methods: Vec<Method> },
     Rejoin { source: Source, rules: RejoinRules },

@@ -2,8 +2,13 @@
 //!
 //! Time arrives as a value, randomness arrives as a value, maps are ordered. Pure code does not
 //! log: its records are the log, and the host prints them.
+pub mod chart;
 pub mod cluster;
 pub mod config;
+pub mod consensus;
 pub mod deed;
+pub mod flow;
+pub mod machine;
 pub mod postgres;
+pub mod situation;
 pub mod view;

@@ -1,7 +1,11 @@
 //! What Raft replicates, and the rules over it.
+pub mod apply;
 pub mod command;
 pub mod facts;
+pub mod lease;
+pub mod rank;
 pub mod state;
+pub mod sync;
 
 /// Milliseconds on a node's own CLOCK_BOOTTIME; never compared across nodes without paying drift.
 pub type Millis = u64;

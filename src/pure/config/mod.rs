@@ -7,6 +7,39 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod bootstrap;
+pub mod dynamic;
+pub mod effective;
+mod env;
+pub mod faults;
+mod load;
+pub mod option;
+mod postgresql;
+pub mod reader;
+pub mod redact;
+pub mod scalar;
+mod sections;
+pub mod tree;
+mod unknown;
+
+pub use effective::effective;
+pub use faults::Fault;
+pub use load::{load, load_parts};
+
+/// libpq keywords that a user of `postgresql.authentication` may carry, besides name and password.
+pub const LIBPQ_KEYWORDS: [&str; 10] = [
+    "sslmode",
+    "sslkey",
+    "sslpassword",
+    "sslcert",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "gssencmode",
+    "channel_binding",
+    "sslnegotiation",
+];
+
 /// One node's own file, environment applied. Secrets cannot be printed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {

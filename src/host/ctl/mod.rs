@@ -1,0 +1,2 @@
+//! The operator's commands, one file each.
+pub mod chart;

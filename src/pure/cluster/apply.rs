@@ -1,0 +1,220 @@
+//! How each command changes the replicated state: total, deterministic, guarded.
+use serde_json::{Map, Value};
+
+use super::RaftId;
+use super::command::{Command, Outcome};
+use super::state::{
+    ClusterState, DECISIONS_MAX, Decision, Initialize, InitializeFailure, Lease, Purpose, Status,
+};
+
+/// Rows kept in `history` at most, whatever the configuration says.
+const HISTORY_MAX: usize = 10_000;
+
+impl ClusterState {
+    /// Applies one command that was committed at `index`.
+    pub fn apply(&mut self, index: u64, command: Command) -> Outcome {
+        self.applied = index;
+        match command {
+            Command::SetMember { id, member } => self.set_member(id, member),
+            Command::RemoveMember { id } => self.remove_member(id),
+            Command::Grant { epoch, holder, ttl_ms, purpose, decision } => {
+                self.grant(Lease { holder, epoch, ttl_ms, purpose }, decision)
+            }
+            Command::LeaseOver { epoch, reason: _ } => self.end_lease(epoch),
+            Command::Release { epoch, shutdown, hand_over_to, .. } => {
+                self.release(epoch, shutdown, hand_over_to)
+            }
+            Command::Retime { epoch, ttl_ms } => self.retime(epoch, ttl_ms),
+            Command::Initialised { epoch, system_identifier, config } => {
+                self.initialised(index, epoch, system_identifier, config)
+            }
+            Command::InitialiseFailed { epoch, node, reason, at } => {
+                self.initialise_failed(epoch, node, reason, at)
+            }
+            Command::NobodyEligible { decision } => {
+                self.remember(decision);
+                Outcome::Done
+            }
+            Command::SetConfig { value, expected } => self.set_config(index, value, expected),
+            Command::PatchConfig { patch } => self.patch_config(index, patch),
+            Command::SetFailover { request } => {
+                self.failover = Some(request);
+                Outcome::Done
+            }
+            Command::ClearFailover { expected } => self.clear_failover(expected),
+            Command::SetSync { epoch, sync } => self.with_lease(epoch, |s| s.sync = sync),
+            Command::AddHistory { row } => self.add_history(row),
+            Command::SetStatus { epoch, status } => self.with_lease(epoch, |s| s.status = status),
+        }
+    }
+
+    fn with_lease(&mut self, epoch: u64, change: impl FnOnce(&mut Self)) -> Outcome {
+        match &self.lease {
+            Some(lease) if lease.epoch == epoch => {
+                change(self);
+                Outcome::Done
+            }
+            Some(lease) => Outcome::refused(format!(
+                "the lease is now of epoch {}, not {epoch}",
+                lease.epoch
+            )),
+            None => Outcome::refused(format!("the lease of epoch {epoch} is over")),
+        }
+    }
+
+    fn set_member(&mut self, id: RaftId, member: super::state::Member) -> Outcome {
+        self.members.insert(id, member);
+        Outcome::Done
+    }
+
+    fn remove_member(&mut self, id: RaftId) -> Outcome {
+        match self.members.remove(&id) {
+            Some(_) => Outcome::Done,
+            None => Outcome::refused(format!("{id} is not a member")),
+        }
+    }
+
+    fn grant(&mut self, lease: Lease, decision: Decision) -> Outcome {
+        if let Some(held) = &self.lease {
+            return Outcome::refused(format!("the lease of epoch {} is not over", held.epoch));
+        }
+        if lease.epoch != self.epoch + 1 {
+            return Outcome::refused(format!("epoch {} does not follow {}", lease.epoch, self.epoch));
+        }
+        if !self.members.contains_key(&lease.holder) {
+            return Outcome::refused(format!("{} is no longer a member", lease.holder));
+        }
+        let creates = lease.purpose == Purpose::Initialise;
+        if creates != (self.initialize == Initialize::Absent) {
+            return Outcome::refused("the cluster's existence changed meanwhile");
+        }
+        self.epoch = lease.epoch;
+        self.lease = Some(lease);
+        if !creates {
+            self.failover = None;
+        }
+        self.remember(decision);
+        Outcome::Done
+    }
+
+    fn end_lease(&mut self, epoch: u64) -> Outcome {
+        self.with_lease(epoch, |s| s.lease = None)
+    }
+
+    fn release(
+        &mut self,
+        epoch: u64,
+        shutdown: Option<Status>,
+        hand_over_to: Option<String>,
+    ) -> Outcome {
+        self.with_lease(epoch, |s| {
+            s.lease = None;
+            if let Some(status) = shutdown {
+                s.status = status;
+            }
+            match (&mut s.failover, hand_over_to) {
+                (Some(request), Some(to)) => request.candidate = Some(to),
+                (Some(request), None) if request.candidate.is_none() => s.failover = None,
+                _ => {}
+            }
+        })
+    }
+
+    fn retime(&mut self, epoch: u64, ttl_ms: u64) -> Outcome {
+        self.with_lease(epoch, |s| {
+            if let Some(lease) = &mut s.lease {
+                lease.ttl_ms = ttl_ms;
+            }
+        })
+    }
+
+    fn initialised(&mut self, index: u64, epoch: u64, sysid: String, config: Value) -> Outcome {
+        if self.initialize != Initialize::Absent {
+            return Outcome::refused("the cluster exists already");
+        }
+        self.with_lease(epoch, |s| {
+            s.initialize = Initialize::Done { system_identifier: sysid };
+            s.config = Some(config);
+            s.config_version = index;
+            s.initialize_failure = None;
+            if let Some(lease) = &mut s.lease {
+                lease.purpose = Purpose::Lead;
+            }
+        })
+    }
+
+    fn initialise_failed(&mut self, epoch: u64, node: String, reason: String, at: String) -> Outcome {
+        self.with_lease(epoch, |s| {
+            let attempts = s.initialize_failure.as_ref().map_or(0, |f| f.attempts) + 1;
+            s.initialize_failure = Some(InitializeFailure { node, reason, attempts, at });
+            s.lease = None;
+        })
+    }
+
+    fn set_config(&mut self, index: u64, value: Value, expected: Option<u64>) -> Outcome {
+        if self.initialize == Initialize::Absent {
+            return Outcome::refused("the cluster is not initialised yet");
+        }
+        if expected.is_some_and(|version| version != self.config_version) {
+            return Outcome::refused("the configuration was changed by somebody else meanwhile");
+        }
+        self.config = Some(value);
+        self.config_version = index;
+        Outcome::Done
+    }
+
+    fn patch_config(&mut self, index: u64, patch: Value) -> Outcome {
+        let Some(config) = &mut self.config else {
+            return Outcome::refused("the cluster is not initialised yet");
+        };
+        merge(config, &patch);
+        self.config_version = index;
+        Outcome::Done
+    }
+
+    fn clear_failover(&mut self, expected: Option<super::state::FailoverRequest>) -> Outcome {
+        if expected.is_some() && expected != self.failover {
+            return Outcome::refused("the request was replaced meanwhile");
+        }
+        match self.failover.take() {
+            Some(_) => Outcome::Done,
+            None => Outcome::refused("no failover or switchover is requested"),
+        }
+    }
+
+    fn add_history(&mut self, row: super::state::HistoryRow) -> Outcome {
+        self.history.retain(|old| old.timeline != row.timeline);
+        self.history.push(row);
+        self.history.sort_by_key(|row| row.timeline);
+        let excess = self.history.len().saturating_sub(HISTORY_MAX);
+        self.history.drain(..excess);
+        Outcome::Done
+    }
+
+    fn remember(&mut self, decision: Decision) {
+        self.decisions.push(decision);
+        let excess = self.decisions.len().saturating_sub(DECISIONS_MAX);
+        self.decisions.drain(..excess);
+    }
+}
+
+/// Patroni's PATCH: deep merge of objects, null deletes, everything else replaces.
+pub fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = Value::Object(Map::new());
+    }
+    let Value::Object(into) = into else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            into.shift_remove(key);
+        } else if value.is_object() {
+            merge(into.entry(key.clone()).or_insert(Value::Null), value);
+        } else {
+            into.insert(key.clone(), value.clone());
+        }
+    }
+}

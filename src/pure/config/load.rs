@@ -1,0 +1,133 @@
+//! From text and environment to a configuration, or to everything that is wrong with it.
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::faults::{Fault, Place, Report};
+use super::reader::Section;
+use super::tree::{self, Node};
+use super::{Config, bootstrap, env, postgresql, sections, unknown};
+
+/// Reads one file's text with the environment laid over it. All faults come at once.
+pub fn load(path: &Path, text: &str, env: &BTreeMap<String, String>) -> Result<Config, Vec<Fault>> {
+    load_parts(path, &[(path.display().to_string(), text.to_string())], env)
+}
+
+/// Reads several texts, later ones over earlier ones, with the environment over all. `path` is
+/// what was asked for; each part carries its own name for messages.
+pub fn load_parts(
+    path: &Path,
+    parts: &[(String, String)],
+    env: &BTreeMap<String, String>,
+) -> Result<Config, Vec<Fault>> {
+    let report = Report::default();
+    let Some(mut tree) = merged(path, parts, &report) else { return Err(report.finish().0) };
+    unknown::check(&tree, &report);
+    env::apply(&mut tree, env, &report);
+    let mut config = read(path, &Section::top(&tree, &report), env);
+    let (faults, warnings) = report.finish();
+    config.warnings = warnings.iter().map(Fault::to_string).collect();
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+/// All parts as one tree; absent when one of them cannot be read at all.
+fn merged(path: &Path, parts: &[(String, String)], report: &Report) -> Option<Node> {
+    let whole: Arc<str> = Arc::from(path.display().to_string());
+    let mut tree: Option<Node> = None;
+    for (name, text) in parts {
+        let part = tree::parse(&Arc::from(name.as_str()), text, report).and_then(|node| {
+            let map = matches!(node.kind, tree::Kind::Map(_));
+            let message = "the configuration must be a map of keys such as `scope: NAME`";
+            if map { Ok(node) } else { Err(Fault::new(&node.place, "", message)) }
+        });
+        match (part, &mut tree) {
+            (Err(fault), _) => {
+                report.fault(fault);
+                return None;
+            }
+            (Ok(node), Some(tree)) => tree.merge(node),
+            (Ok(node), None) => tree = Some(node),
+        }
+    }
+    if tree.is_none() {
+        let message = "there is no configuration here; a directory must hold *.yml files";
+        report.fault(Fault::new(&Place::new(&whole, None), "", message));
+    }
+    tree
+}
+
+fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
+    let raft = raft(top);
+    let restapi_section = top.child("restapi");
+    let restapi = sections::restapi(&restapi_section);
+    sections::check_loopback(
+        &restapi_section,
+        "connect_address",
+        &restapi.connect_address.host,
+        &raft,
+    );
+    let postgresql_section = top.child("postgresql");
+    let postgresql =
+        postgresql_section.present().then(|| postgresql::read(&postgresql_section, env));
+    if let Some(postgresql) = &postgresql {
+        let host = &postgresql.connect_address.host;
+        sections::check_loopback(&postgresql_section, "connect_address", host, &raft);
+    }
+    let bootstrap = top.child("bootstrap");
+    Config {
+        path: path.to_path_buf(),
+        scope: top.required_text("scope", "batman"),
+        namespace: top.text("namespace").unwrap_or_else(|| "/service".into()),
+        name: name(top),
+        log: sections::log(&top.child("log")),
+        ctl: sections::ctl(&top.child("ctl"), &restapi),
+        restapi,
+        raft,
+        bootstrap: bootstrap.present().then(|| bootstrap::read(&bootstrap)),
+        postgresql,
+        tags: tags(top),
+        watchdog: sections::watchdog(&top.child("watchdog")),
+        warnings: Vec::new(),
+    }
+}
+
+fn raft(top: &Section) -> super::Raft {
+    let section = top.child("raft");
+    if !section.present() {
+        let message = "is missing; Surus keeps the cluster's state itself: add data_dir, \
+                       self_addr and partner_addrs below it";
+        top.fault("raft", message);
+        return super::Raft::default();
+    }
+    sections::raft(&section)
+}
+
+fn name(top: &Section) -> String {
+    let name = top.required_text("name", "node1");
+    if name == "__patroni_strict_sync_replica_placeholder__" {
+        top.fault("name", "is a reserved name; choose another");
+    }
+    if name.contains(|c: char| c.is_control() || c == '/' || c == ',') {
+        top.fault("name", "must not contain `/`, `,` or control characters; choose another");
+    }
+    name
+}
+
+/// Tags as written, after a look at those whose meaning is fixed.
+fn tags(top: &Section) -> Map<String, Value> {
+    let section = top.child("tags");
+    for key in ["nofailover", "clonefrom", "noloadbalance", "nosync", "nostream"] {
+        section.flag(key);
+    }
+    for (flag, number) in [("nofailover", "failover_priority"), ("nosync", "sync_priority")] {
+        section.integer(number, None, 0);
+        if section.get(flag).is_some() && section.get(number).is_some() {
+            let message = format!("says the same as {number}, and counts; remove one of the two");
+            section.warn(flag, message);
+        }
+    }
+    section.text("replicatefrom");
+    section.entries().iter().map(|(key, node)| (key.clone(), node.value())).collect()
+}

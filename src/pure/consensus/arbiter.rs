@@ -1,0 +1,461 @@
+//! The lease from above: the Raft leader confirms beats, sees the lease run out, and decides who
+//! is next. A decision is one entry: the grant, its epoch, and a verdict per member.
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::core::{Core, Output};
+use super::message::PeerMessage;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::facts::{DataDirectory, Facts};
+use crate::pure::cluster::lease::Arbiter;
+use crate::pure::cluster::rank::{Candidate, Race, rank};
+use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose, Verdict};
+use crate::pure::cluster::{Millis, RaftId};
+use crate::pure::postgres::lsn::Lsn;
+
+/// How long fresh positions are waited for.
+const ASK_MS: Millis = 400;
+/// A decision without a winner is taken again after this long, or when a fact changed.
+const AGAIN_MS: Millis = 1000;
+/// A proposal that was not applied is repeated after this long.
+const REPEAT_MS: Millis = 1000;
+/// How long a new arbiter waits to hear what lies in everybody's data directory.
+const SURVEY_MS: Millis = 3000;
+/// Beats in flight at most; a holder sends a few per ttl.
+const BEATS_MAX: usize = 256;
+
+/// What exists only while this node is the arbiter.
+pub struct Arbitration {
+    term: u64,
+    pub lease: Arbiter,
+    beats: BTreeMap<Vec<u8>, Beat>,
+    next_context: u64,
+    round: u64,
+    asking: Option<Asking>,
+    proposed_at: Option<Millis>,
+    last_outcome: Option<(String, Millis)>,
+    /// Furthest position of a leader, and newest timeline, that anybody was heard to have.
+    pub optime: Lsn,
+    pub timeline: u32,
+    pub transfer_at: Millis,
+    pub membership_at: Millis,
+}
+
+struct Beat {
+    from: RaftId,
+    epoch: u64,
+    serial: u64,
+    ttl_ms: Millis,
+}
+
+struct Asking {
+    round: u64,
+    until: Millis,
+    waits_for: BTreeSet<RaftId>,
+}
+
+impl Arbitration {
+    fn new(term: u64, now: Millis) -> Arbitration {
+        Arbitration {
+            term,
+            lease: Arbiter::new(now),
+            beats: BTreeMap::new(),
+            next_context: 0,
+            round: now,
+            asking: None,
+            proposed_at: None,
+            last_outcome: None,
+            optime: Lsn(0),
+            timeline: 0,
+            transfer_at: now,
+            membership_at: now,
+        }
+    }
+}
+
+impl Core {
+    /// Notices that we became the arbiter, or stopped being one.
+    pub(super) fn watch_arbiter(&mut self) {
+        let Some(group) = &self.group else { return };
+        let (leads, term, leader) = (group.is_leader(), group.term(), group.leader());
+        if leader != self.arbiter_seen {
+            self.arbiter_seen = leader;
+            if let Some(holder) = &mut self.holder {
+                holder.last_sent = None; // the new arbiter must hear of us at once
+            }
+            self.out.push(Output::Changed);
+        }
+        if !leads {
+            self.arbitration = None;
+        } else if self.arbitration.as_ref().is_none_or(|a| a.term != term) {
+            let mut arbitration = Arbitration::new(term, self.now);
+            arbitration.optime = self.cluster.status.optime;
+            arbitration.timeline = self.cluster.status.timeline;
+            self.arbitration = Some(arbitration);
+            self.tell(format!("is the arbiter of term {term}"));
+            let known: Vec<Facts> = self.heard.values().map(|h| h.facts.clone()).collect();
+            known.iter().for_each(|facts| self.note_position(facts));
+        }
+    }
+
+    /// Remembers how far the holder was seen, for judging lag when it is gone.
+    pub(super) fn note_position(&mut self, facts: &Facts) {
+        let holder = self.cluster.lease.as_ref().map(|l| l.holder);
+        let Some(arbitration) = &mut self.arbitration else { return };
+        let Some(sql) = &facts.sql else { return };
+        arbitration.timeline = arbitration.timeline.max(sql.timeline);
+        if holder == Some(facts.raft_id) && !sql.in_recovery {
+            arbitration.optime = arbitration.optime.max(sql.flush_lsn);
+        }
+    }
+
+    pub(super) fn beat(&mut self, from: RaftId, epoch: u64, serial: u64, ttl_ms: Millis) {
+        let settled = self.group.as_ref().is_some_and(|g| g.is_settled_leader());
+        if !settled || !self.lease_is(from, epoch) {
+            return;
+        }
+        let Some(arbitration) = &mut self.arbitration else { return };
+        if arbitration.beats.len() >= BEATS_MAX {
+            arbitration.beats.pop_first();
+        }
+        arbitration.next_context += 1;
+        let context = context_of(arbitration.term, arbitration.next_context);
+        arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, ttl_ms });
+        if let Some(group) = &mut self.group {
+            group.read_index(context);
+        }
+    }
+
+    fn lease_is(&self, holder: RaftId, epoch: u64) -> bool {
+        self.cluster.lease.as_ref().is_some_and(|l| l.holder == holder && l.epoch == epoch)
+    }
+
+    /// A majority confirmed us in a round that began after this beat arrived.
+    pub(super) fn beat_confirmed(&mut self, index: u64, context: &[u8]) {
+        let applied = self.cluster.applied;
+        let Some(arbitration) = &mut self.arbitration else { return };
+        let Some(beat) = arbitration.beats.remove(context) else { return };
+        assert!(index <= applied, "confirmed at {index}, but applied only {applied}");
+        let Some(lease) = self.cluster.lease.clone() else { return };
+        if lease.holder != beat.from || lease.epoch != beat.epoch {
+            return;
+        }
+        let ttl_ms = lease.ttl_ms.max(beat.ttl_ms);
+        if !arbitration.lease.confirm(self.now, beat.epoch, ttl_ms) {
+            return;
+        }
+        self.quorum_at = self.now;
+        if beat.from == self.id {
+            self.beat_answered(beat.epoch, beat.serial);
+        } else {
+            let (epoch, serial) = (beat.epoch, beat.serial);
+            self.say(beat.from, PeerMessage::BeatAnswer { epoch, serial });
+        }
+    }
+
+    /// One look at the lease; called after everything that happens.
+    pub(super) fn arbitrate(&mut self) {
+        if self.arbitration.is_none() {
+            return;
+        }
+        if self.group.as_ref().is_some_and(|g| g.hears_majority()) {
+            self.quorum_at = self.now;
+        }
+        if !self.group.as_ref().is_some_and(|g| g.is_settled_leader()) {
+            return;
+        }
+        match (self.cluster.lease.clone(), &self.cluster.initialize) {
+            (Some(lease), _) => self.watch_lease(&lease),
+            (None, Initialize::Absent) => self.choose_creator(),
+            (None, Initialize::Done { .. }) => self.choose_leader(),
+        }
+    }
+
+    fn watch_lease(&mut self, lease: &Lease) {
+        let now = self.now;
+        let Some(arbitration) = &mut self.arbitration else { return };
+        arbitration.asking = None;
+        arbitration.last_outcome = None;
+        let over_at = arbitration.lease.not_before(lease.epoch, lease.ttl_ms);
+        if now < over_at {
+            arbitration.proposed_at = None;
+            return;
+        }
+        if arbitration.proposed_at.is_some_and(|at| now < at + REPEAT_MS) {
+            return;
+        }
+        arbitration.proposed_at = Some(now);
+        arbitration.lease.ending = Some(lease.epoch);
+        let name = self.cluster.name_of(lease.holder).unwrap_or("the holder");
+        let reason = format!("{name} was not heard for {} ms", lease.ttl_ms);
+        self.put(Command::LeaseOver { epoch: lease.epoch, reason });
+    }
+
+    /// May something be proposed now? Then it is remembered that it was.
+    fn may_propose(&mut self) -> bool {
+        let now = self.now;
+        let Some(arbitration) = &mut self.arbitration else { return false };
+        let may = arbitration.proposed_at.is_none_or(|at| now >= at + REPEAT_MS);
+        if may {
+            arbitration.proposed_at = Some(now);
+        }
+        may
+    }
+
+    fn grant(&mut self, holder: RaftId, ttl_ms: Millis, purpose: Purpose, decision: Decision) {
+        if !self.may_propose() {
+            return;
+        }
+        let epoch = self.cluster.epoch + 1;
+        let now = self.now;
+        if let Some(arbitration) = &mut self.arbitration {
+            arbitration.lease.confirm(now, epoch, ttl_ms);
+            arbitration.asking = None;
+        }
+        self.put(Command::Grant { epoch, holder, ttl_ms, purpose, decision });
+    }
+
+    // ---- the cluster does not exist yet
+
+    fn choose_creator(&mut self) {
+        let Some(arbitration) = &self.arbitration else { return };
+        let waited = self.now >= arbitration.lease.won_at + SURVEY_MS;
+        let members: Vec<RaftId> =
+            self.cluster.members.iter().filter(|(_, m)| !m.witness).map(|(id, _)| *id).collect();
+        let surveyed = members.iter().all(|id| {
+            self.recent(*id).is_some_and(|f| f.data != DataDirectory::Unknown)
+        });
+        if !surveyed && !waited {
+            return;
+        }
+        let verdicts = members.iter().map(|id| self.judge_creator(*id)).collect::<Vec<_>>();
+        let best = verdicts.iter().filter_map(|(score, _)| score.clone()).max();
+        let decision = |winner: Option<String>, reason: &str| Decision {
+            epoch: self.cluster.epoch + 1,
+            winner,
+            reason: reason.to_string(),
+            verdicts: verdicts.iter().map(|(_, v)| v.clone()).collect(),
+            at: self.wall.clone(),
+        };
+        match best {
+            None => self.nobody(decision(None, "no member can create the cluster")),
+            Some(score) => {
+                let holder = score.3;
+                let name = self.cluster.name_of(holder).map(str::to_string);
+                let reason =
+                    if score.0 { "adopts the data it has" } else { "creates the cluster" };
+                let ttl_ms = self.recent(holder).and_then(|f| f.bootstrap_ttl_ms);
+                let ttl_ms = ttl_ms.unwrap_or(self.first_ttl_ms);
+                let decision = decision(name, reason);
+                self.grant(holder, ttl_ms, Purpose::Initialise, decision);
+            }
+        }
+    }
+
+    /// (has data, timeline and position, preference, id): the greatest creates.
+    #[allow(clippy::type_complexity)]
+    fn judge_creator(
+        &self,
+        id: RaftId,
+    ) -> (Option<(bool, (u32, Lsn), (bool, bool), RaftId)>, Verdict) {
+        let name = self.cluster.name_of(id).unwrap_or("?").to_string();
+        let no = |rule: &str| {
+            let verdict = Verdict {
+                member: name.clone(),
+                outcome: "refused".into(),
+                rule: rule.into(),
+                inputs: String::new(),
+            };
+            (None, verdict)
+        };
+        let Some(facts) = self.recent(id) else { return no("was not heard") };
+        if facts.nofailover() {
+            return no("is tagged nofailover");
+        }
+        if facts.leaving {
+            return no("is shutting down");
+        }
+        let failed_last =
+            self.cluster.initialize_failure.as_ref().is_some_and(|f| f.node == name);
+        if failed_last && !self.backed_off() {
+            return no("failed to create the cluster; its next attempt waits");
+        }
+        let lowest_first = self.member.raft_addr.as_str()
+            >= self.cluster.members.get(&id).map_or("", |m| m.raft_addr.as_str());
+        let preference = (!failed_last, lowest_first);
+        let (has_data, at) = match &facts.data {
+            DataDirectory::Present { timeline, lsn, was_primary: true, .. } => {
+                (true, (*timeline, *lsn))
+            }
+            DataDirectory::Present { .. } => {
+                return no("its data directory was a standby's: start the primary's node first");
+            }
+            DataDirectory::Empty | DataDirectory::Incomplete
+                if facts.bootstrap_ttl_ms.is_some() =>
+            {
+                (false, (0, Lsn(0)))
+            }
+            DataDirectory::Empty | DataDirectory::Incomplete => {
+                return no("its file has no bootstrap section");
+            }
+            DataDirectory::Broken { problem } => return no(problem),
+            DataDirectory::Unknown => return no("has not looked at its data directory yet"),
+        };
+        let verdict = Verdict {
+            member: name,
+            outcome: "eligible".into(),
+            rule: if has_data { "has data" } else { "is empty and may create" }.into(),
+            inputs: format!("timeline={} lsn={}", at.0, at.1),
+        };
+        (Some((has_data, at, preference, id)), verdict)
+    }
+
+    /// Attempts to create the cluster are spaced out: 2, 4, 8 … 60 s on the same node.
+    fn backed_off(&self) -> bool {
+        let attempts = self.cluster.initialize_failure.as_ref().map_or(0, |f| f.attempts);
+        let wait = (1000 << attempts.min(6)).min(60_000);
+        let since = self.failure_seen_at.unwrap_or(self.now);
+        self.now >= since + wait
+    }
+
+    // ---- the cluster exists and nobody leads
+
+    fn choose_leader(&mut self) {
+        if self.arbitration.as_ref().is_some_and(|a| {
+            a.proposed_at.is_some_and(|at| self.now < at + REPEAT_MS)
+                && a.lease.ending.is_none_or(|e| e != self.cluster.epoch)
+        }) {
+            return; // a grant is under way
+        }
+        if !self.collected() {
+            return;
+        }
+        let (winner, decision) = self.decide();
+        if let Some(arbitration) = &mut self.arbitration {
+            arbitration.asking = None;
+            arbitration.proposed_at = None;
+        }
+        match winner {
+            None => self.nobody(decision),
+            Some(holder) => self.grant(holder, self.dynamic.ttl_ms, Purpose::Lead, decision),
+        }
+    }
+
+    /// Fresh positions of all connected members are there, or were waited for long enough.
+    fn collected(&mut self) -> bool {
+        let now = self.now;
+        let reachable: BTreeSet<RaftId> = self
+            .cluster
+            .members
+            .iter()
+            .filter(|(id, m)| !m.witness && (self.greetings.contains_key(id) || **id == self.id))
+            .map(|(id, _)| *id)
+            .collect();
+        let Some(arbitration) = &mut self.arbitration else { return false };
+        let Some(asking) = &mut arbitration.asking else {
+            let rests = arbitration.last_outcome.as_ref().is_some_and(|(_, at)| now < at + AGAIN_MS);
+            if !rests {
+                self.ask(reachable);
+            }
+            return false;
+        };
+        let round = asking.round;
+        asking.waits_for.retain(|id| {
+            reachable.contains(id) && self.heard.get(id).is_none_or(|h| h.facts.round != round)
+        });
+        asking.waits_for.is_empty() || now >= asking.until
+    }
+
+    fn ask(&mut self, reachable: BTreeSet<RaftId>) {
+        let Some(arbitration) = &mut self.arbitration else { return };
+        arbitration.round += 1;
+        let round = arbitration.round;
+        let asks = reachable.clone();
+        arbitration.asking =
+            Some(Asking { round, until: self.now + ASK_MS, waits_for: reachable });
+        for id in asks {
+            if id == self.id {
+                self.asked_by = None;
+                self.out.push(Output::AskFresh { round });
+            } else {
+                self.say(id, PeerMessage::Ask { round });
+            }
+        }
+    }
+
+    fn decide(&self) -> (Option<RaftId>, Decision) {
+        let arbitration = self.arbitration.as_ref().expect("only the arbiter decides");
+        let round = arbitration.asking.as_ref().map_or(0, |a| a.round);
+        let fresh = |id: &RaftId| {
+            self.heard.get(id).map(|h| &h.facts).filter(|f| round != 0 && f.round == round)
+        };
+        let candidates: Vec<Candidate> = self
+            .cluster
+            .members
+            .iter()
+            .map(|(id, member)| Candidate { id: *id, member, fresh: fresh(id) })
+            .collect();
+        let wanted = self.cluster.failover.as_ref().and_then(|f| f.candidate.as_deref());
+        let wanted = wanted.filter(|name| {
+            candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some())
+        });
+        let race = Race {
+            cluster: &self.cluster,
+            dynamic: &self.dynamic,
+            optime: arbitration.optime.max(self.cluster.status.optime),
+            timeline: arbitration.timeline,
+            wanted,
+        };
+        let (winner, verdicts) = rank(&race, &candidates);
+        let name = winner.and_then(|id| self.cluster.name_of(id)).map(str::to_string);
+        let reason = match (&name, wanted) {
+            (None, _) => "no member may lead",
+            (Some(name), Some(wanted)) if name == wanted => "named by the operator",
+            (Some(_), _) => "the lease was free",
+        };
+        let decision = Decision {
+            epoch: self.cluster.epoch + 1,
+            winner: name,
+            reason: reason.to_string(),
+            verdicts,
+            at: self.wall.clone(),
+        };
+        (winner, decision)
+    }
+
+    /// Nobody is eligible: an entry, but only when it says something new.
+    fn nobody(&mut self, decision: Decision) {
+        let said: String =
+            decision.verdicts.iter().map(|v| format!("{} {}; ", v.member, v.rule)).collect();
+        let now = self.now;
+        let Some(arbitration) = &mut self.arbitration else { return };
+        let repeats = arbitration.last_outcome.as_ref().is_some_and(|(old, _)| *old == said);
+        let rests = arbitration.last_outcome.as_ref().is_some_and(|(_, at)| now < at + AGAIN_MS);
+        if repeats && rests {
+            return;
+        }
+        arbitration.last_outcome = Some((said.clone(), now));
+        let known = self.cluster.decisions.last().is_some_and(|d| {
+            d.winner.is_none()
+                && said
+                    == d.verdicts
+                        .iter()
+                        .map(|v| format!("{} {}; ", v.member, v.rule))
+                        .collect::<String>()
+        });
+        if !repeats && !known {
+            self.put(Command::NobodyEligible { decision });
+        }
+    }
+
+    /// A member's latest facts, if they are not too old to mean anything.
+    pub(super) fn recent(&self, id: RaftId) -> Option<&Facts> {
+        let bound = (3 * self.dynamic.loop_wait_ms).max(10_000);
+        let heard = self.heard.get(&id).filter(|h| self.now <= h.heard_at + bound)?;
+        let connected = id == self.id || self.greetings.contains_key(&id);
+        connected.then_some(&heard.facts)
+    }
+}
+
+fn context_of(term: u64, number: u64) -> Vec<u8> {
+    [term.to_be_bytes(), number.to_be_bytes()].concat()
+}

@@ -1,0 +1,351 @@
+//! A node's whole agreement with the others, as one value: [`Input`] in, [`Output`]s out.
+//!
+//! Runs on a thread of its own in production and in a queue in the simulator. Outputs are carried
+//! out in order; an [`Output::Keep`] must be durable before the outputs behind it, an
+//! [`Output::Write`] is answered by [`Input::Persisted`] when it is durable, and the messages that
+//! depend on it are held back here until then.
+//!
+//! The rest of the `impl` lives beside this file: `outside` (before there is a group), `inside`
+//! (Raft and what was applied), `holder` (the lease from below), `arbiter` (the lease from above)
+//! and `membership`.
+use std::collections::BTreeMap;
+
+use raft::eraftpb::Message;
+use serde::{Deserialize, Serialize};
+
+use super::arbiter::Arbitration;
+use super::founding::{Founding, Promises};
+use super::group::{Group, LogWrite};
+use super::log::MemoryLog;
+use super::message::{Greeting, PeerMessage, Standing};
+use crate::pure::cluster::command::{Command, Outcome};
+use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::lease::Holder;
+use crate::pure::cluster::state::{ClusterState, Member};
+use crate::pure::cluster::{Millis, RaftId};
+use crate::pure::config::Dynamic;
+use crate::pure::view::Heard;
+
+/// What a node sits down with.
+pub struct Seat {
+    pub id: RaftId,
+    pub member: Member,
+    /// Configured addresses of the others.
+    pub partners: Vec<String>,
+    pub voters_max: usize,
+    /// The ttl that counts before there is a configuration (from `bootstrap.dcs`).
+    pub ttl_ms: Millis,
+    /// Luck, as a value.
+    pub seed: u64,
+    pub promises: Promises,
+    /// The log as it was on disk, if this node was ever in a group.
+    pub log: Option<MemoryLog>,
+    pub now: Millis,
+}
+
+/// Everything that can happen to a node's consensus.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// About [`Core::tick_every`] has passed.
+    Tick,
+    /// A peer's greeting arrived or changed; we are connected to it.
+    Greeted(Greeting),
+    /// The connection to an address was lost.
+    Gone { addr: String, id: RaftId },
+    Raft { from: RaftId, message: Box<Message> },
+    Peer { from: RaftId, message: PeerMessage },
+    /// The write of this number, and all before it, are durable.
+    Persisted { number: u64 },
+    /// The latest word about this node itself.
+    Local(Box<Facts>),
+    /// Put a command into the log; answered by a receipt with this ticket.
+    Propose { ticket: u64, command: Command },
+    /// Make this node a learner before it stops; answered by a receipt with this ticket.
+    GiveUpVote { ticket: u64 },
+}
+
+/// What the host must do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    SendRaft { addr: String, message: Box<Message> },
+    SendPeer { addr: String, message: PeerMessage },
+    /// Durable before anything behind it.
+    Keep(Promises),
+    Write(LogWrite),
+    /// Until when PostgreSQL may write under this epoch; `None`: not at all.
+    Deadline { epoch: u64, deadline: Option<Millis> },
+    Receipt { ticket: u64, outcome: Result<Outcome, String> },
+    /// Ask PostgreSQL now and come back with facts that carry this round.
+    AskFresh { round: u64 },
+    /// Our greeting changed.
+    Greeting(Standing),
+    /// Addresses to keep connections to.
+    Targets(Vec<String>),
+    /// The view changed in a way that somebody may wait for.
+    Changed,
+    /// One sentence for the log, for people.
+    Told(String),
+}
+
+/// A proposal as it stands in a log entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    pub origin: RaftId,
+    pub ticket: u64,
+    pub command: Command,
+}
+
+pub struct Core {
+    pub(super) id: RaftId,
+    pub(super) member: Member,
+    pub(super) partners: Vec<String>,
+    pub(super) voters_max: usize,
+    pub(super) seed: u64,
+    pub(super) founding: Option<Founding>,
+    pub(super) promises: Promises,
+    pub(super) group: Option<Group>,
+    pub(super) cluster: ClusterState,
+    pub(super) dynamic: Dynamic,
+    pub(super) dynamic_version: Option<u64>,
+    pub(super) first_ttl_ms: Millis,
+    pub(super) greetings: BTreeMap<RaftId, Greeting>,
+    pub(super) heard: BTreeMap<RaftId, Heard>,
+    pub(super) own: Facts,
+    pub(super) asked_by: Option<(RaftId, u64)>,
+    pub(super) holder: Option<Holder>,
+    /// Epoch, ttl and time of our last wish to use another ttl.
+    pub(super) retimed: Option<(u64, Millis, Millis)>,
+    pub(super) arbitration: Option<Arbitration>,
+    pub(super) arbiter_seen: RaftId,
+    pub(super) quorum_at: Millis,
+    /// The wall clock as it was last told; for people only.
+    pub(super) wall: String,
+    /// When this node saw the last failure to create the cluster.
+    pub(super) failure_seen_at: Option<Millis>,
+    pub(super) leaving: Option<u64>,
+    pub(super) leave_asked_at: Millis,
+    pub(super) member_told_at: Option<Millis>,
+    pub(super) targets: Vec<String>,
+    pub(super) out: Vec<Output>,
+    pub(super) now: Millis,
+}
+
+impl Core {
+    pub fn new(seat: Seat) -> Core {
+        let founding = Founding::new(
+            seat.id,
+            seat.member.clone(),
+            &seat.partners,
+            seat.promises.clone(),
+            seat.now,
+            seat.seed,
+        );
+        let mut core = Core {
+            id: seat.id,
+            member: seat.member,
+            partners: seat.partners,
+            voters_max: seat.voters_max,
+            seed: seat.seed,
+            founding: Some(founding),
+            promises: seat.promises,
+            group: None,
+            cluster: ClusterState::default(),
+            dynamic: Dynamic::from_value(None),
+            dynamic_version: None,
+            first_ttl_ms: seat.ttl_ms,
+            greetings: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            own: Facts { raft_id: seat.id, ..Facts::default() },
+            asked_by: None,
+            holder: None,
+            retimed: None,
+            arbitration: None,
+            arbiter_seen: 0,
+            quorum_at: 0,
+            wall: String::new(),
+            failure_seen_at: None,
+            leaving: None,
+            leave_asked_at: 0,
+            member_told_at: None,
+            targets: Vec::new(),
+            out: Vec::new(),
+            now: seat.now,
+        };
+        if let Some(log) = seat.log {
+            core.sit_down_again(log);
+        }
+        core.update_targets();
+        core
+    }
+
+    /// The wall clock, for the texts that people read; decides nothing.
+    pub fn set_wall(&mut self, wall: String) {
+        self.wall = wall;
+    }
+
+    /// Tells the core one thing. What it wants done comes back in order.
+    pub fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Tick => self.tick(),
+            Input::Greeted(greeting) => self.greeted(greeting),
+            Input::Gone { addr, id } => self.gone(&addr, id),
+            Input::Raft { from, message } => self.raft_message(from, *message),
+            Input::Peer { from, message } => self.peer_message(from, message),
+            Input::Persisted { number } => self.persisted(number),
+            Input::Local(facts) => self.local(*facts),
+            Input::Propose { ticket, command } => self.propose(ticket, command),
+            Input::GiveUpVote { ticket } => self.give_up_vote(ticket),
+        }
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    /// How long one tick is, in ms: elections and heartbeats scale with the ttl in force.
+    pub fn tick_every(&self) -> Millis {
+        (self.ttl_ms() / 50).clamp(40, 250)
+    }
+
+    /// The ttl in force: the lease's, else the configuration's, else the file's.
+    pub fn ttl_ms(&self) -> Millis {
+        match (&self.cluster.lease, &self.cluster.config) {
+            (Some(lease), _) => lease.ttl_ms,
+            (None, Some(_)) => self.dynamic.ttl_ms,
+            (None, None) => self.first_ttl_ms,
+        }
+    }
+
+    pub fn id(&self) -> RaftId {
+        self.id
+    }
+
+    pub fn cluster(&self) -> &ClusterState {
+        &self.cluster
+    }
+
+    pub fn dynamic(&self) -> &Dynamic {
+        &self.dynamic
+    }
+
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    pub fn promises(&self) -> &Promises {
+        &self.promises
+    }
+
+    /// The deadline of our own lease, if we hold one that is alive.
+    pub fn live_lease(&self, now: Millis) -> Option<(u64, Millis)> {
+        let holder = self.holder.as_ref().filter(|h| h.is_live(now))?;
+        Some((holder.epoch, holder.deadline?))
+    }
+
+    fn tick(&mut self) {
+        let stuck = self.disk_is_stuck();
+        if let Some(group) = &mut self.group {
+            group.tick(stuck);
+        }
+    }
+
+    /// A write that takes longer than this is no longer just slow.
+    fn disk_is_stuck(&self) -> bool {
+        let bound = (2 * self.ttl_ms()).max(5000);
+        let since = self.group.as_ref().and_then(Group::stuck_since);
+        since.is_some_and(|since| self.now > since + bound)
+    }
+
+    fn greeted(&mut self, greeting: Greeting) {
+        if greeting.id == self.id {
+            return;
+        }
+        if let Some(founding) = &mut self.founding {
+            founding.greeted(greeting.clone());
+        }
+        self.welcome_promised(&greeting);
+        self.greetings.retain(|id, old| old.addr != greeting.addr || *id == greeting.id);
+        self.greetings.insert(greeting.id, greeting);
+        self.out.push(Output::Changed);
+    }
+
+    fn gone(&mut self, addr: &str, id: RaftId) {
+        if let Some(founding) = &mut self.founding {
+            founding.gone(addr);
+        }
+        self.greetings.remove(&id);
+        if let Some(group) = &mut self.group {
+            group.unreachable(id);
+        }
+        self.out.push(Output::Changed);
+    }
+
+    fn local(&mut self, facts: Facts) {
+        self.own = Facts { raft_id: self.id, leaving: self.leaving.is_some(), ..facts };
+        let own = self.own.clone();
+        self.hear(own.clone());
+        match self.asked_by.filter(|(_, round)| own.round == *round) {
+            Some((arbiter, _)) => {
+                self.asked_by = None;
+                self.say(arbiter, PeerMessage::Facts(own));
+            }
+            None => self.say_to_all(PeerMessage::Facts(own)),
+        }
+    }
+
+    pub(super) fn hear(&mut self, facts: Facts) {
+        let known = self.heard.get(&facts.raft_id);
+        let older = known.is_some_and(|k| k.facts.serial > facts.serial && facts.serial != 0);
+        let lived = known.is_some_and(|k| self.now < k.heard_at + 60_000);
+        if older && lived && facts.raft_id == self.id {
+            return;
+        }
+        self.note_position(&facts);
+        self.heard.insert(facts.raft_id, Heard { facts, heard_at: self.now });
+        self.out.push(Output::Changed);
+    }
+
+    pub(super) fn addr_of(&self, id: RaftId) -> Option<String> {
+        let greeted = self.greetings.get(&id).map(|g| g.addr.clone());
+        greeted.or_else(|| self.cluster.members.get(&id).map(|m| m.raft_addr.clone()))
+    }
+
+    pub(super) fn say(&mut self, to: RaftId, message: PeerMessage) {
+        if let Some(addr) = self.addr_of(to) {
+            self.out.push(Output::SendPeer { addr, message });
+        }
+    }
+
+    pub(super) fn say_to_all(&mut self, message: PeerMessage) {
+        let addrs: Vec<String> = self.greetings.values().map(|g| g.addr.clone()).collect();
+        for addr in addrs {
+            self.out.push(Output::SendPeer { addr, message: message.clone() });
+        }
+    }
+
+    pub(super) fn tell(&mut self, sentence: impl Into<String>) {
+        self.out.push(Output::Told(sentence.into()));
+    }
+
+    /// What every change may have made due.
+    fn settle(&mut self) {
+        self.outside();
+        self.drain();
+        self.hold_lease();
+        self.arbitrate();
+        self.keep_membership();
+        self.drain();
+        self.update_targets();
+    }
+
+    fn update_targets(&mut self) {
+        let mut targets = self.partners.clone();
+        targets.extend(self.cluster.members.values().map(|m| m.raft_addr.clone()));
+        targets.retain(|addr| *addr != self.member.raft_addr);
+        targets.sort();
+        targets.dedup();
+        if targets != self.targets {
+            self.targets = targets.clone();
+            self.out.push(Output::Targets(targets));
+        }
+    }
+}

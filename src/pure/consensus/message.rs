@@ -1,0 +1,54 @@
+//! What nodes say to each other beside Raft's own messages. JSON on the wire.
+use serde::{Deserialize, Serialize};
+
+use crate::pure::cluster::RaftId;
+use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::state::Member;
+
+/// One message between two nodes. Losing any of them does no harm: all are repeated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerMessage {
+    /// The sender's latest word about itself.
+    Facts(Facts),
+    /// The holder asks the arbiter to extend the lease. `ttl_ms` is what the holder counts on.
+    Beat { epoch: u64, serial: u64, ttl_ms: u64 },
+    /// A majority confirmed the arbiter in a round that began after this beat arrived.
+    BeatAnswer { epoch: u64, serial: u64 },
+    /// The arbiter wants facts that are fresh.
+    Ask { round: u64 },
+    /// A node outside asks to be let in; anybody passes it on to the arbiter.
+    Join { id: RaftId, member: Member },
+    /// The arbiter's answer to a node that cannot be let in.
+    JoinRefused { reason: String },
+    /// A node that is about to stop asks to be made a learner.
+    Leave { id: RaftId },
+    /// "May I found the cluster?" Answered by a promise, given once.
+    Found { founder: RaftId },
+    Promised { founder: RaftId, id: RaftId, member: Member },
+    PromisedToAnother { founder: RaftId, promised_to: RaftId },
+    Genesis(Genesis),
+}
+
+/// The first configuration: written once by the founder, kept by everybody who promised.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Genesis {
+    pub cluster_id: String,
+    pub voters: Vec<(RaftId, Member)>,
+}
+
+/// What a node's greeting says of its state; see `founding`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    pub cluster_id: Option<String>,
+    pub promised_to: Option<RaftId>,
+}
+
+/// A greeting as the consensus needs it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Greeting {
+    pub id: RaftId,
+    pub name: String,
+    pub addr: String,
+    pub standing: Standing,
+}

@@ -1,0 +1,111 @@
+//! Before there is a group: founding it, or being let into one.
+use super::core::{Core, Output};
+use super::founding::{Promises, Wish};
+use super::group::{Group, genesis_hard_state, genesis_snapshot};
+use super::log::MemoryLog;
+use super::message::{Genesis, Greeting, PeerMessage, Standing};
+use crate::pure::cluster::RaftId;
+use crate::pure::cluster::state::ClusterState;
+
+impl Core {
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            cluster_id: self.promises.cluster_id.clone(),
+            promised_to: self.promises.promised_to,
+        }
+    }
+
+    /// What the founding wants done now, while there is no group.
+    pub(super) fn outside(&mut self) {
+        let Some(founding) = &mut self.founding else { return };
+        let wishes = founding.advance(self.now);
+        self.grant_wishes(wishes);
+    }
+
+    pub(super) fn about_founding(&mut self, from: RaftId, message: PeerMessage) {
+        let Some(addr) = self.addr_of(from) else { return };
+        if let Some(founding) = &mut self.founding {
+            let wishes = founding.heard(from, &addr, message);
+            self.grant_wishes(wishes);
+        }
+    }
+
+    fn grant_wishes(&mut self, wishes: Vec<Wish>) {
+        for wish in wishes {
+            match wish {
+                Wish::Persist(promises) => self.keep(promises),
+                Wish::Say { addr, message } => self.out.push(Output::SendPeer { addr, message }),
+                Wish::Begin(genesis) => self.begin(genesis),
+                Wish::JoinAt { addr, cluster_id } => self.join_at(addr, cluster_id),
+            }
+        }
+    }
+
+    fn keep(&mut self, promises: Promises) {
+        self.promises = promises;
+        self.out.push(Output::Keep(self.promises.clone()));
+        self.out.push(Output::Greeting(self.standing()));
+    }
+
+    /// The cluster was founded and we are one of its first voters.
+    fn begin(&mut self, genesis: Genesis) {
+        let mut cluster = ClusterState { applied: 1, ..ClusterState::default() };
+        cluster.members = genesis.voters.iter().cloned().collect();
+        let state = serde_json::to_vec(&cluster).expect("a state is plain data");
+        let voters: Vec<RaftId> = genesis.voters.iter().map(|(id, _)| *id).collect();
+        let snapshot = genesis_snapshot(&voters, state);
+        let log = MemoryLog::restore(genesis_hard_state(), snapshot, Vec::new());
+        self.enter(genesis.cluster_id, log);
+        self.cluster = cluster;
+        self.tell("the cluster is founded");
+        self.out.push(Output::Changed);
+    }
+
+    /// A cluster exists: take its identity and ask to be let in.
+    fn join_at(&mut self, addr: String, cluster_id: String) {
+        if self.group.is_none() {
+            self.tell(format!("asks {addr} to be let into the cluster {cluster_id}"));
+        }
+        let message = PeerMessage::Join { id: self.id, member: self.member.clone() };
+        self.out.push(Output::SendPeer { addr, message });
+    }
+
+    /// The arbiter's first message reached us: we are in.
+    pub(super) fn let_in(&mut self, from: RaftId) {
+        let Some(cluster_id) =
+            self.greetings.get(&from).and_then(|g| g.standing.cluster_id.clone())
+        else {
+            return;
+        };
+        self.tell("was let into the cluster");
+        self.enter(cluster_id, MemoryLog::default());
+    }
+
+    fn enter(&mut self, cluster_id: String, log: MemoryLog) {
+        let promises = Promises { cluster_id: Some(cluster_id), ..self.promises.clone() };
+        self.keep(promises);
+        self.founding = None;
+        self.group = Some(Group::new(self.id, log, 0, self.seed));
+    }
+
+    /// After a restart: the log tells where we were.
+    pub(super) fn sit_down_again(&mut self, log: MemoryLog) {
+        if let Ok(cluster) = serde_json::from_slice::<ClusterState>(&log.snapshot.data) {
+            self.cluster = cluster;
+        }
+        let applied = log.snapshot.get_metadata().index;
+        self.founding = None;
+        self.group = Some(Group::new(self.id, log, applied, self.seed));
+        self.refresh_dynamic();
+    }
+
+    /// A first voter that was away when the founder concluded hears of it now.
+    pub(super) fn welcome_promised(&mut self, greeting: &Greeting) {
+        let Some(genesis) = &self.promises.genesis else { return };
+        let waits = greeting.standing.cluster_id.is_none() && self.group.is_some();
+        if waits && genesis.voters.iter().any(|(id, _)| *id == greeting.id) {
+            let message = PeerMessage::Genesis(genesis.clone());
+            self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
+        }
+    }
+}

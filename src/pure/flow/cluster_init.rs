@@ -1,0 +1,109 @@
+//! Cluster init: the code behind the names in `statecharts/cluster_init.json`.
+//!
+//! Runs under the lease that was granted for it, so a dead initialiser is no riddle: its lease
+//! runs out, its guard stops what it started, and another node may try.
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::pure::chart::Meaning;
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::deed::{Brief, Deed, Report, Source, StartAs, StopMode, WipePermission};
+use crate::pure::machine::{Flow, Input};
+
+include!(concat!(env!("OUT_DIR"), "/cluster_init.rs"));
+
+const SECOND_MS: Millis = 1000;
+const HOUR_MS: Millis = 3600 * SECOND_MS;
+
+/// What the initialisation knows; persisted with every transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterInit {
+    pub epoch: u64,
+    pub node: String,
+    /// Data lies here already: it is adopted, not created.
+    pub has_data: bool,
+    /// A standby cluster begins as a copy of this.
+    pub remote: Option<Source>,
+    /// The first dynamic configuration, `bootstrap.dcs`.
+    pub config: Value,
+    pub system_identifier: String,
+    pub problem: String,
+}
+
+/// Nothing but its own work moves it.
+#[derive(Clone, Debug)]
+pub enum Event {}
+
+impl Meaning<Names, Input<ClusterInit>> for ClusterInit {
+    fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
+        match guard {
+            Guard::HasData => self.has_data,
+            Guard::HasRemote => self.remote.is_some(),
+        }
+    }
+
+    fn apply(&mut self, action: Action, input: &Input<Self>) {
+        match (action, input) {
+            (
+                Action::NoteIdentity,
+                Input::Done { report: Report::Identified { system_identifier }, .. },
+            ) => self.system_identifier = system_identifier.clone(),
+            (Action::NoteProblem, Input::Failed { problem, .. }) => self.problem = problem.clone(),
+            (Action::NoteIdentity | Action::NoteProblem, _) => {}
+        }
+    }
+}
+
+impl Flow for ClusterInit {
+    type Names = Names;
+    type Event = Event;
+    const ID: &'static str = "cluster_init";
+
+    fn name(event: &Event) -> EventName {
+        match *event {}
+    }
+
+    fn deed(&self, activity: Activity) -> Deed {
+        let epoch = self.epoch;
+        match activity {
+            Activity::ArmGuard => Deed::ArmGuard { epoch },
+            Activity::StartAdopted => Deed::StartPostgres { as_: StartAs::Primary { epoch } },
+            Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
+                source: self.remote.clone(),
+                permission: WipePermission::OwnLeftovers,
+                methods: Vec::new(),
+            }),
+            Activity::RunBootstrapFlow => Deed::Run(Brief::Bootstrap { epoch }),
+            Activity::ReadIdentity => Deed::VerifyCopy { system_identifier: None },
+            Activity::Publish => Deed::Propose {
+                command: Command::Initialised {
+                    epoch,
+                    system_identifier: self.system_identifier.clone(),
+                    config: self.config.clone(),
+                },
+            },
+            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
+            Activity::SetAside => {
+                Deed::MoveDataDirectoryAside { suffix: String::from("failed") }
+            }
+            Activity::ReportFailure => Deed::Propose {
+                command: Command::InitialiseFailed {
+                    epoch,
+                    node: self.node.clone(),
+                    reason: self.problem.clone(),
+                    at: String::new(),
+                },
+            },
+        }
+    }
+
+    fn delay(&self, delay: Delay) -> Millis {
+        match delay {
+            Delay::GuardTimeout => 30 * SECOND_MS,
+            Delay::StartTimeout => 600 * SECOND_MS,
+            Delay::PublishTimeout => 60 * SECOND_MS,
+            Delay::CreateTimeout => 48 * HOUR_MS,
+        }
+    }
+}

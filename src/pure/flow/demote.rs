@@ -1,0 +1,87 @@
+//! Demote: the code behind the names in `statecharts/demote.json`.
+//!
+//! Invariant: the guard stands down, and the lease goes back, only after no process of the data
+//! directory is left.
+use serde::{Deserialize, Serialize};
+
+use crate::pure::chart::Meaning;
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::state::Status;
+use crate::pure::deed::{Deed, Release, Report, StopMode};
+use crate::pure::machine::{Flow, Input};
+
+include!(concat!(env!("OUT_DIR"), "/demote.rs"));
+
+const SECOND_MS: Millis = 1000;
+
+/// What the demotion knows; persisted with every transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Demote {
+    pub mode: StopMode,
+    /// The lease is ours to give back.
+    pub release: Option<Release>,
+    /// Where our WAL ends, after a clean stop.
+    pub shutdown: Option<Status>,
+}
+
+/// Nothing but its own work moves it.
+#[derive(Clone, Debug)]
+pub enum Event {}
+
+impl Meaning<Names, Input<Demote>> for Demote {
+    fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
+        match guard {
+            Guard::GivesLeaseBack => self.release.is_some(),
+        }
+    }
+
+    fn apply(&mut self, action: Action, input: &Input<Self>) {
+        match (action, input) {
+            (Action::NotePosition, Input::Done { report: Report::At { timeline, lsn }, .. }) => {
+                self.shutdown = Some(Status { optime: *lsn, timeline: *timeline });
+            }
+            (Action::NotePosition, _) => {}
+        }
+    }
+}
+
+impl Flow for Demote {
+    type Names = Names;
+    type Event = Event;
+    const ID: &'static str = "demote";
+
+    fn name(event: &Event) -> EventName {
+        match *event {}
+    }
+
+    fn deed(&self, activity: Activity) -> Deed {
+        match activity {
+            Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },
+            Activity::StopPostgresAtOnce => Deed::StopPostgres { mode: StopMode::Immediate },
+            Activity::DisarmGuard => Deed::DisarmGuard,
+            Activity::ReleaseLease => {
+                let release = self.release.clone().unwrap_or_else(|| Release {
+                    epoch: 0,
+                    reason: String::new(),
+                    hand_over_to: None,
+                });
+                Deed::Propose {
+                    command: Command::Release {
+                        epoch: release.epoch,
+                        reason: release.reason,
+                        shutdown: self.shutdown.clone(),
+                        hand_over_to: release.hand_over_to,
+                    },
+                }
+            }
+        }
+    }
+
+    fn delay(&self, delay: Delay) -> Millis {
+        match delay {
+            Delay::StopTimeout => 60 * SECOND_MS,
+            Delay::GuardTimeout => 10 * SECOND_MS,
+        }
+    }
+}

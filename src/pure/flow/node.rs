@@ -1,0 +1,287 @@
+//! Node: the code behind the names in `statecharts/node.json`.
+//!
+//! The only flow that is told the whole situation; all others are run by it. It keeps what its
+//! deeds need (epoch, upstream, candidate), so that a restart of the daemon resumes them.
+use serde::{Deserialize, Serialize};
+
+use crate::pure::chart::Meaning;
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::facts::DataDirectory;
+use crate::pure::cluster::state::FailoverRequest;
+use crate::pure::cluster::sync::SyncStep;
+use crate::pure::deed::{
+    Brief, Deed, Inspection, RejoinRules, Release, Report, Source, StartAs, StopMode,
+    WipePermission,
+};
+use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::{Situation, Standing};
+
+include!(concat!(env!("OUT_DIR"), "/node.rs"));
+
+const SECOND_MS: Millis = 1000;
+
+/// What the node knows beyond the situation; persisted with every transition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    pub inspection: Inspection,
+    /// The epoch under which this node leads, or led last.
+    pub epoch: u64,
+    /// Whom this node streams from.
+    pub upstream: Option<Source>,
+    pub clone_source: Option<Source>,
+    pub rules: RejoinRules,
+    pub permission: Option<WipePermission>,
+    pub pre_promote: bool,
+    pub remote: Option<Source>,
+    pub hand_over: Option<(FailoverRequest, Option<String>)>,
+    pub sync_step: Option<SyncStep>,
+    /// Held when the daemon was told to stop: then the lease is given back.
+    pub led_when_stopped: bool,
+}
+
+/// What can happen to a node.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Said on every change and at least once a `loop_wait`: where the node stands.
+    Beat(Box<Situation>),
+    PostgresDied,
+}
+
+fn situation(input: &Input<Node>) -> Option<&Situation> {
+    match input {
+        Input::Event(Event::Beat(situation)) => Some(situation),
+        _ => None,
+    }
+}
+
+impl Node {
+    fn has_no_copy(&self) -> bool {
+        matches!(self.inspection.data, DataDirectory::Empty | DataDirectory::Incomplete)
+    }
+
+    fn has_copy(&self) -> bool {
+        matches!(self.inspection.data, DataDirectory::Present { .. })
+    }
+
+    fn was_primary(&self) -> bool {
+        matches!(self.inspection.data, DataDirectory::Present { was_primary: true, .. })
+    }
+
+    fn belongs_elsewhere(&self, s: &Situation) -> bool {
+        match (&self.inspection.data, &s.initialized) {
+            (DataDirectory::Present { system_identifier, .. }, Some(cluster)) => {
+                system_identifier != cluster
+            }
+            (DataDirectory::Broken { .. }, _) => true,
+            _ => false,
+        }
+    }
+
+    fn judge(&self, guard: Guard, s: &Situation) -> bool {
+        let leads = matches!(s.lease, Standing::Mine { creates: false, .. });
+        let runs = s.postmaster_alive;
+        let writable = runs && s.in_recovery == Some(false);
+        let led = matches!(&s.lease, Standing::Mine { epoch, .. } if *epoch == self.epoch);
+        match guard {
+            Guard::StopAsked => s.wishes.stop,
+            Guard::IsUnmanaged => self.inspection.unmanaged && s.initialized.is_none(),
+            Guard::BelongsElsewhere => self.belongs_elsewhere(s),
+            Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
+            Guard::LeadsStandbyCluster => leads && s.remote.is_some() && self.has_copy(),
+            Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
+            Guard::LeadsAndWasPrimary => {
+                leads && s.remote.is_none() && !runs && self.was_primary()
+            }
+            Guard::LeadsHere => leads && s.remote.is_none(),
+            Guard::IsWritable => writable,
+            Guard::ReinitializeAsked => s.wishes.reinitialize && s.clone_source.is_some() && !leads,
+            Guard::MustBuild => {
+                self.has_no_copy() && !runs && s.clone_source.is_some() && s.initialized.is_some()
+            }
+            Guard::CanFollow => {
+                runs && s.in_recovery == Some(true) && s.initialized.is_some() && !leads
+            }
+            Guard::CanRejoin => !runs && self.has_copy() && s.upstream.is_some() && !leads,
+            Guard::MustStandBy => {
+                !runs && self.has_copy() && s.initialized.is_some() && s.upstream.is_none() && !leads
+            }
+            Guard::LeaseIsLost => !led,
+            Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led,
+            Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
+            Guard::PostmasterIsGone => !runs,
+            Guard::RestartAsked => s.wishes.restart,
+            Guard::UpstreamChanged => s.upstream.is_some() && s.upstream != self.upstream,
+            Guard::HandOverIsDue => {
+                leads && s.hand_over.as_ref().is_some_and(|h| h.candidate.is_some())
+            }
+            Guard::HandOverIsImpossible => {
+                leads && s.hand_over.as_ref().is_some_and(|h| h.candidate.is_none())
+            }
+            Guard::SyncStepIsDue => leads && s.sync_step.is_some(),
+            Guard::HasDiverged => false, // judged from a report, below
+        }
+    }
+
+    fn take_situation(&mut self, s: &Situation) {
+        self.rules = s.rules.clone();
+        self.pre_promote = s.pre_promote;
+        self.remote = s.remote.clone();
+        self.led_when_stopped = s.epoch() == Some(self.epoch);
+    }
+}
+
+impl Meaning<Names, Input<Node>> for Node {
+    fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
+        match (guard, input) {
+            (Guard::HasDiverged, Input::Done { report: Report::Diverged { yes, .. }, .. }) => *yes,
+            _ => situation(input).is_some_and(|s| self.judge(guard, s)),
+        }
+    }
+
+    fn apply(&mut self, action: Action, input: &Input<Self>) {
+        if let Input::Done { report: Report::Inspected(inspection), .. } = input
+            && action == Action::NoteInspection
+        {
+            self.inspection = inspection.clone();
+            self.permission = None;
+        }
+        if action == Action::PermitWipe {
+            self.permission =
+                Some(WipePermission::Operator { what: String::from("reinitialize") });
+        }
+        let Some(s) = situation(input).cloned() else { return };
+        self.take_situation(&s);
+        match action {
+            Action::NoteInspection | Action::PermitWipe => {}
+            Action::TakeEpoch => {
+                self.epoch = s.epoch().unwrap_or(self.epoch);
+                self.upstream = None;
+            }
+            Action::TakeSource => {
+                self.clone_source = s.clone_source.clone();
+                self.upstream = s.upstream.clone();
+            }
+            Action::TakeUpstream => self.upstream = s.upstream.clone(),
+            Action::TakeCandidate => {
+                self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
+            }
+            Action::TakeSyncStep => self.sync_step = s.sync_step,
+        }
+    }
+}
+
+impl Flow for Node {
+    type Names = Names;
+    type Event = Event;
+    const ID: &'static str = "node";
+
+    fn name(event: &Event) -> EventName {
+        match event {
+            Event::Beat(_) => EventName::Beat,
+            Event::PostgresDied => EventName::PostgresDied,
+        }
+    }
+
+    fn deed(&self, activity: Activity) -> Deed {
+        let epoch = self.epoch;
+        match activity {
+            Activity::InspectNode => Deed::InspectNode,
+            Activity::RunClusterInitFlow => Deed::Run(Brief::ClusterInit {
+                epoch,
+                has_data: self.has_copy(),
+                remote: self.remote.clone(),
+            }),
+            Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
+                source: self.clone_source.clone(),
+                permission: self.permission.clone().unwrap_or(WipePermission::OwnLeftovers),
+                methods: self.rules.methods.clone(),
+            }),
+            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
+            Activity::RunRejoinFlow => Deed::Run(Brief::Rejoin {
+                source: self.upstream.clone().unwrap_or_default(),
+                rules: self.rules.clone(),
+            }),
+            Activity::StartStandby => {
+                Deed::StartPostgres { as_: StartAs::Standby { source: None } }
+            }
+            Activity::PointUpstream => Deed::PointUpstream { source: self.upstream.clone() },
+            Activity::CheckDivergence => {
+                Deed::CheckDivergence { source: self.upstream.clone().unwrap_or_default() }
+            }
+            Activity::RunPromoteFlow => Deed::Run(Brief::Promote {
+                epoch,
+                pre_promote: self.pre_promote,
+                start_needed: false,
+            }),
+            Activity::ClearFailover => Deed::Propose {
+                command: Command::ClearFailover {
+                    expected: self.hand_over.as_ref().map(|(request, _)| request.clone()),
+                },
+            },
+            Activity::ApplySyncStep => self.sync_deed(),
+            Activity::RunStandbyLeaderFlow => Deed::Run(Brief::StandbyLeader {
+                epoch,
+                remote: self.remote.clone().unwrap_or_default(),
+            }),
+            Activity::RunRecoveryFlow => {
+                Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })
+            }
+            Activity::RunRestartFlow => Deed::Run(self.restart()),
+            Activity::RunSwitchoverFlow => Deed::Run(Brief::Switchover {
+                epoch,
+                candidate: self.hand_over.as_ref().and_then(|(_, c)| c.clone()),
+            }),
+            Activity::RunResignationFlow => self.demotion(StopMode::Immediate, "cannot serve its lease"),
+            Activity::RunDemotionFlow => {
+                Deed::Run(Brief::Demote { mode: StopMode::Immediate, release: None })
+            }
+            Activity::RunFarewellFlow if self.led_when_stopped => {
+                self.demotion(StopMode::Fast, "the daemon stops")
+            }
+            Activity::RunFarewellFlow => {
+                Deed::Run(Brief::Demote { mode: StopMode::Fast, release: None })
+            }
+            Activity::GiveUpVote => Deed::GiveUpVote,
+        }
+    }
+
+    fn delay(&self, delay: Delay) -> Millis {
+        match delay {
+            Delay::InspectTimeout => 60 * SECOND_MS,
+            Delay::RetryDelay => 2 * SECOND_MS,
+            Delay::StartTimeout => 300 * SECOND_MS,
+            Delay::CompareTimeout => 30 * SECOND_MS,
+            Delay::ProposeTimeout => 10 * SECOND_MS,
+            Delay::StopTimeout => 120 * SECOND_MS,
+            Delay::VoteTimeout => 3 * SECOND_MS,
+        }
+    }
+}
+
+impl Node {
+    fn demotion(&self, mode: StopMode, reason: &str) -> Deed {
+        let release =
+            Release { epoch: self.epoch, reason: reason.to_string(), hand_over_to: None };
+        Deed::Run(Brief::Demote { mode, release: Some(release) })
+    }
+
+    fn restart(&self) -> Brief {
+        let as_ = if self.upstream.is_none() && self.epoch != 0 {
+            StartAs::Primary { epoch: self.epoch }
+        } else {
+            StartAs::Standby { source: self.upstream.clone() }
+        };
+        Brief::Restart { as_, crashed: false }
+    }
+
+    fn sync_deed(&self) -> Deed {
+        match &self.sync_step {
+            Some(SyncStep::Apply(value)) => Deed::SetSynchronousStandbyNames { value: value.clone() },
+            Some(SyncStep::Publish(sync)) => Deed::Propose {
+                command: Command::SetSync { epoch: self.epoch, sync: sync.clone() },
+            },
+            None => Deed::SetSynchronousStandbyNames { value: String::new() },
+        }
+    }
+}

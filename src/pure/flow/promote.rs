@@ -1,0 +1,92 @@
+//! Promote: the code behind the names in `statecharts/promote.json`.
+//!
+//! Invariant (promise P1): the guard is armed for this very epoch before PostgreSQL leaves
+//! recovery.
+use serde::{Deserialize, Serialize};
+
+use crate::pure::chart::Meaning;
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::state::HistoryRow;
+use crate::pure::deed::{Deed, Report, StartAs};
+use crate::pure::machine::{Flow, Input};
+use crate::pure::postgres::lsn::Lsn;
+
+include!(concat!(env!("OUT_DIR"), "/promote.rs"));
+
+const SECOND_MS: Millis = 1000;
+
+/// What the promotion knows; persisted with every transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Promote {
+    pub epoch: u64,
+    pub node: String,
+    pub pre_promote: bool,
+    pub start_needed: bool,
+    /// Of the new timeline, and where it began.
+    pub timeline: u32,
+    pub lsn: Lsn,
+}
+
+/// Nothing but its own work moves it.
+#[derive(Clone, Debug)]
+pub enum Event {}
+
+impl Meaning<Names, Input<Promote>> for Promote {
+    fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
+        match guard {
+            Guard::HasPrePromote => self.pre_promote,
+            Guard::StartIsNeeded => self.start_needed,
+        }
+    }
+
+    fn apply(&mut self, action: Action, input: &Input<Self>) {
+        match (action, input) {
+            (Action::NotePosition, Input::Done { report: Report::At { timeline, lsn }, .. }) => {
+                (self.timeline, self.lsn) = (*timeline, *lsn);
+            }
+            (Action::NotePosition, _) => {}
+        }
+    }
+}
+
+impl Flow for Promote {
+    type Names = Names;
+    type Event = Event;
+    const ID: &'static str = "promote";
+
+    fn name(event: &Event) -> EventName {
+        match *event {}
+    }
+
+    fn deed(&self, activity: Activity) -> Deed {
+        match activity {
+            Activity::ArmGuard => Deed::ArmGuard { epoch: self.epoch },
+            Activity::RunPrePromote => Deed::RunPrePromote,
+            Activity::StartStandby => {
+                Deed::StartPostgres { as_: StartAs::Standby { source: None } }
+            }
+            Activity::Promote => Deed::Promote,
+            Activity::RecordHistory => Deed::Propose {
+                command: Command::AddHistory {
+                    row: HistoryRow {
+                        timeline: self.timeline.saturating_sub(1),
+                        lsn: self.lsn,
+                        reason: String::from("no recovery target specified"),
+                        timestamp: String::new(),
+                        new_leader: self.node.clone(),
+                    },
+                },
+            },
+        }
+    }
+
+    fn delay(&self, delay: Delay) -> Millis {
+        match delay {
+            Delay::GuardTimeout => 10 * SECOND_MS,
+            Delay::ScriptTimeout => 300 * SECOND_MS,
+            Delay::StartTimeout => 300 * SECOND_MS,
+            Delay::PromoteTimeout => 120 * SECOND_MS,
+        }
+    }
+}

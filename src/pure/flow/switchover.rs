@@ -1,0 +1,87 @@
+//! Switchover: the code behind the names in `statecharts/switchover.json`.
+//!
+//! Runs on the leader that hands over. The other half is the arbiter's grant and the candidate's
+//! promotion; nothing has to be timed between them.
+use serde::{Deserialize, Serialize};
+
+use crate::pure::chart::Meaning;
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::state::Status;
+use crate::pure::deed::{Deed, Report, StopMode};
+use crate::pure::machine::{Flow, Input};
+
+include!(concat!(env!("OUT_DIR"), "/switchover.rs"));
+
+const SECOND_MS: Millis = 1000;
+
+/// What the exchange knows; persisted with every transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Switchover {
+    pub epoch: u64,
+    pub candidate: Option<String>,
+    pub shutdown: Option<Status>,
+}
+
+/// Nothing but its own work moves it.
+#[derive(Clone, Debug)]
+pub enum Event {}
+
+impl Meaning<Names, Input<Switchover>> for Switchover {
+    fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
+        match guard {}
+    }
+
+    fn apply(&mut self, action: Action, input: &Input<Self>) {
+        match (action, input) {
+            (Action::NotePosition, Input::Done { report: Report::At { timeline, lsn }, .. }) => {
+                self.shutdown = Some(Status { optime: *lsn, timeline: *timeline });
+            }
+            (Action::NotePosition, _) => {}
+            (Action::LetArbiterChoose, _) => self.candidate = None,
+        }
+    }
+}
+
+impl Flow for Switchover {
+    type Names = Names;
+    type Event = Event;
+    const ID: &'static str = "switchover";
+
+    fn name(event: &Event) -> EventName {
+        match *event {}
+    }
+
+    fn deed(&self, activity: Activity) -> Deed {
+        match activity {
+            Activity::Checkpoint => Deed::Checkpoint,
+            Activity::ClearRequest => {
+                Deed::Propose { command: Command::ClearFailover { expected: None } }
+            }
+            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },
+            Activity::StopPostgresAtOnce => Deed::StopPostgres { mode: StopMode::Immediate },
+            Activity::DisarmGuard => Deed::DisarmGuard,
+            Activity::AwaitReceived => Deed::AwaitReceived {
+                member: self.candidate.clone().unwrap_or_default(),
+                lsn: self.shutdown.as_ref().map_or_else(Default::default, |s| s.optime),
+            },
+            Activity::ReleaseLease => Deed::Propose {
+                command: Command::Release {
+                    epoch: self.epoch,
+                    reason: String::from("switchover"),
+                    shutdown: self.shutdown.clone(),
+                    hand_over_to: self.candidate.clone(),
+                },
+            },
+        }
+    }
+
+    fn delay(&self, delay: Delay) -> Millis {
+        match delay {
+            Delay::CheckpointTimeout => 60 * SECOND_MS,
+            Delay::StopTimeout => 60 * SECOND_MS,
+            Delay::AwaitTimeout => 5 * SECOND_MS,
+            Delay::ProposeTimeout => 10 * SECOND_MS,
+        }
+    }
+}

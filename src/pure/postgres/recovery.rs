@@ -1,0 +1,210 @@
+//! Recovery: what a standby, or a restored cluster on its way to a target, is told.
+//!
+//! Since PostgreSQL 12 these are ordinary parameters beside a signal file; older ones are not
+//! served.
+use serde_json::{Map, Value};
+
+use super::settings::Parameters;
+use crate::pure::config::StandbyCluster;
+use crate::pure::config::scalar::{python_truth, setting_text};
+
+/// The file whose presence switches recovery on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Follow for ever.
+    Standby,
+    /// Stop at a target.
+    Recovery,
+}
+
+impl Signal {
+    /// The file's name in the data directory.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Signal::Standby => "standby.signal",
+            Signal::Recovery => "recovery.signal",
+        }
+    }
+}
+
+/// Every parameter that belongs to recovery, for scrubbing postgresql.auto.conf.
+pub const NAMES: [&str; 18] = [
+    "archive_cleanup_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_end_command",
+    "recovery_min_apply_delay",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restore_command",
+    "pause_at_recovery_target",
+    "standby_mode",
+    "trigger_file",
+];
+
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+];
+
+/// Whether `name` belongs to recovery.
+pub fn is_recovery(name: &str) -> bool {
+    NAMES.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Whom a standby follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Upstream<'a> {
+    /// Empty: nobody; only the archive counts.
+    pub primary_conninfo: &'a str,
+    pub primary_slot_name: Option<&'a str>,
+    /// The standby cluster's settings, for the one that leads it.
+    pub standby_cluster: Option<&'a StandbyCluster>,
+}
+
+/// What a standby is told: the user's recovery_conf, no target, the newest timeline, the upstream.
+pub fn standby_parameters(recovery_conf: &Map<String, Value>, upstream: Upstream) -> Parameters {
+    let mut parameters = Parameters::new();
+    for (name, value) in recovery_conf {
+        let name = name.to_lowercase();
+        let ours = name.starts_with("recovery_target") || name.starts_with("primary_");
+        if let Some(text) = setting_text(value).filter(|_| !ours && is_parameter(&name)) {
+            parameters.insert(name, text);
+        }
+    }
+    if let Some(cluster) = upstream.standby_cluster {
+        let own = [
+            ("restore_command", &cluster.restore_command),
+            ("archive_cleanup_command", &cluster.archive_cleanup_command),
+            ("recovery_min_apply_delay", &cluster.recovery_min_apply_delay),
+        ];
+        let own = own.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+        parameters.extend(own.map(|(name, text)| (name.to_string(), text)));
+    }
+    parameters.extend(TARGETS.map(|name| (name.to_string(), String::new())));
+    let slot = upstream.primary_slot_name.unwrap_or("");
+    parameters.insert("recovery_target_timeline".into(), "latest".into());
+    parameters.insert("primary_conninfo".into(), upstream.primary_conninfo.into());
+    parameters.insert("primary_slot_name".into(), slot.into());
+    parameters
+}
+
+/// Still a parameter in the versions served: not the switches and files of recovery.conf.
+fn is_parameter(name: &str) -> bool {
+    let gone = ["standby_mode", "trigger_file", "promote_trigger_file", "pause_at_recovery_target"];
+    is_recovery(name) && !gone.contains(&name)
+}
+
+/// What a restored cluster is told (`bootstrap.<method>.recovery_conf`), and its signal file.
+pub fn target_parameters(recovery_conf: &Map<String, Value>) -> (Parameters, Signal) {
+    let mut parameters = Parameters::new();
+    let mut signal = Signal::Recovery;
+    for (name, value) in recovery_conf {
+        let name = name.to_lowercase();
+        match name.as_str() {
+            "standby_mode" if is_on(value) => signal = Signal::Standby,
+            "pause_at_recovery_target" => {
+                let action = if is_on(value) { "pause" } else { "promote" };
+                parameters.entry("recovery_target_action".into()).or_insert(action.into());
+            }
+            name if is_parameter(name) => {
+                parameters.extend(setting_text(value).map(|text| (name.to_string(), text)));
+            }
+            _ => {}
+        }
+    }
+    (parameters, signal)
+}
+
+fn is_on(value: &Value) -> bool {
+    crate::pure::config::scalar::parse_bool(value).unwrap_or_else(|| python_truth(value))
+}
+
+/// What happens at the target: `pause` unless something else is said.
+pub fn target_action(parameters: &Parameters) -> &str {
+    parameters.get("recovery_target_action").map_or("pause", String::as_str)
+}
+
+/// The text of postgresql.auto.conf without recovery's parameters, which would beat ours.
+pub fn scrubbed(auto_conf: &str) -> String {
+    let name = |line: &str| {
+        let line = line.trim_start();
+        let end = line.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(line.len());
+        line[..end].to_string()
+    };
+    let kept = auto_conf.lines().filter(|line| !is_recovery(&name(line)));
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().expect("a map")
+    }
+
+    #[test]
+    fn a_standby_has_no_target_and_follows_the_newest_timeline() {
+        let conf = map(json!({"restore_command": "cp %f %p", "recovery_target_time": "x",
+            "primary_conninfo": "evil", "standby_mode": "on", "recovery_min_apply_delay": 5}));
+        let upstream = Upstream {
+            primary_conninfo: "host=a",
+            primary_slot_name: Some("b"),
+            standby_cluster: None,
+        };
+        let found = standby_parameters(&conf, upstream);
+        assert_eq!(found["restore_command"], "cp %f %p");
+        assert_eq!(found["recovery_target_time"], "");
+        assert_eq!(found["recovery_target_timeline"], "latest");
+        assert_eq!(found["primary_conninfo"], "host=a");
+        assert_eq!(found["primary_slot_name"], "b");
+        assert_eq!(found["recovery_min_apply_delay"], "5");
+        assert!(!found.contains_key("standby_mode"));
+    }
+
+    #[test]
+    fn a_standby_without_upstream_says_so_explicitly() {
+        let found = standby_parameters(&Map::new(), Upstream::default());
+        assert_eq!(
+            (found["primary_conninfo"].as_str(), found["primary_slot_name"].as_str()),
+            ("", "")
+        );
+    }
+
+    #[test]
+    fn the_standby_clusters_commands_win() {
+        let cluster =
+            StandbyCluster { restore_command: Some("r".into()), ..StandbyCluster::default() };
+        let upstream = Upstream { standby_cluster: Some(&cluster), ..Upstream::default() };
+        let found = standby_parameters(&map(json!({"restore_command": "x"})), upstream);
+        assert_eq!(found["restore_command"], "r");
+    }
+
+    #[test]
+    fn a_target_keeps_what_the_user_wrote() {
+        let conf = json!({"recovery_target_time": "2026-01-01", "pause_at_recovery_target": false});
+        let (found, signal) = target_parameters(&map(conf));
+        assert_eq!((signal, target_action(&found)), (Signal::Recovery, "promote"));
+        assert_eq!(found["recovery_target_time"], "2026-01-01");
+        let (found, signal) = target_parameters(&map(json!({"standby_mode": "on"})));
+        assert_eq!((signal, target_action(&found)), (Signal::Standby, "pause"));
+    }
+
+    #[test]
+    fn the_auto_conf_loses_what_would_beat_ours() {
+        let text = "# x\nwork_mem = '1MB'\nPrimary_Conninfo='host=a'\nrestore_command = 'x'\n";
+        assert_eq!(scrubbed(text), "# x\nwork_mem = '1MB'\n");
+    }
+}

@@ -1,0 +1,248 @@
+//! Where this node stands in the cluster, right now: the level that every flow is told again and
+//! again. Computed from the replicated state, the live lease and what was heard; decides nothing.
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster::RaftId;
+use super::cluster::facts::Facts;
+use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose};
+use super::cluster::sync::SyncStep;
+use super::config::{Dynamic, StandbyCluster};
+use super::deed::{Method, RejoinRules, Source};
+use super::postgres::slot::slot_name;
+use super::postgres::state::PgState;
+
+/// One look at everything that may move a flow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Situation {
+    pub lease: Standing,
+    /// The cluster's system identifier, once it exists.
+    pub initialized: Option<String>,
+    /// Whom to stream from; nobody while nobody leads.
+    pub upstream: Option<Source>,
+    /// Whom to copy from.
+    pub clone_source: Option<Source>,
+    /// Copy from the leader only, as the operator asked.
+    pub postmaster_alive: bool,
+    /// What SQL says; nothing while PostgreSQL does not answer.
+    pub in_recovery: Option<bool>,
+    /// A planned exchange is due: the candidate, if one is possible.
+    pub hand_over: Option<HandOver>,
+    pub wishes: Wishes,
+    pub rules: RejoinRules,
+    pub pre_promote: bool,
+    pub sync_step: Option<SyncStep>,
+    /// This is a standby cluster: whom its leader follows.
+    pub remote: Option<Source>,
+}
+
+/// This node and the lease. `Mine` only while the deadline is ahead: hope is not a lease.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Standing {
+    #[default]
+    Nobody,
+    Theirs {
+        leader: Option<String>,
+    },
+    Mine {
+        epoch: u64,
+        /// Granted to create the cluster.
+        creates: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandOver {
+    pub request: FailoverRequest,
+    /// Nobody: it cannot be done, and the request is dropped.
+    pub candidate: Option<String>,
+}
+
+/// What the operator asked of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    pub restart: bool,
+    pub reinitialize: bool,
+    /// With `reinitialize`: copy from the leader, not from a `clonefrom` member.
+    pub from_leader: bool,
+    pub stop: bool,
+}
+
+/// What the situation is computed from.
+pub struct Sources<'a> {
+    pub own: RaftId,
+    pub cluster: &'a ClusterState,
+    pub dynamic: &'a Dynamic,
+    /// Epoch of our lease while its deadline is ahead.
+    pub live_epoch: Option<u64>,
+    pub heard: &'a BTreeMap<RaftId, &'a Facts>,
+    pub wishes: Wishes,
+    pub methods: Vec<Method>,
+    pub postmaster_alive: bool,
+    /// A scheduled request is due (wall clock: the host knows).
+    pub failover_is_due: bool,
+    /// The effective settings that the flows need.
+    pub use_pg_rewind: bool,
+    pub use_slots: bool,
+    pub remove_on_rewind_failure: bool,
+    pub remove_on_diverged_timelines: bool,
+    pub pre_promote: bool,
+    pub sync_step: Option<SyncStep>,
+}
+
+impl Situation {
+    pub fn compute(s: Sources) -> Situation {
+        let lease = standing(&s);
+        let remote = s.dynamic.standby_cluster.as_ref().and_then(remote_source);
+        let upstream = upstream(&s, &lease, &remote);
+        let clone_source = clone_source(&s, upstream.clone());
+        let own = s.heard.get(&s.own);
+        Situation {
+            hand_over: hand_over(&s, &lease),
+            rules: rules(&s),
+            initialized: s.cluster.system_identifier().map(str::to_string),
+            in_recovery: own.and_then(|f| f.sql.as_ref()).map(|sql| sql.in_recovery),
+            postmaster_alive: s.postmaster_alive,
+            pre_promote: s.pre_promote,
+            lease,
+            upstream,
+            clone_source,
+            wishes: s.wishes,
+            sync_step: s.sync_step,
+            remote,
+        }
+    }
+
+    pub fn epoch(&self) -> Option<u64> {
+        match self.lease {
+            Standing::Mine { epoch, .. } => Some(epoch),
+            Standing::Nobody | Standing::Theirs { .. } => None,
+        }
+    }
+}
+
+fn standing(s: &Sources) -> Standing {
+    match &s.cluster.lease {
+        None => Standing::Nobody,
+        Some(lease) if lease.holder == s.own => match s.live_epoch {
+            Some(epoch) if epoch == lease.epoch => {
+                Standing::Mine { epoch, creates: lease.purpose == Purpose::Initialise }
+            }
+            _ => Standing::Nobody,
+        },
+        Some(lease) if lease.purpose == Purpose::Initialise => Standing::Theirs { leader: None },
+        Some(lease) => {
+            Standing::Theirs { leader: s.cluster.name_of(lease.holder).map(str::to_string) }
+        }
+    }
+}
+
+fn remote_source(standby: &StandbyCluster) -> Option<Source> {
+    Some(Source {
+        member: String::from("remote"),
+        host: standby.host.clone()?,
+        port: standby.port.unwrap_or(5432),
+        slot: standby.primary_slot_name.clone(),
+    })
+}
+
+/// A member as somebody to connect to; the slot is ours on its server.
+fn source_of(s: &Sources, name: &str) -> Option<Source> {
+    let (id, member) = s.cluster.member_named(name)?;
+    let (host, port) = member.host_port().filter(|_| id != s.own)?;
+    let own = s.cluster.name_of(s.own).unwrap_or_default();
+    let slot = s.use_slots.then(|| slot_name(own));
+    Some(Source { member: name.to_string(), host: host.to_string(), port, slot })
+}
+
+fn own_tag(s: &Sources, tag: &str) -> Option<String> {
+    let tags = &s.heard.get(&s.own)?.tags;
+    tags.get(tag).and_then(|v| v.as_str()).map(str::to_string)
+}
+
+fn upstream(s: &Sources, lease: &Standing, remote: &Option<Source>) -> Option<Source> {
+    if s.cluster.initialize == Initialize::Absent {
+        return None;
+    }
+    match lease {
+        Standing::Mine { .. } => remote.clone(),
+        Standing::Nobody => None,
+        Standing::Theirs { leader } => {
+            if s.heard.get(&s.own).is_some_and(|f| f.tag_is_true("nostream")) {
+                return None;
+            }
+            let leader = leader.as_deref()?;
+            let wanted = own_tag(s, "replicatefrom").filter(|name| {
+                s.cluster.member_named(name).is_some_and(|(id, _)| {
+                    s.heard.get(&id).is_some_and(|f| f.state == PgState::Running)
+                })
+            });
+            wanted.and_then(|name| source_of(s, &name)).or_else(|| source_of(s, leader))
+        }
+    }
+}
+
+/// `clonefrom` members that run, ranked by timeline and position; else whom we would follow.
+fn clone_source(s: &Sources, upstream: Option<Source>) -> Option<Source> {
+    let leader = s.cluster.leader();
+    if s.wishes.from_leader || leader.is_none() {
+        return leader.and_then(|name| source_of(s, name)).or(upstream);
+    }
+    let best = s
+        .heard
+        .values()
+        .filter(|f| f.tag_is_true("clonefrom") && f.state == PgState::Running)
+        .filter(|f| f.raft_id != s.own && leader != Some(f.name.as_str()))
+        .filter_map(|f| f.sql.as_ref().map(|sql| ((sql.timeline, sql.replay_lsn), &f.name)))
+        .max();
+    let from = best.map(|(_, name)| name.as_str()).or(leader)?;
+    source_of(s, from).map(|source| Source { slot: upstream.and_then(|u| u.slot), ..source })
+}
+
+fn rules(s: &Sources) -> RejoinRules {
+    RejoinRules {
+        use_pg_rewind: s.use_pg_rewind,
+        remove_on_rewind_failure: s.remove_on_rewind_failure,
+        remove_on_diverged_timelines: s.remove_on_diverged_timelines,
+        methods: s.methods.clone(),
+        system_identifier: s.cluster.system_identifier().unwrap_or_default().to_string(),
+        leader_epoch: s.cluster.epoch,
+    }
+}
+
+/// Only the holder acts on a request, and only on one that is due and meant for it.
+fn hand_over(s: &Sources, lease: &Standing) -> Option<HandOver> {
+    let Standing::Mine { creates: false, .. } = lease else { return None };
+    let request = s.cluster.failover.clone().filter(|_| s.failover_is_due)?;
+    let own = s.cluster.name_of(s.own)?;
+    if request.leader.as_deref().is_some_and(|leader| leader != own) {
+        return Some(HandOver { request, candidate: None });
+    }
+    let able = |facts: &&&Facts| {
+        facts.raft_id != s.own
+            && !facts.nofailover()
+            && !facts.leaving
+            && facts.state == PgState::Running
+            && facts.sql.as_ref().is_some_and(|sql| sql.in_recovery)
+    };
+    let named = request.candidate.as_deref();
+    let candidate = s
+        .heard
+        .values()
+        .filter(able)
+        .filter(|f| named.is_none_or(|name| name == f.name))
+        .filter(|f| named.is_some() || in_synchronous_set(s, &f.name))
+        .max_by_key(|f| {
+            let at = f.sql.as_ref().map(|sql| (sql.timeline, sql.position()));
+            (at, f.failover_priority(), std::cmp::Reverse(f.name.clone()))
+        })
+        .map(|f| f.name.clone());
+    Some(HandOver { request, candidate })
+}
+
+fn in_synchronous_set(s: &Sources, name: &String) -> bool {
+    s.cluster.sync.as_ref().is_none_or(|sync| {
+        sync.sync_standby.is_empty() || sync.sync_standby.contains(name)
+    })
+}

@@ -1,0 +1,204 @@
+//! Three to five cores in one loop: founding, election, lease, loss of the arbiter.
+use std::collections::VecDeque;
+
+use surus::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
+use surus::pure::cluster::state::Member;
+use surus::pure::consensus::core::{Core, Input, Output, Seat};
+use surus::pure::consensus::founding::Promises;
+use surus::pure::consensus::message::Greeting;
+use surus::pure::postgres::state::PgState;
+
+struct Net {
+    cores: Vec<Core>,
+    queue: VecDeque<(usize, Input)>,
+    now: u64,
+    up: Vec<bool>,
+    deadlines: Vec<Option<u64>>,
+    receipts: Vec<(u64, String)>,
+    next_tick: Vec<u64>,
+}
+
+fn facts(i: usize) -> Facts {
+    Facts {
+        name: format!("n{i}"),
+        has_postgres: true,
+        data: DataDirectory::Empty,
+        bootstrap_ttl_ms: Some(2000),
+        serial: 1,
+        ..Facts::default()
+    }
+}
+
+impl Net {
+    fn new(n: usize) -> Net {
+        let addr = |i: usize| format!("127.0.0.1:{}", 9000 + i);
+        let cores = (0..n)
+            .map(|i| {
+                let partners = (0..n).filter(|j| *j != i).map(addr).collect();
+                Core::new(Seat {
+                    id: 100 + i as u64,
+                    member: Member {
+                        name: format!("n{i}"),
+                        raft_addr: addr(i),
+                        ..Member::default()
+                    },
+                    partners,
+                    voters_max: 5,
+                    ttl_ms: 2000,
+                    seed: i as u64 * 7919,
+                    promises: Promises::default(),
+                    log: None,
+                    now: 0,
+                })
+            })
+            .collect();
+        let mut net = Net {
+            cores,
+            queue: VecDeque::new(),
+            now: 0,
+            up: vec![true; n],
+            deadlines: vec![None; n],
+            receipts: vec![],
+            next_tick: vec![0; n],
+        };
+        for i in 0..n {
+            net.queue.push_back((i, Input::Local(Box::new(facts(i)))));
+            net.greet(i);
+        }
+        net
+    }
+
+    fn greeting(&self, i: usize) -> Greeting {
+        Greeting {
+            id: 100 + i as u64,
+            name: format!("n{i}"),
+            addr: format!("127.0.0.1:{}", 9000 + i),
+            standing: surus::pure::consensus::message::Standing {
+                cluster_id: self.cores[i].promises().cluster_id.clone(),
+                promised_to: self.cores[i].promises().promised_to,
+            },
+        }
+    }
+
+    fn greet(&mut self, i: usize) {
+        for j in 0..self.cores.len() {
+            if j != i && self.up[i] && self.up[j] {
+                let greeting = self.greeting(i);
+                self.queue.push_back((j, Input::Greeted(greeting)));
+            }
+        }
+    }
+
+    fn index(addr: &str) -> usize {
+        addr.rsplit(':').next().unwrap().parse::<usize>().unwrap() - 9000
+    }
+
+    fn run(&mut self, ms: u64) {
+        let end = self.now + ms;
+        while self.now < end {
+            for i in 0..self.cores.len() {
+                if self.up[i] && self.now >= self.next_tick[i] {
+                    self.next_tick[i] = self.now + self.cores[i].tick_every();
+                    self.queue.push_back((i, Input::Tick));
+                }
+            }
+            while let Some((i, input)) = self.queue.pop_front() {
+                if self.up[i] {
+                    let out = self.cores[i].handle(self.now, input);
+                    self.carry_out(i, out);
+                }
+            }
+            self.now += 10;
+        }
+    }
+
+    fn carry_out(&mut self, i: usize, out: Vec<Output>) {
+        let id = 100 + i as u64;
+        for output in out {
+            match output {
+                Output::SendRaft { addr, message } => {
+                    self.queue.push_back((Net::index(&addr), Input::Raft { from: id, message }));
+                }
+                Output::SendPeer { addr, message } => {
+                    self.queue.push_back((Net::index(&addr), Input::Peer { from: id, message }));
+                }
+                Output::Write(write) if write.number > 0 => {
+                    self.queue.push_back((i, Input::Persisted { number: write.number }));
+                }
+                Output::Deadline { deadline, .. } => self.deadlines[i] = deadline,
+                Output::Receipt { ticket, outcome } => {
+                    self.receipts.push((ticket, format!("{outcome:?}")));
+                }
+                Output::AskFresh { round } => {
+                    let mut facts = facts(i);
+                    facts.round = round;
+                    facts.serial = self.now;
+                    facts.state = PgState::Running;
+                    facts.sql = Some(SqlFacts {
+                        in_recovery: true,
+                        system_identifier: "7".into(),
+                        timeline: 1,
+                        ..SqlFacts::default()
+                    });
+                    self.queue.push_back((i, Input::Local(Box::new(facts))));
+                }
+                Output::Greeting(_) => self.greet(i),
+                Output::Told(text) => eprintln!("{} n{i} {text}", self.now),
+                _ => {}
+            }
+        }
+    }
+
+    fn holder(&self) -> Option<usize> {
+        let live = self.up.iter().position(|up| *up).unwrap();
+        self.cores[live].cluster().lease.as_ref().map(|l| l.holder as usize - 100)
+    }
+}
+
+#[test]
+fn three_fresh_nodes_found_one_cluster_and_one_of_them_may_create_it() {
+    let mut net = Net::new(3);
+    net.run(4000);
+    let ids: Vec<_> = net.cores.iter().map(|c| c.promises().cluster_id.clone()).collect();
+    assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let holder = net.holder().expect("somebody was granted the lease");
+    assert!(net.deadlines[holder].is_some_and(|d| d > net.now), "the holder's deadline moves on");
+    assert_eq!(net.deadlines.iter().flatten().count(), 1);
+}
+
+#[test]
+fn when_the_holder_dies_another_is_granted_the_lease_after_the_ttl() {
+    use surus::pure::cluster::command::Command;
+    let mut net = Net::new(3);
+    net.run(4000);
+    let holder = net.holder().unwrap();
+    let epoch = net.cores[holder].cluster().epoch;
+    let born = Command::Initialised {
+        epoch,
+        system_identifier: "7".into(),
+        config: serde_json::json!({"ttl": 2, "loop_wait": 1, "retry_timeout": 1}),
+    };
+    net.queue.push_back((holder, Input::Propose { ticket: 9, command: born }));
+    net.run(6000);
+    assert_eq!(net.receipts, [(9, "Ok(Done)".to_string())]);
+    assert!(
+        !net.cores[holder].group().unwrap().is_leader(),
+        "the arbiter stands apart from the holder"
+    );
+    net.up[holder] = false;
+    let died = net.now;
+    let deadline = net.deadlines[holder].unwrap();
+    for i in 0..3 {
+        if i != holder {
+            let addr = format!("127.0.0.1:{}", 9000 + holder);
+            net.queue.push_back((i, Input::Gone { addr, id: 100 + holder as u64 }));
+        }
+    }
+    while net.holder().is_none_or(|h| h == holder) && net.now < died + 9000 {
+        net.run(10);
+    }
+    let next = net.holder().expect("a new holder");
+    assert_ne!(next, holder);
+    assert!(net.now > deadline, "granted at {} before the deadline {deadline}", net.now);
+    assert!(net.now < died + 3500, "took {} ms", net.now - died);
+}
