@@ -2,4 +2,7 @@
 pub mod clock;
 pub mod demo;
 pub mod ctl;
+pub mod config;
+pub mod ctl;
+pub mod programs;
 pub mod request;

@@ -1,2 +1,3 @@
 //! The operator's commands, one file each.
 pub mod chart;
+pub mod validate;

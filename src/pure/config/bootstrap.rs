@@ -1,5 +1,5 @@
 //! The `bootstrap` section: how a cluster is born. It counts once and never again.
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::option::{INITDB_FORBIDDEN, command_options};
 use super::postgresql::{command, is_map};
@@ -15,8 +15,12 @@ pub(super) fn read(section: &Section) -> Bootstrap {
     if section.get("users").is_some() {
         section.warn("users", "creates no users (Patroni dropped it too); use post_bootstrap");
     }
+    if let Some(dcs) = section.get("dcs") {
+        let (_, odd) = super::dynamic::from_node(dcs, &format!("{}.dcs", section.path));
+        odd.into_iter().for_each(|warning| section.pass_on(warning));
+    }
     Bootstrap {
-        dcs: Value::Object(section.map("dcs").unwrap_or_else(Map::new)),
+        dcs: Value::Object(section.map("dcs").unwrap_or_default()),
         initdb: command_options(section, "initdb", &INITDB_FORBIDDEN),
         pg_hba: section.lines("pg_hba").unwrap_or_default(),
         post_bootstrap: command(section, "post_bootstrap")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::faults::Report;
+use super::faults::{Fault, Report};
 use super::postgresql;
 use super::reader::Section;
 use super::scalar::{parse_bool, setting_text};
@@ -52,21 +52,33 @@ const LOCAL_ONLY: [&str; 7] = [
     "authentication",
 ];
 
+/// A year: sums of times must not overflow, whatever somebody writes.
+const SECONDS_MAX: i64 = 31_536_000;
+
 impl Dynamic {
     /// The configuration `value` with defaults and limits applied; absent means all defaults.
     pub fn from_value(value: Option<&Value>) -> Dynamic {
-        let report = Report::default();
         let source: Arc<str> = Arc::from("dynamic configuration");
         let tree = Node::from_value(value.unwrap_or(&Value::Null), &source);
-        let top = Section::top(&tree, &report);
-        let mut dynamic = read(&top);
-        adjust(&top, &mut dynamic);
-        name_strangers(&top);
-        let (faults, warnings) = report.finish();
-        let replaced = faults.iter().map(|fault| format!("{fault}; its default is used instead"));
-        dynamic.warnings = replaced.chain(warnings.iter().map(ToString::to_string)).collect();
+        let (mut dynamic, warnings) = from_node(&tree, "");
+        dynamic.warnings = warnings.iter().map(ToString::to_string).collect();
         dynamic
     }
+}
+
+/// Reads the dynamic configuration that stands at `path` of a file; what is odd comes with it.
+pub(super) fn from_node(node: &Node, path: &str) -> (Dynamic, Vec<Fault>) {
+    let report = Report::default();
+    let top = Section::at(node, path, &report);
+    let mut dynamic = read(&top);
+    adjust(&top, &mut dynamic);
+    name_strangers(&top);
+    let (mut odd, warnings) = report.finish();
+    for fault in &mut odd {
+        fault.message.push_str("; its default is used instead");
+    }
+    odd.extend(warnings);
+    (dynamic, odd)
 }
 
 impl Default for Dynamic {
@@ -111,7 +123,8 @@ fn read(top: &Section) -> Dynamic {
     }
 }
 
-/// The first of `keys` that is set, in milliseconds; too small a number counts as `min`.
+/// The first of `keys` that is set, in milliseconds; too small or large a number counts as
+/// the bound.
 fn seconds(top: &Section, keys: &[&str], min: i64, default: i64) -> u64 {
     let key = keys.iter().find(|key| top.get(key).is_some()).copied();
     let given = key.and_then(|key| top.integer(key, Some("s"), i64::MIN));
@@ -119,6 +132,10 @@ fn seconds(top: &Section, keys: &[&str], min: i64, default: i64) -> u64 {
         (Some(key), Some(number)) if number < min => {
             top.warn(key, format!("{number} is too small; {min} is used instead"));
             min
+        }
+        (Some(key), Some(number)) if number > SECONDS_MAX => {
+            top.warn(key, format!("{number} is too large; {SECONDS_MAX} is used instead"));
+            SECONDS_MAX
         }
         (_, given) => given.unwrap_or(default),
     };
@@ -251,7 +268,7 @@ mod tests {
         );
         assert_eq!(times(json!({"ttl": 1, "loop_wait": 0})), (2000, 1000, 1000, 3));
         assert_eq!(times(json!({"ttl": "abc"})), (6000, 2000, 2000, 1));
-        assert_eq!(times(json!({"ttl": i64::MAX, "loop_wait": i64::MAX})).3, 1);
+        assert_eq!(times(json!({"ttl": i64::MAX, "loop_wait": i64::MAX})).3, 3);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::faults::{Fault, Place, Report};
-use super::tree::{self, Kind, Node};
+use super::tree::{Kind, Node};
+use super::yaml;
 
 /// How a variable's text becomes a value.
 #[derive(Clone, Copy, PartialEq)]
@@ -116,11 +117,16 @@ fn node_of(text: &str, shape: Shape, source: &Arc<str>) -> Option<Node> {
         Shape::List => Some(list(text, source)),
         Shape::Map => {
             let braced = format!("{{{text}}}");
-            [text, braced.as_str()].into_iter().find_map(|attempt| {
-                yaml(attempt, source).filter(|node| matches!(node.kind, Kind::Map(_)))
-            })
+            [text, braced.as_str()]
+                .into_iter()
+                .find_map(|attempt| yaml(attempt, source).filter(is_full_map))
         }
     }
+}
+
+/// A map in which every key has a value: `{x}` is one for YAML, but nobody means it.
+fn is_full_map(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Map(entries) if entries.iter().all(|(_, value)| !value.is_null()))
 }
 
 fn scalar(text: &str, source: &Arc<str>) -> Node {
@@ -140,7 +146,7 @@ fn list(text: &str, source: &Arc<str>) -> Node {
 
 /// YAML of a variable; its lines mean nothing to the reader, so they go.
 fn yaml(text: &str, source: &Arc<str>) -> Option<Node> {
-    let node = tree::parse(source, text, &Report::default()).ok()?;
+    let node = yaml::parse(source, text, &Report::default()).ok()?;
     Some(Node::from_value(&node.value(), source))
 }
 

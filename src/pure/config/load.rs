@@ -8,28 +8,62 @@ use serde_json::{Map, Value};
 use super::faults::{Fault, Place, Report};
 use super::reader::Section;
 use super::tree::{self, Node};
+use super::yaml;
 use super::{Config, bootstrap, env, postgresql, sections, unknown};
+
+/// What reading a configuration gave: the value, if it is usable, and everything to say about it.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Present exactly if there are no faults.
+    pub config: Option<Config>,
+    pub faults: Vec<Fault>,
+    pub warnings: Vec<Fault>,
+}
 
 /// Reads one file's text with the environment laid over it. All faults come at once.
 pub fn load(path: &Path, text: &str, env: &BTreeMap<String, String>) -> Result<Config, Vec<Fault>> {
-    load_parts(path, &[(path.display().to_string(), text.to_string())], env)
+    let reading = read_parts(path, &[(path.display().to_string(), text.to_string())], env);
+    reading.config.ok_or(reading.faults)
 }
 
 /// Reads several texts, later ones over earlier ones, with the environment over all. `path` is
 /// what was asked for; each part carries its own name for messages.
-pub fn load_parts(
+pub fn read_parts(
     path: &Path,
     parts: &[(String, String)],
     env: &BTreeMap<String, String>,
-) -> Result<Config, Vec<Fault>> {
+) -> Reading {
     let report = Report::default();
-    let Some(mut tree) = merged(path, parts, &report) else { return Err(report.finish().0) };
-    unknown::check(&tree, &report);
-    env::apply(&mut tree, env, &report);
-    let mut config = read(path, &Section::top(&tree, &report), env);
+    let config = merged(path, parts, &report).map(|mut tree| {
+        unknown::check(&tree, &report);
+        env::apply(&mut tree, env, &report);
+        read(path, &Section::top(&tree, &report), env)
+    });
     let (faults, warnings) = report.finish();
-    config.warnings = warnings.iter().map(Fault::to_string).collect();
-    if faults.is_empty() { Ok(config) } else { Err(faults) }
+    let config = config.filter(|_| faults.is_empty()).map(|mut config| {
+        config.warnings = warnings.iter().map(Fault::to_string).collect();
+        config
+    });
+    Reading { config, faults, warnings }
+}
+
+/// Where `key` (a dotted path) stands in these texts; its section's place if it is absent.
+pub fn find_place(parts: &[(String, String)], key: &str) -> Option<Place> {
+    let mut best: Option<(usize, Place)> = None;
+    for (name, text) in parts {
+        let Ok(tree) = yaml::parse(&Arc::from(name.as_str()), text, &Report::default()) else {
+            continue;
+        };
+        let mut node = &tree;
+        for (depth, part) in key.split('.').enumerate() {
+            let Some(next) = node.get(part) else { break };
+            node = next;
+            if best.as_ref().is_none_or(|(deepest, _)| depth >= *deepest) {
+                best = Some((depth, node.place.clone()));
+            }
+        }
+    }
+    best.map(|(_, place)| place)
 }
 
 /// All parts as one tree; absent when one of them cannot be read at all.
@@ -37,7 +71,7 @@ fn merged(path: &Path, parts: &[(String, String)], report: &Report) -> Option<No
     let whole: Arc<str> = Arc::from(path.display().to_string());
     let mut tree: Option<Node> = None;
     for (name, text) in parts {
-        let part = tree::parse(&Arc::from(name.as_str()), text, report).and_then(|node| {
+        let part = yaml::parse(&Arc::from(name.as_str()), text, report).and_then(|node| {
             let map = matches!(node.kind, tree::Kind::Map(_));
             let message = "the configuration must be a map of keys such as `scope: NAME`";
             if map { Ok(node) } else { Err(Fault::new(&node.place, "", message)) }
@@ -75,6 +109,7 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         let host = &postgresql.connect_address.host;
         sections::check_loopback(&postgresql_section, "connect_address", host, &raft);
     }
+    name_witness(top);
     let bootstrap = top.child("bootstrap");
     Config {
         path: path.to_path_buf(),
@@ -85,11 +120,20 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         ctl: sections::ctl(&top.child("ctl"), &restapi),
         restapi,
         raft,
-        bootstrap: bootstrap.present().then(|| bootstrap::read(&bootstrap)),
+        bootstrap: top.mentions("bootstrap").then(|| bootstrap::read(&bootstrap)),
         postgresql,
         tags: tags(top),
         watchdog: sections::watchdog(&top.child("watchdog")),
         warnings: Vec::new(),
+    }
+}
+
+/// A section without keys may be a slip of the hand; without it the node is another one.
+fn name_witness(top: &Section) {
+    if top.mentions("postgresql") && top.get("postgresql").is_none() {
+        let message = "is empty, so this node is a witness without PostgreSQL; remove the key if \
+                       that is meant";
+        top.warn("postgresql", message);
     }
 }
 

@@ -21,10 +21,11 @@ pub mod scalar;
 mod sections;
 pub mod tree;
 mod unknown;
+mod yaml;
 
 pub use effective::effective;
 pub use faults::Fault;
-pub use load::{load, load_parts};
+pub use load::{Reading, find_place, load, read_parts};
 
 /// libpq keywords that a user of `postgresql.authentication` may carry, besides name and password.
 pub const LIBPQ_KEYWORDS: [&str; 10] = [
@@ -232,12 +233,23 @@ pub struct Callbacks {
     pub on_role_change: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PgUser {
     pub username: String,
     pub password: Option<Secret>,
     /// libpq keywords that go into connection strings: sslmode, sslcert, …
+    #[serde(serialize_with = "redact::serialize_pairs")]
     pub options: Vec<(String, String)>,
+}
+
+impl fmt::Debug for PgUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgUser")
+            .field("username", &self.username)
+            .field("password", &self.password)
+            .field("options", &redact::pairs(&self.options))
+            .finish()
+    }
 }
 
 /// One entry of create_replica_methods; `basebackup` is built in.

@@ -129,7 +129,7 @@ mod tests {
 
     fn read(text: &str) -> (Vec<String>, usize) {
         let report = Report::default();
-        let node = super::super::tree::parse(&Arc::from("f"), text, &report).expect("YAML");
+        let node = super::super::yaml::parse(&Arc::from("f"), text, &report).expect("YAML");
         let top = Section::top(&node, &report);
         let options = command_options(&top, "o", &INITDB_FORBIDDEN);
         (options.iter().map(CommandOption::argument).collect(), report.finish().0.len())

@@ -18,6 +18,9 @@ pub(super) fn read(section: &Section, env: &BTreeMap<String, String>) -> Postgre
     let connect = section.address("connect_address", 5432);
     let users = section.child("authentication");
     name_owned(&section.child("parameters"));
+    if section.get("use_slots").is_some() {
+        section.warn("use_slots", "has no effect here; set it in the dynamic configuration");
+    }
     Postgresql {
         connect_address: reachable(section, connect, &listening, example),
         listen_addresses,

@@ -21,7 +21,12 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// The whole tree.
     pub fn top(node: &'a Node, report: &'a Report) -> Section<'a> {
-        Section { path: String::new(), node: Some(node), place: node.place.clone(), report }
+        Section::at(node, "", report)
+    }
+
+    /// A part of a tree that stands at `path` of the whole.
+    pub fn at(node: &'a Node, path: &str, report: &'a Report) -> Section<'a> {
+        Section { path: path.to_string(), node: Some(node), place: node.place.clone(), report }
     }
 
     /// Whether the section stands in the file at all.
@@ -66,6 +71,11 @@ impl<'a> Section<'a> {
     /// Reports something odd about `key`.
     pub fn warn(&self, key: &str, message: impl Into<String>) {
         self.report.warn(self.sentence(key, message.into()));
+    }
+
+    /// Reports, as a warning, what another reader found.
+    pub fn pass_on(&self, warning: Fault) {
+        self.report.warn(warning);
     }
 
     fn sentence(&self, key: &str, message: String) -> Fault {
@@ -233,7 +243,7 @@ mod tests {
 
     fn faults_of(text: &str, read: impl Fn(&Section)) -> Vec<String> {
         let report = Report::default();
-        let node = super::super::tree::parse(&Arc::from("f"), text, &report).expect("YAML");
+        let node = super::super::yaml::parse(&Arc::from("f"), text, &report).expect("YAML");
         read(&Section::top(&node, &report));
         report.finish().0.iter().map(Fault::to_string).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! Secrets that have a key of their own print as `<secret>` by their type; this finds those that
 //! users put into parameters, connection strings, URLs and options of their own programs.
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 const HIDDEN: &str = "<secret>";
@@ -12,6 +12,22 @@ pub fn redacted<T: Serialize>(value: &T) -> Value {
     let mut json = serde_json::to_value(value).unwrap_or(Value::Null);
     redact(&mut json);
     json
+}
+
+/// Pairs of a name and a text, those named like a secret hidden.
+pub fn pairs(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
+    pairs
+        .iter()
+        .map(|(name, text)| (name.as_str(), if is_secret_name(name) { HIDDEN } else { text }))
+        .collect()
+}
+
+/// As [`pairs`], for serde.
+pub(super) fn serialize_pairs<S: Serializer>(
+    list: &[(String, String)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    pairs(list).serialize(serializer)
 }
 
 fn redact(value: &mut Value) {

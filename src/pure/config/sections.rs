@@ -12,12 +12,23 @@ pub const RAFT_PORT: u16 = 2380;
 const VOTERS_MAX: i64 = 5;
 
 pub(super) fn log(section: &Section) -> Log {
-    let levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
     Log {
-        level: section.word("level", &levels).unwrap_or_else(|| "INFO".into()),
+        level: level(section).unwrap_or_else(|| "INFO".into()),
         kind: section.word("type", &["plain", "json"]).unwrap_or_else(|| "plain".into()),
         dir: section.text("dir").map(PathBuf::from),
     }
+}
+
+/// Python's level names, the short ones included.
+fn level(section: &Section) -> Option<String> {
+    let words = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTSET", "WARN", "FATAL"];
+    let word = section.word("level", &words)?;
+    Some(match word.as_str() {
+        "NOTSET" => "DEBUG".into(),
+        "WARN" => "WARNING".into(),
+        "FATAL" => "CRITICAL".into(),
+        _ => word,
+    })
 }
 
 pub(super) fn restapi(section: &Section) -> RestApi {
@@ -189,6 +200,73 @@ pub(super) fn listen(section: &Section, key: &str) -> (String, u16) {
     let Some(address) = parsed.or_else(|| section.parsed_address(key, &text, 5432)) else {
         return (String::new(), 5432);
     };
-    let hosts = address.host.split(',').map(str::trim).filter(|host| !host.is_empty());
+    let hosts = address
+        .host
+        .split(',')
+        .map(|host| host.trim().trim_matches(['[', ']']))
+        .filter(|host| !host.is_empty());
     (hosts.collect::<Vec<_>>().join(","), address.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::pure::config::faults::Report;
+    use crate::pure::config::tree::Node;
+
+    fn listening(text: &str) -> (String, u16, usize) {
+        let report = Report::default();
+        let node = Node::from_value(&json!({ "listen": text }), &Arc::from("f"));
+        let (addresses, port) = listen(&Section::top(&node, &report), "listen");
+        (addresses, port, report.finish().0.len())
+    }
+
+    #[test]
+    fn postgresql_may_listen_on_several_addresses() {
+        let cases = [
+            ("*:5433", "*", 5433),
+            ("10.0.0.1, 127.0.0.1:5433", "10.0.0.1,127.0.0.1", 5433),
+            ("10.0.0.1,[::1]:5433", "10.0.0.1,::1", 5433),
+            ("[::1],10.0.0.1:5433", "::1,10.0.0.1", 5433),
+            ("[::1]:5433", "::1", 5433),
+            ("10.0.0.1", "10.0.0.1", 5432),
+        ];
+        for (text, addresses, port) in cases {
+            assert_eq!(listening(text), (addresses.into(), port, 0), "{text}");
+        }
+        assert_eq!(listening("a:b").2, 1);
+    }
+
+    #[test]
+    fn watchdog_modes_have_many_names() {
+        let mode = |value: serde_json::Value| {
+            let report = Report::default();
+            let node = Node::from_value(&json!({ "mode": value }), &Arc::from("f"));
+            let mode = watchdog(&Section::top(&node, &report)).mode;
+            (mode, report.finish().0.len())
+        };
+        assert_eq!(mode(json!(null)), ("automatic".into(), 0));
+        assert_eq!(mode(json!(false)), ("off".into(), 0));
+        assert_eq!(mode(json!("Require")), ("required".into(), 0));
+        assert_eq!(mode(json!("never")), ("off".into(), 1));
+    }
+
+    #[test]
+    fn a_loopback_address_among_others_is_spoken_of() {
+        let warned = |host: &str, partner: &str| {
+            let report = Report::default();
+            let node = Node::from_value(&json!({}), &Arc::from("f"));
+            let partner = HostPort { host: partner.into(), port: 1 };
+            let raft = Raft { partner_addrs: vec![partner], ..Raft::default() };
+            check_loopback(&Section::top(&node, &report), "connect_address", host, &raft);
+            report.finish().1.len()
+        };
+        assert_eq!(warned("127.0.0.1", "10.0.0.1"), 1);
+        assert_eq!(warned("127.0.0.1", "127.0.0.2"), 0);
+        assert_eq!(warned("10.0.0.2", "10.0.0.1"), 0);
+    }
 }

@@ -139,7 +139,7 @@ mod tests {
 
     fn warnings(text: &str) -> Vec<String> {
         let report = Report::default();
-        let node = super::super::tree::parse(&Arc::from("f"), text, &report).expect("YAML");
+        let node = super::super::yaml::parse(&Arc::from("f"), text, &report).expect("YAML");
         check(&node, &report);
         report.finish().1.iter().map(Fault::to_string).collect()
     }

@@ -13,7 +13,7 @@ pub fn conninfo<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Stri
 fn escaped(value: &str) -> String {
     let mut out = String::new();
     for c in value.chars() {
-        if c == '\'' || c == '\\' || c.is_ascii_whitespace() || c == '\x0b' {
+        if c == '\'' || c == '\\' || is_space(c) {
             out.push('\\');
         }
         out.push(c);
@@ -21,21 +21,26 @@ fn escaped(value: &str) -> String {
     out
 }
 
+/// White space as libpq counts it, in the C locale.
+fn is_space(c: char) -> bool {
+    c.is_ascii_whitespace() || c == '\x0b'
+}
+
 /// Reads `key=value` pairs as libpq does, quotes and backslashes included.
 pub fn parse_conninfo(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         let (key, after) = rest
             .split_once('=')
             .ok_or_else(|| "the connection string has a word without `=`".to_string())?;
-        let key = key.trim();
-        if key.is_empty() || key.contains(char::is_whitespace) {
+        let key = key.trim_matches(is_space);
+        if key.is_empty() || key.contains(is_space) {
             return Err("the connection string has a word without `=`".into());
         }
-        let (value, remaining) = value(after.trim_start())?;
+        let (value, remaining) = value(after.trim_start_matches(is_space))?;
         pairs.push((key.to_string(), value));
-        rest = remaining.trim_start();
+        rest = remaining.trim_start_matches(is_space);
     }
     Ok(pairs)
 }
@@ -53,7 +58,7 @@ fn value(text: &str) -> Result<(String, &str), String> {
             }
             '\\' => escaped = true,
             '\'' if quoted => return Ok((out, &body[index + 1..])),
-            c if !quoted && (c.is_ascii_whitespace() || c == '\x0b') => {
+            c if !quoted && is_space(c) => {
                 return Ok((out, &body[index..]));
             }
             c => out.push(c),
@@ -80,8 +85,9 @@ fn options(user: &PgUser, version: Version) -> impl Iterator<Item = (&str, &str)
     user.options.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(move |(k, _)| known(k))
 }
 
-/// How to reach a server as `user`: `dbname user host port …`, without a password. The host may be
-/// a list separated by commas, or the directory of a socket.
+/// How to reach a server as `user`: `dbname user host port …`, without a password and without
+/// `sslpassword`, so that it may stand in an argument. The host may be a list separated by commas,
+/// or the directory of a socket.
 pub fn user_conninfo(
     user: &PgUser,
     address: &HostPort,
@@ -95,7 +101,8 @@ pub fn user_conninfo(
         ("host", address.host.as_str()),
         ("port", port.as_str()),
     ];
-    conninfo(first.into_iter().chain(options(user, version)))
+    let open = options(user, version).filter(|(keyword, _)| *keyword != "sslpassword");
+    conninfo(first.into_iter().chain(open))
 }
 
 /// What a standby needs to stream from `upstream`.
@@ -200,7 +207,11 @@ mod tests {
 
     #[test]
     fn a_users_keywords_follow_the_servers_version() {
-        let user = user("u", "p", &[("sslmode", "require"), ("channel_binding", "require")]);
+        let user = user(
+            "u",
+            "p",
+            &[("sslmode", "require"), ("channel_binding", "require"), ("sslpassword", "x")],
+        );
         let text = user_conninfo(&user, &address("h"), None, Version(120_000));
         assert_eq!(text, "user=u host=h port=5432 sslmode=require");
     }

@@ -9,7 +9,15 @@ fn settings(parameters: Value) -> PostgresSettings {
     PostgresSettings { parameters, ..PostgresSettings::default() }
 }
 
-fn render(parameters_given: Value, change: impl Fn(&mut Server)) -> Rendered {
+fn render(given: Value, change: impl Fn(&mut Server)) -> Rendered {
+    render_known(given, None, change)
+}
+
+fn render_known(
+    parameters_given: Value,
+    known: Option<&BTreeSet<String>>,
+    change: impl Fn(&mut Server),
+) -> Rendered {
     let settings = settings(parameters_given);
     let control = BTreeMap::from([
         ("max_connections setting".to_string(), "200".to_string()),
@@ -26,7 +34,7 @@ fn render(parameters_given: Value, change: impl Fn(&mut Server)) -> Rendered {
         standby: false,
         synchronous_standby_names: None,
         hot_standby_feedback: false,
-        known: None,
+        known,
     };
     change(&mut server);
     parameters(&server)
@@ -76,7 +84,7 @@ fn synchronous_names_of_surus_beat_the_users() {
 fn what_postgresql_cannot_read_is_left_out_with_a_sentence() {
     let known = BTreeSet::from(["work_mem".to_string(), "DateStyle".to_string()]);
     let given = json!({"work_mem": "1MB", "datestyle": "iso", "wrok_mem": 1, "a\nb": 1, "x": {}});
-    let found = render(given, |server| server.known = Some(&known));
+    let found = render_known(given, Some(&known), |_| ());
     assert!(found.parameters.contains_key("work_mem"));
     assert!(found.parameters.contains_key("datestyle"));
     assert_eq!(found.warnings.len(), 3, "{:?}", found.warnings);
