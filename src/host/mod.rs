@@ -5,4 +5,5 @@ pub mod ctl;
 pub mod config;
 pub mod ctl;
 pub mod programs;
+pub mod postgres;
 pub mod request;

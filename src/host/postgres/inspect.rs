@@ -1,0 +1,238 @@
+//! A look at the data directory: empty, unfinished, whole or broken, and who runs on it.
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::processes::{self, beside, blocking};
+use super::{Server, TOOL_TIMEOUT};
+use crate::pure::cluster::facts::DataDirectory;
+use crate::pure::postgres::backup_label::{self, BackupLabel};
+use crate::pure::postgres::control::{self, Control};
+use crate::pure::postgres::postmaster_pid::{self, PostmasterPid};
+
+/// What a look found.
+#[derive(Clone, Debug, Default)]
+pub struct Inspected {
+    pub data: DataDirectory,
+    pub control: Option<Control>,
+    pub postmaster: Option<i32>,
+    /// The lock file, if a live postmaster wrote it.
+    pub pid_file: Option<PostmasterPid>,
+    /// The live postmaster is one that we started, in this life or an earlier one.
+    pub started_by_us: bool,
+    /// Alive and, as far as files tell, out of recovery.
+    pub running_as_primary: bool,
+    pub standby_signal: bool,
+    pub recovery_signal: bool,
+    pub backup_label: Option<BackupLabel>,
+    /// Why the directory counts as unfinished: the name of the work (`basebackup`, `rewind`, …).
+    /// After an unfinished `rewind` the directory was somebody's data: ask before removing it.
+    pub unfinished: Option<String>,
+    /// Major version of the data, from PG_VERSION.
+    pub major: Option<u32>,
+}
+
+/// Who is alive on a data directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    pub postmaster: Option<i32>,
+    /// Backends and auxiliary processes.
+    pub others: Vec<i32>,
+}
+
+impl Server {
+    /// Looks without changing anything. Fails only where the directory cannot be read.
+    pub async fn inspect(&self) -> Result<Inspected, String> {
+        let server = self.clone();
+        let (mut found, empty) = blocking(move || server.look()).await??;
+        if empty {
+            found.data = DataDirectory::Empty;
+            return Ok(found);
+        }
+        let control = self.control().await;
+        found.control = control.as_ref().ok().cloned();
+        found.running_as_primary = found.postmaster.is_some()
+            && !found.standby_signal
+            && found.control.as_ref().is_some_and(Control::out_of_recovery);
+        found.data = match (&found.unfinished, control) {
+            (Some(_), _) => DataDirectory::Incomplete,
+            (None, Err(problem)) => DataDirectory::Broken { problem },
+            (None, Ok(control)) => present(&control, &found),
+        };
+        Ok(found)
+    }
+
+    /// `pg_controldata` of the data directory.
+    pub async fn control(&self) -> Result<Control, String> {
+        let run = self.tool("pg_controldata").arg("-D").arg(&self.data_dir);
+        control::parse(&run.timeout(TOOL_TIMEOUT).run().await?.stdout)
+    }
+
+    /// Who is alive here. Blocks for a millisecond.
+    pub fn presence(&self) -> Presence {
+        let named = self.pid_file().ok().flatten().map(|file| file.pid);
+        let inhabitants = processes::inhabitants(&self.data_dir);
+        let postmaster = inhabitants
+            .iter()
+            .find(|one| Some(one.pid) == named)
+            .or_else(|| inhabitants.iter().find(|one| !one.backend))
+            .map(|one| one.pid);
+        let others =
+            inhabitants.iter().map(|one| one.pid).filter(|pid| Some(*pid) != postmaster).collect();
+        Presence { postmaster, others }
+    }
+
+    /// postmaster.pid, whoever wrote it; `None` where there is none. Blocks.
+    pub fn pid_file(&self) -> Result<Option<PostmasterPid>, String> {
+        match read_optional(&self.data_dir.join("postmaster.pid"))? {
+            None => Ok(None),
+            Some(text) => postmaster_pid::parse(&text).map(Some),
+        }
+    }
+
+    fn look(&self) -> Result<(Inspected, bool), String> {
+        let empty = is_empty(&self.data_dir)?;
+        let presence = self.presence();
+        let file = |name: &str| read_optional(&self.data_dir.join(name));
+        let pid_file = self.pid_file().ok().flatten();
+        let label = file("backup_label")?.and_then(|text| backup_label::parse(&text).ok());
+        let found = Inspected {
+            started_by_us: presence.postmaster.is_some_and(|pid| self.is_our_own(pid)),
+            pid_file: pid_file.filter(|file| Some(file.pid) == presence.postmaster),
+            postmaster: presence.postmaster,
+            standby_signal: self.data_dir.join("standby.signal").exists(),
+            recovery_signal: self.data_dir.join("recovery.signal").exists(),
+            backup_label: label,
+            unfinished: if empty { None } else { self.unfinished()? },
+            major: file("PG_VERSION")?.and_then(|text| text.trim().parse().ok()),
+            ..Inspected::default()
+        };
+        Ok((found, empty))
+    }
+
+    /// The name of the work that was begun on this directory and never finished. Blocks.
+    pub fn unfinished(&self) -> Result<Option<String>, String> {
+        for path in self.marker_paths() {
+            if let Some(text) = read_optional(&path)? {
+                return Ok(Some(text.lines().next().unwrap_or_default().to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// From here on, until [`Server::mark_finished`], the directory counts as unfinished. Blocks.
+    pub fn mark_unfinished(&self, work: &str) -> Result<(), String> {
+        let mut problem = String::new();
+        for path in self.marker_paths() {
+            match super::conf_files::write_atomic(&path, &format!("{work}\n"), None) {
+                Ok(()) => return Ok(()),
+                Err(text) => problem = text,
+            }
+        }
+        Err(format!("could not note that the copy is unfinished: {problem}"))
+    }
+
+    /// The work on the directory is done and on its disk. Blocks.
+    pub fn mark_finished(&self) -> Result<(), String> {
+        self.marker_paths().iter().try_for_each(|path| remove_optional(path))
+    }
+
+    fn marker_paths(&self) -> [PathBuf; 2] {
+        let name: String = self.data_dir.display().to_string();
+        let flat = name.trim_matches('/').replace('/', "-");
+        [
+            beside(&self.data_dir, ".surus-incomplete"),
+            self.state_dir.join(format!("{flat}.surus-incomplete")),
+        ]
+    }
+}
+
+fn present(control: &Control, found: &Inspected) -> DataDirectory {
+    let (timeline, lsn) = control.position();
+    let was_primary = control.out_of_recovery() && !found.standby_signal && !found.recovery_signal;
+    DataDirectory::Present {
+        system_identifier: control.system_identifier.clone(),
+        timeline,
+        lsn,
+        was_primary: was_primary && found.backup_label.is_none(),
+        clean: control.clean() && found.backup_label.is_none(),
+    }
+}
+
+/// No control file, and nothing in it but dot-names and `lost+found` (rule E-1). Blocks.
+pub fn is_empty(data_dir: &Path) -> Result<bool, String> {
+    if data_dir.join("global/pg_control").exists() {
+        return Ok(false);
+    }
+    Ok(entries(data_dir)?.is_empty())
+}
+
+/// Names in the directory that count; none where there is no directory. Blocks.
+pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let read = match fs::read_dir(dir) {
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(format!("could not read {}: {error}", dir.display())),
+    };
+    let mut found = Vec::new();
+    for entry in read {
+        let entry = entry.map_err(|error| format!("could not read {}: {error}", dir.display()))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with('.') && name != "lost+found" {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The file's text, `None` where there is no file. Blocks.
+pub fn read_optional(path: &Path) -> Result<Option<String>, String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(format!("could not read {}: {error}", path.display())),
+    }
+}
+
+/// Removes a file that may be absent. Blocks.
+pub fn remove_optional(path: &Path) -> Result<(), String> {
+    match fs::remove_file(path) {
+        Err(error)
+            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Err(format!("could not remove {}: {error}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_names_and_lost_and_found_do_not_count() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path();
+        fs::create_dir(path.join("lost+found")).expect("mkdir");
+        fs::write(path.join(".keep"), "").expect("write");
+        assert_eq!(is_empty(path), Ok(true));
+        assert_eq!(is_empty(&path.join("absent")), Ok(true));
+        fs::write(path.join("PG_VERSION"), "15").expect("write");
+        assert_eq!(is_empty(path), Ok(false));
+    }
+
+    #[test]
+    fn a_control_file_alone_counts() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("global")).expect("mkdir");
+        fs::write(dir.path().join("global/pg_control"), "").expect("write");
+        assert_eq!(is_empty(dir.path()), Ok(false));
+    }
+}

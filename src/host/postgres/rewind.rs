@@ -1,0 +1,79 @@
+//! pg_rewind: a diverged cluster made to follow another one.
+use super::Server;
+use super::conf_files::Signal;
+use super::create::option_name;
+use super::processes::blocking;
+use super::replica::Remote;
+
+/// Options that we set ourselves or that would make the outcome something else.
+const FORBIDDEN: [&str; 8] = [
+    "target-pgdata",
+    "source-pgdata",
+    "source-server",
+    "write-recovery-conf",
+    "dry-run",
+    "no-ensure-shutdown",
+    "version",
+    "help",
+];
+
+/// pg_rewind says this just before it changes the first file.
+const FIRST_CHANGE: &str = "need to copy";
+
+impl Server {
+    /// Rewinds the stopped data directory to where the source's history leaves ours.
+    ///
+    /// While it runs the directory counts as unfinished (`rewind`). A failure before the first
+    /// change takes that mark away again; a failure after it leaves it, as the data is mixed then.
+    pub async fn rewind(&self, from: &Remote, options: &[String]) -> Result<(), String> {
+        let known = self.options_of("pg_rewind").await?;
+        for option in options {
+            let name = option_name(option);
+            if FORBIDDEN.contains(&name) || !known.contains(name) {
+                return Err(format!("postgresql.rewind: pg_rewind cannot be given `--{name}`"));
+            }
+        }
+        self.write_passfile(&from.passfile).await?;
+        let mut program = self
+            .tool("pg_rewind")
+            .arg(format!("--target-pgdata={}", self.data_dir.display()))
+            .arg(format!("--source-server={}", from.conninfo))
+            .arg("--progress")
+            .args(options.iter().cloned())
+            .env("PGOPTIONS", "-c statement_timeout=0");
+        if let Some((name, path)) = self.passfile_env(&from.passfile) {
+            program = program.env(name, path);
+        }
+        let control = self.control().await?;
+        let crashed = control.out_of_recovery() && !control.clean();
+        let server = self.clone();
+        blocking(move || server.begin_rewind(crashed)).await??;
+        let mut changing = false;
+        let ended = program
+            .run_with(&mut |_, line| {
+                changing |= line.contains(FIRST_CHANGE);
+                !line.contains(" kB (")
+            })
+            .await;
+        if ended.is_ok() || !changing {
+            let server = self.clone();
+            blocking(move || server.mark_finished()).await??;
+        }
+        ended.map(|_| ())
+    }
+
+    fn begin_rewind(&self, crashed: bool) -> Result<(), String> {
+        if let Some(pid) = self.presence().postmaster {
+            return Err(format!("PostgreSQL runs as process {pid}: stop it before rewinding"));
+        }
+        if let Some(work) = self.unfinished()? {
+            return Err(format!("an unfinished {work} cannot be rewound: copy the cluster anew"));
+        }
+        self.end_orphans()?;
+        if crashed {
+            // pg_rewind runs crash recovery first, which no standby can do.
+            self.write_signal(Signal::None)?;
+        }
+        self.mark_unfinished("rewind")
+    }
+}

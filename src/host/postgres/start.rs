@@ -1,0 +1,231 @@
+//! Starting the postmaster: directly, in a session of its own, so that it outlives the daemon.
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use super::Server;
+use super::conf_files::ConfFiles;
+use super::inspect::{read_optional, remove_optional};
+use super::processes::{self, blocking};
+use super::program::{TAIL_LINES, clean_environment, quoted};
+use super::session::{Refusal, Session};
+use crate::pure::postgres::postmaster_pid::Status;
+
+/// When a start counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// It accepts connections, or runs as a standby that accepts none (hot_standby off).
+    Accepting,
+    /// It is out of recovery.
+    ReadWrite,
+}
+
+/// Beyond this a log is put away at the next start.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+/// Between two looks at a starting server.
+const STEP: Duration = Duration::from_millis(10);
+/// How long orphans of a killed postmaster may take to obey SIGQUIT.
+const ORPHANS_QUIT: Duration = Duration::from_secs(1);
+const ORPHANS_KILL: Duration = Duration::from_secs(10);
+
+impl Server {
+    /// Writes the files and starts; answers with the postmaster's pid once `ready`.
+    ///
+    /// An error while the process lives on (too slow a recovery) says so and leaves it running.
+    pub async fn start(
+        &self,
+        files: &ConfFiles,
+        timeout: Duration,
+        ready: Ready,
+    ) -> Result<i32, String> {
+        let begun = Instant::now();
+        let (server, wanted) = (self.clone(), files.clone());
+        let log_start = blocking(move || server.prepare_start(&wanted)).await??;
+        let (pid, exit) = self.launch(files)?;
+        let server = self.clone();
+        blocking(move || server.note_own(pid)).await??;
+        loop {
+            if let Some(code) = exit.borrow().clone() {
+                return Err(format!(
+                    "PostgreSQL did not start ({code}){}",
+                    self.log_since(log_start)
+                ));
+            }
+            if self.is_ready(pid, ready).await? {
+                return Ok(pid);
+            }
+            if begun.elapsed() > timeout {
+                let said = self.log_since(log_start);
+                return Err(format!(
+                    "PostgreSQL is not ready after {timeout:?}, and goes on{said}"
+                ));
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// The postmaster's own log: what it says before its logging collector takes over.
+    pub fn log_path(&self) -> PathBuf {
+        self.state_dir.join("postgresql.log")
+    }
+
+    fn prepare_start(&self, files: &ConfFiles) -> Result<u64, String> {
+        if let Some(pid) = self.presence().postmaster {
+            return Err(format!(
+                "PostgreSQL already runs as process {pid} on {}",
+                self.data_dir.display()
+            ));
+        }
+        self.end_orphans()?;
+        self.remove_stale_lock()?;
+        self.write_conf_files(files)?;
+        self.rotate_log()?;
+        Ok(std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len()))
+    }
+
+    /// Ends backends whose postmaster is gone. Blocks until none is left.
+    pub fn end_orphans(&self) -> Result<usize, String> {
+        let find = || -> Vec<i32> {
+            let presence = self.presence();
+            if presence.postmaster.is_some() { Vec::new() } else { presence.others }
+        };
+        let found = find();
+        for pid in &found {
+            if let Some(pid) = Pid::from_raw(*pid) {
+                let _ = rustix::process::kill_process(pid, Signal::QUIT);
+            }
+        }
+        let deadline = Instant::now() + ORPHANS_QUIT;
+        while !find().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(STEP);
+        }
+        processes::kill_all(find, false, ORPHANS_KILL)?;
+        Ok(found.len())
+    }
+
+    /// A lock file whose pid now belongs to somebody else keeps PostgreSQL from starting.
+    fn remove_stale_lock(&self) -> Result<(), String> {
+        let Ok(Some(file)) = self.pid_file() else { return Ok(()) };
+        let alive = Pid::from_raw(file.pid)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
+        if alive && !processes::is_server_of(file.pid, &self.data_dir) {
+            return remove_optional(&self.data_dir.join("postmaster.pid"));
+        }
+        Ok(())
+    }
+
+    fn launch(&self, files: &ConfFiles) -> Result<(i32, watch::Receiver<Option<String>>), String> {
+        let mut child = self
+            .postmaster(files)?
+            .spawn()
+            .map_err(|error| format!("could not start {}: {error}", self.bin_dir.display()))?;
+        let pid = child.id().ok_or("PostgreSQL ended before it began")? as i32;
+        let (tell, exit) = watch::channel(None);
+        // Reaps it whenever it ends, long after this start.
+        tokio::spawn(async move {
+            let ended = child.wait().await;
+            let text = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let _ = tell.send(Some(text));
+        });
+        Ok((pid, exit))
+    }
+
+    fn postmaster(&self, files: &ConfFiles) -> Result<Command, String> {
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(self.log_path());
+        let log = log.map_err(|error| {
+            format!("could not open {} for PostgreSQL: {error}", self.log_path().display())
+        })?;
+        let again = log.try_clone().map_err(|error| format!("no file descriptor: {error}"))?;
+        let mut command = Command::new(self.bin_dir.join("postgres"));
+        command.arg("-D").arg(&self.data_dir);
+        if let Some(dir) = &self.config_dir {
+            let file = dir.join("postgresql.conf");
+            command.arg(format!("--config_file={}", file.display()));
+        }
+        command.args(&files.arguments).current_dir("/");
+        command.stdin(Stdio::null()).stdout(log).stderr(again);
+        clean_environment(&mut command, self.run_as.as_ref());
+        let run_as = self.run_as.clone();
+        // SAFETY: only async-signal-safe system calls on memory prepared before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                rustix::process::setsid()?;
+                run_as.as_ref().map_or(Ok(()), super::account::Account::assume)
+            });
+        }
+        Ok(command)
+    }
+
+    async fn is_ready(&self, pid: i32, ready: Ready) -> Result<bool, String> {
+        let server = self.clone();
+        let status = blocking(move || {
+            let file = server.pid_file().ok().flatten();
+            file.filter(|file| file.pid == pid).and_then(|file| file.status)
+        })
+        .await?;
+        match status {
+            Some(Status::Standby) => Ok(ready == Ready::Accepting),
+            Some(Status::Ready) => Ok(self.answers(ready).await),
+            _ => Ok(false),
+        }
+    }
+
+    async fn answers(&self, ready: Ready) -> bool {
+        match Session::open(&self.connection, "Surus start").await {
+            // It is up; that our password is wrong is told by whoever needs the answer.
+            Err(Refusal::Denied(_)) => ready == Ready::Accepting,
+            Err(Refusal::NotThere(_)) => false,
+            Ok(_) if ready == Ready::Accepting => true,
+            Ok(session) => {
+                let answer = session.value("SELECT pg_catalog.pg_is_in_recovery()").await;
+                answer.is_ok_and(|value| value.as_deref() == Some("f"))
+            }
+        }
+    }
+
+    fn log_since(&self, start: u64) -> String {
+        let mut bytes = Vec::new();
+        if let Ok(mut file) = std::fs::File::open(self.log_path())
+            && file.seek(SeekFrom::Start(start)).is_ok()
+        {
+            let _ = file.take(64 * 1024).read_to_end(&mut bytes);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        quoted(&lines[lines.len().saturating_sub(TAIL_LINES)..])
+    }
+
+    /// Remembers that this postmaster is ours, for later lives of the daemon.
+    /// One older log is kept, so that years of restarts do not fill the disk.
+    fn rotate_log(&self) -> Result<(), String> {
+        let path = self.log_path();
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+            let older = processes::beside(&path, ".1");
+            std::fs::rename(&path, &older)
+                .map_err(|error| format!("could not rename {}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn note_own(&self, pid: i32) -> Result<(), String> {
+        let note = processes::identity(pid).unwrap_or_default();
+        super::conf_files::write_atomic(&self.own_note(), &note, None)
+    }
+
+    /// The live process `pid` is the postmaster that we started last. Blocks.
+    pub fn is_our_own(&self, pid: i32) -> bool {
+        let note = read_optional(&self.own_note()).ok().flatten();
+        note.is_some() && note == processes::identity(pid)
+    }
+
+    fn own_note(&self) -> PathBuf {
+        self.state_dir.join("postmaster.own")
+    }
+}
