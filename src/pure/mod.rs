@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod config;
 pub mod consensus;
 pub mod deed;
+pub mod dump;
+pub mod patroni;
 pub mod flow;
 pub mod machine;
 pub mod postgres;

@@ -37,6 +37,11 @@ pub(super) fn restapi(section: &Section) -> RestApi {
     let listen = section.address("listen", REST_PORT).unwrap_or_default();
     let connect = section.address("connect_address", REST_PORT);
     refuse_client_certificates(section);
+    if section.get("certfile").is_some() {
+        let message = "has no effect: the REST interface speaks plain HTTP; put a TLS proxy in \
+                       front of it, or keep its port to networks you trust";
+        section.warn("certfile", message);
+    }
     RestApi {
         connect_address: reachable(section, connect, &listen, example),
         listen,

@@ -60,6 +60,8 @@ pub enum Input {
     Local(Box<Facts>),
     /// Put a command into the log; answered by a receipt with this ticket.
     Propose { ticket: u64, command: Command },
+    /// Ask a member for facts that are fresh; they come with the next view.
+    AskMember { id: RaftId },
     /// Make this node a learner before it stops; answered by a receipt with this ticket.
     GiveUpVote { ticket: u64 },
 }
@@ -195,6 +197,7 @@ impl Core {
             Input::Persisted { number } => self.persisted(number),
             Input::Local(facts) => self.local(*facts),
             Input::Propose { ticket, command } => self.propose(ticket, command),
+            Input::AskMember { id } => self.say(id, PeerMessage::Ask { round: self.now }),
             Input::GiveUpVote { ticket } => self.give_up_vote(ticket),
         }
         self.settle();
@@ -229,6 +232,11 @@ impl Core {
 
     pub fn group(&self) -> Option<&Group> {
         self.group.as_ref()
+    }
+
+    /// Addresses to keep connections to.
+    pub fn targets(&self) -> &[String] {
+        &self.targets
     }
 
     pub fn promises(&self) -> &Promises {

@@ -10,6 +10,7 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::deed::{Brief, Deed, Report, Source, StartAs, StopMode, WipePermission};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/cluster_init.rs"));
 
@@ -107,3 +108,5 @@ impl Flow for ClusterInit {
         }
     }
 }
+
+impl Hears for ClusterInit {}

@@ -15,7 +15,7 @@ use crate::pure::deed::{
     WipePermission,
 };
 use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Situation, Standing};
+use crate::pure::situation::{Hears, Situation, Standing};
 
 include!(concat!(env!("OUT_DIR"), "/node.rs"));
 
@@ -283,5 +283,11 @@ impl Node {
             },
             None => Deed::SetSynchronousStandbyNames { value: String::new() },
         }
+    }
+}
+
+impl Hears for Node {
+    fn hear(&self, situation: &Situation) -> Vec<Event> {
+        vec![Event::Beat(Box::new(situation.clone()))]
     }
 }

@@ -11,6 +11,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, Method, Source, StartAs, WipePermission};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::{Hears, Situation};
 
 include!(concat!(env!("OUT_DIR"), "/replica_build.rs"));
 
@@ -121,5 +122,17 @@ impl Flow for ReplicaBuild {
             Delay::StallTimeout => HOUR_MS,
             Delay::RetryDelay => 5 * SECOND_MS,
         }
+    }
+}
+
+impl Hears for ReplicaBuild {
+    fn hear(&self, situation: &Situation) -> Vec<Event> {
+        let source = situation.clone_source.clone().or_else(|| situation.remote.clone());
+        let lost = source.is_none();
+        let mut events = vec![Event::TopologyChanged { source }];
+        if lost {
+            events.push(Event::LeaderLost);
+        }
+        events
     }
 }

@@ -1,0 +1,273 @@
+//! What can be typed.
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Look at a cluster and change it.
+#[derive(Parser, Debug)]
+#[command(disable_version_flag = true)]
+pub struct Arguments {
+    /// Configuration file; default ~/.config/patroni/patronictl.yaml
+    #[arg(short = 'c', long, env = "PATRONICTL_CONFIG_FILE", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Address of any member's REST interface, host:port, instead of the configuration's
+    #[arg(
+        short = 'd',
+        long = "dcs-url",
+        visible_alias = "dcs",
+        env = "DCS_URL",
+        value_name = "URL"
+    )]
+    pub dcs_url: Option<String>,
+    /// Accepted as patronictl has it; without TLS there is no certificate to check
+    #[arg(short = 'k', long)]
+    pub insecure: bool,
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Task {
+    /// List the members of a cluster
+    List(List),
+    /// Show who replicates from whom
+    Topology(Topology),
+    /// Hand the leadership over in an orderly way
+    Switchover(Switchover),
+    /// Promote a candidate, also without a leader
+    Failover(Failover),
+    /// Restart PostgreSQL on members
+    Restart(Restart),
+    /// Rebuild the data directory of a replica
+    Reinit(Reinit),
+    /// Let members read their configuration files again
+    Reload(Reload),
+    /// Discard scheduled restarts or a scheduled switchover
+    Flush(Flush),
+    /// Print the dynamic configuration
+    ShowConfig(Cluster),
+    /// Edit the dynamic configuration
+    EditConfig(EditConfig),
+    /// Show timelines and how they came about
+    History(History),
+    /// Print a connection string
+    Dsn(Dsn),
+    /// Print versions
+    Version(Version),
+    /// Print the value of one of Patroni's store keys
+    DcsGet(DcsGet),
+    /// Not built yet
+    Pause(Pause),
+    /// Not built yet
+    Resume(Pause),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Pretty,
+    Tsv,
+    Json,
+    #[value(alias = "yml")]
+    Yaml,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleChoice {
+    Leader,
+    Primary,
+    StandbyLeader,
+    Replica,
+    Standby,
+    Any,
+}
+
+#[derive(Args, Debug)]
+pub struct Cluster {
+    /// Name of the cluster; default: the configuration's scope
+    pub cluster: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Show again every two seconds
+    #[arg(short = 'W')]
+    pub watch_two: bool,
+    /// Show again every SECONDS
+    #[arg(short = 'w', long, value_name = "SECONDS")]
+    pub watch: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    pub clusters: Vec<String>,
+    /// Show columns that are empty
+    #[arg(short, long)]
+    pub extended: bool,
+    /// Print the time first
+    #[arg(short, long)]
+    pub timestamp: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: Format,
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+#[derive(Args, Debug)]
+pub struct Topology {
+    pub clusters: Vec<String>,
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+#[derive(Args, Debug)]
+pub struct Switchover {
+    pub cluster: Option<String>,
+    /// The current leader
+    #[arg(long, visible_alias = "primary")]
+    pub leader: Option<String>,
+    /// Who is to lead
+    #[arg(long)]
+    pub candidate: Option<String>,
+    /// When: ISO 8601, or `now`
+    #[arg(long)]
+    pub scheduled: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Failover {
+    pub cluster: Option<String>,
+    #[arg(long)]
+    pub candidate: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Chosen {
+    pub cluster: Option<String>,
+    pub members: Vec<String>,
+    /// Only members of this role
+    #[arg(short, long, value_enum)]
+    pub role: Option<RoleChoice>,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Restart {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// One member only, whichever
+    #[arg(long)]
+    pub any: bool,
+    /// When: ISO 8601, or `now`
+    #[arg(long)]
+    pub scheduled: Option<String>,
+    /// Only where PostgreSQL is older than this
+    #[arg(long)]
+    pub pg_version: Option<String>,
+    /// Only where a restart is pending
+    #[arg(long)]
+    pub pending: bool,
+    /// How long the start may take: seconds, or with a unit
+    #[arg(long)]
+    pub timeout: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Reinit {
+    pub cluster: Option<String>,
+    pub members: Vec<String>,
+    /// Ask nothing, and cancel what is running
+    #[arg(long)]
+    pub force: bool,
+    /// Copy from the leader
+    #[arg(long)]
+    pub from_leader: bool,
+    /// Wait until the build has ended
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Reload {
+    #[command(flatten)]
+    pub chosen: Chosen,
+}
+
+#[derive(Args, Debug)]
+pub struct Flush {
+    pub cluster: String,
+    /// Members, then `restart` or `switchover`
+    #[arg(required = true)]
+    pub words: Vec<String>,
+    #[arg(short, long, value_enum)]
+    pub role: Option<RoleChoice>,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct EditConfig {
+    pub cluster: Option<String>,
+    /// Do not print the difference
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Set a key: ttl=30, or a.b=value
+    #[arg(short, long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Set a PostgreSQL parameter: work_mem=64MB
+    #[arg(short, long = "pg", value_name = "NAME=VALUE")]
+    pub pg: Vec<String>,
+    /// Merge a YAML file, - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub apply: Option<String>,
+    /// Take the whole configuration from a YAML file, - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "apply")]
+    pub replace: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct History {
+    pub cluster: Option<String>,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Args, Debug)]
+pub struct Dsn {
+    pub cluster: Option<String>,
+    #[arg(short, long, value_enum)]
+    pub role: Option<RoleChoice>,
+    #[arg(short, long)]
+    pub member: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Version {
+    pub cluster: Option<String>,
+    pub members: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct DcsGet {
+    /// initialize, leader, config, history, status, sync, failover or members/NAME
+    pub key: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Pause {
+    pub cluster: Option<String>,
+    #[arg(long)]
+    pub wait: bool,
+}

@@ -1,0 +1,310 @@
+//! The guard beside PostgreSQL, as the daemon sees it: find or start it, arm it, move its deadline.
+//!
+//! No promotion without an armed guard. A guard that is not alive is replaced ([`Guard::ensure`]
+//! again) before the next beat, or the lease is released. The guard outlives the daemon: who comes
+//! back in time finds PostgreSQL untouched and goes on moving the deadline.
+mod memory;
+pub mod process;
+mod scan;
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use self::memory::{Grant, LINK_PREFIX, Memory};
+use super::clock;
+use crate::pure::cluster::Millis;
+use crate::pure::view::GuardView;
+
+/// The shared page's file descriptor in the guard.
+const GUARD_FD: i32 = 3;
+/// A guard looks at least twice a second; one that has not for this long is stuck.
+const HEARTBEAT_MAX_MS: Millis = 2_000;
+/// How long a guard may take to acknowledge.
+const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(1);
+/// How long one may take from its start to its first look.
+const START_MAX: Duration = Duration::from_secs(5);
+/// The running binary, also after it was replaced on the disk.
+const OWN_BINARY: &str = "/proc/self/exe";
+
+/// The guard of one data directory. Dropping it leaves the guard as it is.
+pub struct Guard {
+    page: Arc<Memory>,
+    pid: u32,
+    held: OwnedFd,
+    /// Set when we started it: then we are the one to reap it.
+    child: Mutex<Option<Child>>,
+    pid_file: PathBuf,
+}
+
+/// Moves the deadline, from any thread, without a system call.
+#[derive(Clone)]
+pub struct GuardHandle(Arc<Memory>);
+
+impl GuardHandle {
+    /// Moves the deadline (CLOCK_BOOTTIME, ms) of this epoch forward; backwards, or for an epoch
+    /// that is not armed, it does nothing and answers `false`.
+    pub fn set_deadline(&self, epoch: u64, deadline: Millis) -> bool {
+        self.0.extend(epoch, deadline)
+    }
+
+    /// Until when PostgreSQL may write, if armed.
+    pub fn deadline(&self) -> Option<Millis> {
+        let grant = self.0.grant();
+        grant.is_armed().then(|| grant.deadline())
+    }
+}
+
+impl Guard {
+    /// Finds the live guard of this state directory, else starts one from `binary` (default: the
+    /// running binary). May take a second when an old guard hangs; not for a reactor's thread.
+    ///
+    /// A guard that is found keeps its grant, and one that replaces a hung one takes it over. After a
+    /// dead one arm the new one at once.
+    pub fn ensure(data_dir: &Path, state_dir: &Path, binary: Option<&Path>) -> io::Result<Guard> {
+        let data_dir = resolve(data_dir)?;
+        let pid_file = state_dir.join("guard.pid");
+        let Some(old) = find(&pid_file) else {
+            return start(&data_dir, &pid_file, binary, Grant::NONE, 0);
+        };
+        if old.page.path() != data_dir.as_os_str().as_bytes() && !old.is_exited() {
+            old.refuse_other(&data_dir)?;
+            old.kill()?;
+            return start(&data_dir, &pid_file, binary, Grant::NONE, 0);
+        }
+        if old.greet() {
+            return Ok(old);
+        }
+        // The new one first: at no time is an armed PostgreSQL without one.
+        let grant = old.page.grant();
+        let new = start(&data_dir, &pid_file, binary, grant, old.page.epoch.load(SeqCst))?;
+        old.kill()?;
+        Ok(new)
+    }
+
+    /// From now on this epoch may write until `deadline` (CLOCK_BOOTTIME, ms). Done when the guard
+    /// has seen it; a few milliseconds. Arming a live epoch again moves its deadline forward only.
+    pub fn arm(&self, epoch: u64, deadline: Millis) -> io::Result<()> {
+        if deadline <= clock::now() {
+            return Err(invalid(format!("the deadline of epoch {epoch} has passed already")));
+        }
+        let armed = self.page.grant();
+        if armed.is_armed() && !armed.is_of(epoch) && self.page.epoch.load(SeqCst) > epoch {
+            return Err(invalid(format!("the guard is armed for a later epoch than {epoch}")));
+        }
+        if armed.is_of(epoch) {
+            self.page.extend(epoch, deadline);
+        } else {
+            self.page.epoch.store(epoch, SeqCst);
+            self.page.set_grant(Grant::new(epoch, deadline));
+        }
+        if self.is_heard(ACKNOWLEDGE_MAX) {
+            return Ok(());
+        }
+        Err(io::Error::new(ErrorKind::TimedOut, format!("the guard {} does not answer", self.pid)))
+    }
+
+    /// As [`GuardHandle::set_deadline`].
+    pub fn set_deadline(&self, epoch: u64, deadline: Millis) -> bool {
+        self.page.extend(epoch, deadline)
+    }
+
+    /// Something cheap to move the deadline with, from any thread.
+    pub fn handle(&self) -> GuardHandle {
+        GuardHandle(self.page.clone())
+    }
+
+    /// Nothing here can write any more: nothing is to be stopped. A stop in progress is finished.
+    pub fn disarm(&self) {
+        self.page.set_grant(Grant::NONE);
+        self.page.ring();
+    }
+
+    /// Disarms it and lets it end.
+    pub fn end(&self) {
+        self.page.end.store(1, SeqCst);
+        self.disarm();
+        wait_until(ACKNOWLEDGE_MAX, || self.is_exited());
+        fs::remove_file(&self.pid_file).ok();
+    }
+
+    /// It runs, and it has looked lately.
+    pub fn is_alive(&self) -> bool {
+        let heartbeat = self.page.heartbeat.load(SeqCst);
+        !self.is_exited() && clock::now().saturating_sub(heartbeat) < HEARTBEAT_MAX_MS
+    }
+
+    /// Epoch and deadline that it is armed for; survives the daemon.
+    pub fn armed(&self) -> Option<(u64, Millis)> {
+        let grant = self.page.grant();
+        grant.is_armed().then(|| (self.page.epoch.load(SeqCst), grant.deadline()))
+    }
+
+    /// The postmaster that the guard watched while armed has ended.
+    pub fn is_postmaster_dead(&self) -> bool {
+        self.page.postmaster_dead.load(SeqCst) != 0
+    }
+
+    /// What the node shows of it.
+    pub fn view(&self) -> GuardView {
+        let fenced_count = self.page.fenced_count.load(SeqCst);
+        let armed = self.armed();
+        GuardView {
+            pid: (!self.is_exited()).then_some(self.pid),
+            armed: armed.is_some(),
+            epoch: self.page.epoch.load(SeqCst),
+            deadline: armed.map(|(_, deadline)| deadline),
+            fenced_count,
+            fence_last_ms: (fenced_count > 0).then(|| self.page.fence_last_ms.load(SeqCst)),
+        }
+    }
+
+    /// Tells it who its daemon is now; `false` when it does not answer.
+    fn greet(&self) -> bool {
+        self.page.daemon_pid.store(std::process::id(), SeqCst);
+        self.is_heard(ACKNOWLEDGE_MAX)
+    }
+
+    /// Rings, and waits until the guard has looked at what was written.
+    fn is_heard(&self, most: Duration) -> bool {
+        let ring = self.page.ring();
+        wait_until(most, || self.page.has_heard(ring) || self.is_exited())
+            && self.page.has_heard(ring)
+            && !self.is_exited()
+    }
+
+    fn refuse_other(&self, data_dir: &Path) -> io::Result<()> {
+        if !self.page.grant().is_armed() {
+            return Ok(());
+        }
+        Err(invalid(format!(
+            "the guard {} still guards {}, not {}; stop PostgreSQL there, then kill -9 the guard",
+            self.pid,
+            String::from_utf8_lossy(&self.page.path()),
+            data_dir.display()
+        )))
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.held, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
+        wait_until(ACKNOWLEDGE_MAX, || self.is_exited());
+        Ok(())
+    }
+
+    fn is_exited(&self) -> bool {
+        let mut polled = [PollFd::new(&self.held, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let exited = poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0);
+        if exited {
+            let mut child = self.child.lock().expect("nobody panics while holding it");
+            if let Some(mut child) = child.take() {
+                child.wait().ok();
+            }
+        }
+        exited
+    }
+}
+
+/// A process that the pid file names and that really holds a guard's page.
+fn find(pid_file: &Path) -> Option<Guard> {
+    let pid: i32 = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
+    let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let link = PathBuf::from(format!("/proc/{pid}/fd/{GUARD_FD}"));
+    // Looked at before it is opened: another process's descriptor 3 may be anything.
+    if !fs::read_link(&link).ok()?.as_os_str().as_bytes().starts_with(LINK_PREFIX) {
+        return None;
+    }
+    let page = Memory::open(fs::File::options().read(true).write(true).open(link).ok()?).ok()?;
+    let (page, pid) = (Arc::new(page), pid.unsigned_abs());
+    Some(Guard { page, pid, held, child: Mutex::new(None), pid_file: pid_file.to_owned() })
+}
+
+fn start(
+    data_dir: &Path,
+    pid_file: &Path,
+    binary: Option<&Path>,
+    grant: Grant,
+    epoch: u64,
+) -> io::Result<Guard> {
+    let (page, fd) = Memory::create(data_dir.as_os_str().as_bytes())?;
+    page.epoch.store(epoch, SeqCst);
+    page.set_grant(grant);
+    page.daemon_pid.store(std::process::id(), SeqCst);
+    let child = spawn(binary.unwrap_or(Path::new(OWN_BINARY)), data_dir, &fd)?;
+    let pid = child.id();
+    let held = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let (child, pid_file) = (Mutex::new(Some(child)), pid_file.to_owned());
+    let guard = Guard { page: Arc::new(page), pid, held, child, pid_file };
+    if !guard.is_heard(START_MAX) {
+        guard.kill()?;
+        return Err(io::Error::other("the guard does not start"));
+    }
+    write_pid(&guard.pid_file, pid)?;
+    Ok(guard)
+}
+
+fn spawn(binary: &Path, data_dir: &Path, page: &OwnedFd) -> io::Result<Child> {
+    // Out of the way of the low numbers, so that the copy below is one.
+    let page = rustix::io::fcntl_dupfd_cloexec(page, GUARD_FD + 1)?;
+    let mut command = Command::new(binary);
+    command.arg0("surus").arg("guard").arg(data_dir).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: dup2 is safe between fork and exec; the closure owns the descriptor it copies.
+    unsafe {
+        command.pre_exec(move || match libc::dup2(page.as_raw_fd(), GUARD_FD) {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+    command.spawn().map_err(|e| {
+        io::Error::new(e.kind(), format!("cannot start the guard {}: {e}", binary.display()))
+    })
+}
+
+/// Whole or not at all.
+fn write_pid(pid_file: &Path, pid: u32) -> io::Result<()> {
+    let new = pid_file.with_extension("pid.new");
+    fs::write(&new, format!("{pid}\n"))?;
+    fs::rename(new, pid_file)
+}
+
+/// The path that the kernel shows for a process working there; it need not exist yet.
+fn resolve(data_dir: &Path) -> io::Result<PathBuf> {
+    if let Ok(path) = data_dir.canonicalize() {
+        return Ok(path);
+    }
+    let in_context = |e: io::Error| {
+        io::Error::new(e.kind(), format!("postgresql.data_dir {}: {e}", data_dir.display()))
+    };
+    let name = data_dir.file_name().ok_or_else(|| invalid("the path has no name".to_owned()));
+    let parent = data_dir.parent().unwrap_or(Path::new("/"));
+    Ok(parent.canonicalize().map_err(in_context)?.join(name.map_err(in_context)?))
+}
+
+fn wait_until(most: Duration, mut reached: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !reached() {
+        if began.elapsed() > most {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, what)
+}

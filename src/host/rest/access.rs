@@ -1,0 +1,121 @@
+//! Who may change things: the allowlist first, then basic authentication. Reads are open.
+use std::net::IpAddr;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::AUTHORIZATION;
+use tokio::net::lookup_host;
+
+use super::reply::Reply;
+use super::{current, look};
+use crate::host::request::Handle;
+use crate::pure::patroni::basic_auth::{self, Refusal};
+
+/// Both checks, in Patroni's order.
+pub async fn check(request: &HttpRequest, handle: &Handle) -> Result<(), Reply> {
+    let config = current(handle);
+    let restapi = &config.restapi;
+    if !restapi.allowlist.is_empty() || restapi.allowlist_include_members {
+        let client = request.peer_addr().map(|address| address.ip());
+        let mut hosts = restapi.allowlist.clone();
+        if restapi.allowlist_include_members {
+            hosts.extend(member_hosts(handle));
+        }
+        if !allowed(client, &hosts).await {
+            return Err(Reply::text(403, "Access is denied"));
+        }
+    }
+    let Some(credentials) = &restapi.authentication else {
+        return Ok(());
+    };
+    let received = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    basic_auth::check(received, credentials)
+        .map_err(|refusal: Refusal| Reply::challenge(refusal.text()))
+}
+
+/// Hosts of the members' REST addresses.
+fn member_hosts(handle: &Handle) -> Vec<String> {
+    look(handle, |look| {
+        let members = look.view.cluster.members.values();
+        members.filter_map(|member| host_of_url(&member.api_url)).map(str::to_owned).collect()
+    })
+}
+
+fn host_of_url(url: &str) -> Option<&str> {
+    let authority = url.split("://").nth(1)?.split('/').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next()?,
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    (!host.is_empty()).then_some(host)
+}
+
+async fn allowed(client: Option<IpAddr>, entries: &[String]) -> bool {
+    let Some(client) = client.map(|ip| ip.to_canonical()) else {
+        return false;
+    };
+    if entries.iter().any(|entry| network_contains(entry, client) == Some(true)) {
+        return true;
+    }
+    for host in entries.iter().filter(|entry| network_contains(entry, client).is_none()) {
+        let found = lookup_host((host.as_str(), 0)).await;
+        if found.is_ok_and(|mut found| found.any(|at| at.ip().to_canonical() == client)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether an address or CIDR contains the client; `None` when the entry is a host name.
+fn network_contains(entry: &str, client: IpAddr) -> Option<bool> {
+    let (address, bits) = entry.split_once('/').map_or((entry, None), |(a, b)| (a, Some(b)));
+    let network: IpAddr = address.trim().parse().ok()?;
+    let width = if network.is_ipv4() { 32 } else { 128 };
+    let bits: u32 = match bits {
+        None => width,
+        Some(bits) => bits.trim().parse().ok().filter(|bits| *bits <= width)?,
+    };
+    if network.is_ipv4() != client.is_ipv4() {
+        return Some(false);
+    }
+    let differing = number(network, width) ^ number(client, width);
+    Some(bits == 0 || differing >> (128 - bits) == 0)
+}
+
+/// The address with its first bit at the top of 128.
+fn number(address: IpAddr, width: u32) -> u128 {
+    let value = match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    };
+    value << (128 - width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contains(entry: &str, client: &str) -> Option<bool> {
+        network_contains(entry, client.parse().expect("an address"))
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        assert_eq!(contains("10.1.0.0/16", "10.1.200.3"), Some(true));
+        assert_eq!(contains("10.1.0.0/16", "10.2.0.1"), Some(false));
+        assert_eq!(contains("10.1.2.3", "10.1.2.3"), Some(true));
+        assert_eq!(contains("10.1.2.3", "10.1.2.4"), Some(false));
+        assert_eq!(contains("0.0.0.0/0", "1.2.3.4"), Some(true));
+        assert_eq!(contains("::1/128", "::1"), Some(true));
+        assert_eq!(contains("fd00::/8", "fd12::1"), Some(true));
+        assert_eq!(contains("fd00::/8", "10.0.0.1"), Some(false));
+        assert_eq!(contains("db1.example", "10.0.0.1"), None);
+        assert_eq!(contains("10.0.0.0/33", "10.0.0.1"), None);
+    }
+
+    #[test]
+    fn hosts_come_out_of_urls() {
+        assert_eq!(host_of_url("http://10.0.0.1:8008/patroni"), Some("10.0.0.1"));
+        assert_eq!(host_of_url("http://[::1]:8008/patroni"), Some("::1"));
+        assert_eq!(host_of_url("nonsense"), None);
+    }
+}

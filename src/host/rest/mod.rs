@@ -1,0 +1,127 @@
+//! Patroni's HTTP interface.
+//!
+//! Reads answer from the node's latest published view and never wait for Raft. Changes go through
+//! [`Handle::requests`]; a call that takes long holds only its own connection.
+mod access;
+mod body;
+mod change;
+mod read;
+mod reply;
+mod switch;
+
+use std::io;
+
+use actix_web::dev::Server;
+use actix_web::http::{KeepAlive, Method};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+
+use self::body::Body;
+use self::reply::{Reply, render};
+use crate::host::clock;
+use crate::host::request::Handle;
+use crate::pure::patroni::look::Look;
+
+/// Starts listening on `restapi.listen`. The server runs when the result is awaited or spawned.
+///
+/// # Errors
+/// The address cannot be bound; the sentence names it.
+pub async fn serve(handle: Handle) -> io::Result<Server> {
+    let listen = current(&handle).restapi.listen.clone();
+    let address = (bindable(&listen.host).to_owned(), listen.port);
+    let server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(handle.clone())).default_service(web::to(dispatch))
+    })
+    .workers(1)
+    .backlog(64)
+    .keep_alive(KeepAlive::Timeout(std::time::Duration::from_secs(5)))
+    .shutdown_timeout(1)
+    .disable_signals()
+    .bind(address)
+    .map_err(|error| {
+        let text = format!(
+            "cannot listen on {listen} (restapi.listen): {error}; free the port or change the key"
+        );
+        io::Error::new(error.kind(), text)
+    })?;
+    Ok(server.run())
+}
+
+/// Every address of this machine is written `*` or left out by people.
+fn bindable(host: &str) -> &str {
+    if host.is_empty() || host == "*" { "0.0.0.0" } else { host }
+}
+
+fn current(handle: &Handle) -> std::sync::Arc<crate::pure::config::Config> {
+    let guard = handle.config.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+    guard.clone()
+}
+
+/// Calls `read` with what this node knows now.
+fn look<T>(handle: &Handle, read: impl FnOnce(&Look) -> T) -> T {
+    let (view, local) = (handle.view.borrow().clone(), handle.local.borrow().clone());
+    let (dynamic, config) = (handle.dynamic.borrow().clone(), current(handle));
+    read(&Look {
+        view: &view,
+        local: &local,
+        dynamic: &dynamic,
+        config: &config,
+        now: clock::now(),
+    })
+}
+
+/// One request. The first segment of the path names the handler, as in Patroni.
+async fn dispatch(
+    request: HttpRequest,
+    payload: web::Payload,
+    handle: web::Data<Handle>,
+) -> HttpResponse {
+    let config = current(&handle);
+    let reply = route(&request, payload, &handle).await;
+    render(reply, &config.restapi)
+}
+
+async fn route(request: &HttpRequest, payload: web::Payload, handle: &Handle) -> Reply {
+    let path = request.path();
+    let segment = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    match *request.method() {
+        Method::GET => read::get(handle, segment, path, request.query_string()).await,
+        Method::HEAD | Method::OPTIONS => read::bare(handle, path, request.query_string()),
+        ref method if is_change(method, segment) => match access::check(request, handle).await {
+            Err(refusal) => refusal,
+            Ok(()) => changed(request, payload, handle, segment).await,
+        },
+        ref method => Reply::error(501, &format!("Unsupported method ({:?})", method.as_str())),
+    }
+}
+
+fn is_change(method: &Method, segment: &str) -> bool {
+    matches!(
+        (method.as_str(), segment),
+        ("PATCH" | "PUT", "config")
+            | ("POST", "reload" | "reinitialize" | "failover" | "failsafe" | "sigterm")
+            | ("POST" | "DELETE", "restart" | "switchover")
+    )
+}
+
+async fn changed(
+    request: &HttpRequest,
+    payload: web::Payload,
+    handle: &Handle,
+    segment: &str,
+) -> Reply {
+    use crate::pure::patroni::switchover::Action;
+    let body = Body { request, payload };
+    match (request.method().as_str(), segment) {
+        ("PATCH", "config") => change::patch_config(handle, body).await,
+        ("PUT", "config") => change::put_config(handle, body).await,
+        ("POST", "reload") => change::reload(handle).await,
+        ("POST", "restart") => change::restart(handle, body).await,
+        ("DELETE", "restart") => change::delete_restart(handle).await,
+        ("POST", "reinitialize") => change::reinitialize(handle, body).await,
+        ("POST", "switchover") => switch::post(handle, body, Action::Switchover).await,
+        ("POST", "failover") => switch::post(handle, body, Action::Failover).await,
+        ("DELETE", "switchover") => switch::delete(handle).await,
+        ("POST", "failsafe") => Reply::error(502, "failsafe_mode is not built yet"),
+        _ => Reply::text(202, "shutdown scheduled"),
+    }
+}

@@ -1,0 +1,161 @@
+//! `GET /cluster` and `GET /history`: everybody, as this node last heard of them.
+use serde_json::{Map, Value, json};
+
+use super::look::{Look, answering};
+use super::tags;
+use crate::pure::cluster::facts::{Facts, SqlFacts};
+use crate::pure::cluster::state::{FailoverRequest, Member};
+use crate::pure::postgres::lsn::Lsn;
+use crate::pure::view::Heard;
+
+/// The body of `/cluster`. Its last key, `surus`, says how good this knowledge is.
+pub fn body(look: &Look) -> Value {
+    let members: Vec<Value> =
+        look.members().into_iter().map(|(_, member, heard)| row(look, member, heard)).collect();
+    let mut body = Map::new();
+    body.insert("members".into(), members.into());
+    if let Some(scheduled) = look.view.cluster.failover.as_ref().and_then(scheduled_switchover) {
+        body.insert("scheduled_switchover".into(), scheduled);
+    }
+    body.insert("scope".into(), look.config.scope.as_str().into());
+    body.insert("surus".into(), own(look));
+    Value::Object(body)
+}
+
+/// The body of `/history`: `[timeline, lsn, reason, timestamp, new leader]` per row.
+pub fn history(look: &Look) -> Value {
+    let rows = look.view.cluster.history.iter();
+    rows.map(|row| json!([row.timeline, row.lsn.0, row.reason, row.timestamp, row.new_leader]))
+        .collect()
+}
+
+fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
+    let facts = heard.map(|heard| &heard.facts);
+    let sql = facts.and_then(answering);
+    let leads = look.view.cluster.leader() == Some(member.name.as_str());
+    let mut row = Map::new();
+    let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
+    put("name", member.name.as_str().into());
+    put("role", role(look, member, leads).into());
+    put("state", state(facts, leads).into());
+    put("api_url", member.api_url.as_str().into());
+    if let Some((host, port)) = member.host_port() {
+        put("host", host.into());
+        put("port", port.into());
+    }
+    if let Some(timeline) = sql.map(|sql| sql.timeline).filter(|timeline| *timeline > 0) {
+        put("timeline", timeline.into());
+    }
+    remarks(&mut row, member, facts);
+    if !leads {
+        positions(&mut row, look.leader_lsn(), sql);
+    }
+    Value::Object(row)
+}
+
+/// The part that most members do not have.
+fn remarks(row: &mut Map<String, Value>, member: &Member, facts: Option<&Facts>) {
+    if let Some(facts) = facts.filter(|facts| !facts.pending_restart.is_empty()) {
+        row.insert("pending_restart".into(), true.into());
+        row.insert("pending_restart_reason".into(), facts.pending_restart.clone().into());
+    }
+    if let Some(schedule) = facts.and_then(|facts| facts.scheduled_restart.as_ref()) {
+        row.insert("scheduled_restart".into(), schedule.clone());
+    }
+    let tags = tags::effective(facts.map_or(&member.tags, |facts| &facts.tags));
+    if !tags.is_empty() {
+        row.insert("tags".into(), tags.into());
+    }
+}
+
+fn role(look: &Look, member: &Member, leads: bool) -> &'static str {
+    match (leads, look.in_standby_cluster()) {
+        (true, false) => "leader",
+        (true, true) => "standby_leader",
+        (false, _) => look.sync_duty(&member.name).map_or("replica", |duty| duty.text()),
+    }
+}
+
+/// A member's state as `/cluster` words it; `unknown` when nothing was heard of it for ttl.
+pub fn state(facts: Option<&Facts>, leads: bool) -> String {
+    let Some(facts) = facts else {
+        return "unknown".to_owned();
+    };
+    let streams = answering(facts).and_then(|sql| sql.replication_state.as_deref());
+    match streams.filter(|_| !leads) {
+        Some(state) => state.to_owned(),
+        None => facts.state.text().to_owned(),
+    }
+}
+
+/// Position and lag (bytes) per kind; both are the text `unknown` where the position is.
+fn positions(row: &mut Map<String, Value>, leader: Lsn, sql: Option<&SqlFacts>) {
+    let pairs = [
+        ("receive_lag", "receive_lsn", sql.map(|sql| sql.receive_lsn)),
+        ("replay_lag", "replay_lsn", sql.map(|sql| sql.replay_lsn)),
+        ("lag", "lsn", sql.map(SqlFacts::position)),
+    ];
+    for (lag, lsn, position) in pairs {
+        let known = position.filter(|lsn| lsn.0 > 0);
+        let bytes = known.map_or("unknown".into(), |lsn| Value::from(leader.since(lsn)));
+        row.insert(lag.into(), bytes);
+        row.insert(lsn.into(), known.map_or("unknown".into(), |lsn| lsn.to_string().into()));
+    }
+}
+
+fn scheduled_switchover(request: &FailoverRequest) -> Option<Value> {
+    let mut scheduled = Map::new();
+    scheduled.insert("at".into(), request.scheduled_at.as_deref()?.into());
+    if let Some(leader) = &request.leader {
+        scheduled.insert("from".into(), leader.as_str().into());
+    }
+    if let Some(candidate) = &request.candidate {
+        scheduled.insert("to".into(), candidate.as_str().into());
+    }
+    Some(Value::Object(scheduled))
+}
+
+/// Who says this, whether a majority stands behind it, and what members are doing in our words.
+fn own(look: &Look) -> Value {
+    let raft = &look.view.raft;
+    let age = |at: u64| look.now.saturating_sub(at) / 1000;
+    let quorum_age = (raft.quorum_at > 0).then(|| age(raft.quorum_at));
+    let members: Map<String, Value> = look
+        .view
+        .cluster
+        .members
+        .iter()
+        .map(|(id, member)| (member.name.clone(), member_extra(look, *id, member)))
+        .collect();
+    let mut own = json!({"node": look.config.name, "initialize": look.view.cluster.initialize_key(),
+        "quorum": look.fresh(), "quorum_age_s": quorum_age, "members": members});
+    if let Some(waiting) = &look.view.joining {
+        own["joining"] = waiting.as_str().into();
+    }
+    if let Some(failure) = &look.view.cluster.initialize_failure {
+        own["initialize_failure"] = serde_json::to_value(failure).unwrap_or_default();
+    }
+    own
+}
+
+fn member_extra(look: &Look, id: u64, member: &Member) -> Value {
+    let mut extra = json!({"api_url": member.api_url, "version": member.version});
+    if member.witness {
+        extra["witness"] = true.into();
+    }
+    if member.left {
+        extra["left"] = true.into();
+    }
+    let Some(heard) = look.view.facts.get(&id) else {
+        return extra;
+    };
+    let heard_age =
+        if id == look.view.own_id { 0 } else { look.now.saturating_sub(heard.heard_at) };
+    extra["heard_s_ago"] = (heard_age / 1000).into();
+    extra["node_state"] = heard.facts.node_state.as_str().into();
+    extra["sentence"] = heard.facts.sentence.as_str().into();
+    if let Some(build) = &heard.facts.build {
+        extra["build"] = serde_json::to_value(build).unwrap_or_default();
+    }
+    extra
+}

@@ -1,0 +1,170 @@
+//! Changes of the dynamic configuration: what may be stored, and what a patch makes of it.
+//!
+//! Patroni stores anything and ignores it later; we say at once which key is wrong. Keys that
+//! nobody knows are stored as they are.
+use serde_json::{Map, Value};
+
+use super::{Answer, PAUSE_NOT_BUILT, quantity};
+use crate::pure::cluster::apply::merge;
+
+/// The configuration after a patch, by the same rule by which the log applies it.
+pub fn patched(current: &Value, patch: &Value) -> Value {
+    let mut merged = current.clone();
+    merge(&mut merged, patch);
+    merged
+}
+
+/// Refuses values that no node could use. Null is fine: in a patch it deletes.
+pub fn check(change: &Map<String, Value>) -> Result<(), Answer> {
+    if change.get("pause").is_some_and(is_true) {
+        return Err(Answer::new(501, PAUSE_NOT_BUILT));
+    }
+    change.iter().try_for_each(|(key, value)| check_key(key, value))?;
+    let Some(Value::Object(postgresql)) = change.get("postgresql") else {
+        return Ok(());
+    };
+    postgresql.iter().try_for_each(|(key, value)| check_postgresql(key, value))
+}
+
+fn check_key(key: &str, value: &Value) -> Result<(), Answer> {
+    let expected = match key {
+        "ttl" | "loop_wait" | "retry_timeout" => positive(value),
+        "maximum_lag_on_failover"
+        | "max_timelines_history"
+        | "primary_start_timeout"
+        | "master_start_timeout"
+        | "primary_stop_timeout"
+        | "master_stop_timeout"
+        | "primary_race_backoff" => natural(value),
+        "maximum_lag_on_syncnode" => integer(value).map(|_| ()).ok_or("an integer"),
+        "synchronous_node_count" => positive(value),
+        "member_slots_ttl" => duration(value),
+        "check_timeline" | "synchronous_mode_strict" | "failsafe_mode" | "pause" => boolean(value),
+        "synchronous_mode" if value.as_str() == Some("quorum") => Ok(()),
+        "synchronous_mode" => boolean(value).map_err(|_| "true, false or \"quorum\""),
+        "postgresql"
+        | "standby_cluster"
+        | "slots"
+        | "permanent_slots"
+        | "permanent_replication_slots" => object(value),
+        "ignore_slots" => array(value),
+        _ => Ok(()),
+    };
+    refuse(key, value, expected)
+}
+
+fn check_postgresql(key: &str, value: &Value) -> Result<(), Answer> {
+    let expected = match key {
+        "parameters" | "recovery_conf" | "callbacks" => object(value),
+        "pg_hba" | "pg_ident" => array(value),
+        "use_pg_rewind"
+        | "use_slots"
+        | "remove_data_directory_on_rewind_failure"
+        | "remove_data_directory_on_diverged_timelines" => boolean(value),
+        _ => Ok(()),
+    };
+    refuse(&format!("postgresql.{key}"), value, expected)
+}
+
+fn refuse(key: &str, value: &Value, expected: Result<(), &str>) -> Result<(), Answer> {
+    match expected {
+        Err(expected) if !value.is_null() => {
+            let text = format!("{key} must be {expected}, not {value}; nothing was changed");
+            Err(Answer::new(400, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_true(value: &Value) -> bool {
+    boolean(value).is_ok() && !matches!(word(value).as_str(), "off" | "false" | "no" | "0")
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned).to_lowercase()
+}
+
+fn boolean(value: &Value) -> Result<(), &'static str> {
+    match word(value).as_str() {
+        "on" | "true" | "yes" | "1" | "off" | "false" | "no" | "0" => Ok(()),
+        _ => Err("true or false"),
+    }
+}
+
+/// An integer, also as text: that is how `-s key=value` of older tools sends it.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn positive(value: &Value) -> Result<(), &'static str> {
+    integer(value).filter(|n| *n > 0).map(|_| ()).ok_or("a positive integer")
+}
+
+fn natural(value: &Value) -> Result<(), &'static str> {
+    integer(value).filter(|n| *n >= 0).map(|_| ()).ok_or("an integer that is not negative")
+}
+
+fn duration(value: &Value) -> Result<(), &'static str> {
+    let ms = quantity::milliseconds(&word(value)).filter(|ms| *ms >= 0);
+    ms.map(|_| ()).ok_or("a time such as 1800 (seconds) or \"30min\"")
+}
+
+fn object(value: &Value) -> Result<(), &'static str> {
+    value.is_object().then_some(()).ok_or("an object")
+}
+
+fn array(value: &Value) -> Result<(), &'static str> {
+    value.is_array().then_some(()).ok_or("a list")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refusal(change: Value) -> String {
+        check(change.as_object().expect("an object")).expect_err("refused").text
+    }
+
+    #[test]
+    fn a_patch_merges_deep_and_null_deletes() {
+        let before = json!({"ttl": 30, "postgresql": {"parameters": {"a": 1, "b": 2}, "c": 3}});
+        let patch = json!({"ttl": null, "new": {"x": null, "y": 1},
+            "postgresql": {"parameters": {"a": null, "d": 4}}});
+        let after = json!({"postgresql": {"parameters": {"b": 2, "d": 4}, "c": 3},
+            "new": {"y": 1}});
+        assert_eq!(patched(&before, &patch), after);
+        assert_eq!(patched(&before, &json!({})), before);
+        assert_eq!(patched(&json!({"a": {"b": 1}}), &json!({"a": 5})), json!({"a": 5}));
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_key() {
+        let text = refusal(json!({"ttl": "abc"}));
+        assert_eq!(text, "ttl must be a positive integer, not \"abc\"; nothing was changed");
+        assert!(refusal(json!({"loop_wait": 0})).starts_with("loop_wait "));
+        assert!(refusal(json!({"retry_timeout": 1.5})).starts_with("retry_timeout "));
+        assert!(refusal(json!({"synchronous_mode": "maybe"})).contains("quorum"));
+        assert!(refusal(json!({"maximum_lag_on_failover": "1MB"})).starts_with("maximum_lag"));
+        let nested = json!({"postgresql": {"parameters": ["x"]}});
+        assert!(refusal(nested).starts_with("postgresql.parameters must be an object"));
+        assert!(refusal(json!({"slots": 3})).starts_with("slots must be an object"));
+    }
+
+    #[test]
+    fn good_and_unknown_values_pass() {
+        let good = json!({"ttl": 30, "loop_wait": "10", "retry_timeout": null, "mine": [1],
+            "synchronous_mode": "quorum", "check_timeline": "on", "member_slots_ttl": "30min",
+            "postgresql": {"parameters": null, "use_slots": true, "mine": 1}, "pause": false});
+        assert_eq!(check(good.as_object().expect("an object")), Ok(()));
+    }
+
+    #[test]
+    fn pause_is_refused_in_words() {
+        assert_eq!(refusal(json!({"pause": true})), PAUSE_NOT_BUILT);
+    }
+}

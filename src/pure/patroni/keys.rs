@@ -1,0 +1,106 @@
+//! The keys Patroni keeps in its store, as values of what Raft replicates.
+use serde_json::{Map, Value, json};
+
+use super::look::{Look, answering};
+use super::tags;
+use crate::pure::cluster::RaftId;
+use crate::pure::cluster::facts::{Facts, SqlFacts};
+use crate::pure::cluster::state::{ClusterState, FailoverRequest, Member};
+
+/// The text under a key (`leader`, `members/NAME`, …); `None` where Patroni would have no key.
+pub fn value(look: &Look, key: &str) -> Option<String> {
+    let cluster = &look.view.cluster;
+    match key.trim_matches('/') {
+        "initialize" => cluster.initialize_key(),
+        "leader" => cluster.leader().map(str::to_owned),
+        "config" => cluster.config.as_ref().map(Value::to_string),
+        "history" => initialised(cluster).map(|()| super::cluster::history(look).to_string()),
+        "status" => initialised(cluster).map(|()| status(look).to_string()),
+        "sync" => sync(cluster).map(|value| value.to_string()),
+        "failover" => cluster.failover.as_ref().map(|request| failover(request).to_string()),
+        other => {
+            let (id, member) = cluster.member_named(other.strip_prefix("members/")?)?;
+            Some(member_value(look, id, member).to_string())
+        }
+    }
+}
+
+fn initialised(cluster: &ClusterState) -> Option<()> {
+    cluster.system_identifier().map(|_| ())
+}
+
+fn status(look: &Look) -> Value {
+    let mut status = json!({"optime": look.leader_lsn().0});
+    let leader = look.view.cluster.leader().and_then(|name| look.view.cluster.member_named(name));
+    let facts = leader.and_then(|(id, _)| look.heard(id)).map(|heard| &heard.facts);
+    let slots: Map<String, Value> = facts
+        .and_then(answering)
+        .map(|sql| sql.slots.iter().map(|s| (s.name.clone(), s.restart_lsn.0.into())).collect())
+        .unwrap_or_default();
+    if !slots.is_empty() {
+        status["slots"] = slots.into();
+    }
+    status
+}
+
+fn sync(cluster: &ClusterState) -> Option<Value> {
+    let sync = cluster.sync.as_ref()?;
+    let standbys = (!sync.sync_standby.is_empty()).then(|| sync.sync_standby.join(","));
+    Some(json!({"leader": sync.leader, "quorum": sync.quorum, "sync_standby": standbys}))
+}
+
+fn failover(request: &FailoverRequest) -> Value {
+    let fields = [
+        ("leader", &request.leader),
+        ("member", &request.candidate),
+        ("scheduled_at", &request.scheduled_at),
+    ];
+    let present = fields.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)));
+    present.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
+}
+
+/// What a member's own key says: its addresses, its state, and positions while SQL answers.
+pub fn member_value(look: &Look, id: RaftId, member: &Member) -> Value {
+    let facts = look.heard(id).map(|heard| &heard.facts);
+    let mut row = Map::new();
+    row.insert("conn_url".into(), member.conn_url.as_str().into());
+    row.insert("api_url".into(), member.api_url.as_str().into());
+    row.insert("state".into(), facts.map_or("unknown", |facts| facts.state.text()).into());
+    row.insert("role".into(), facts.map_or("uninitialized", |facts| facts.role.text()).into());
+    row.insert("version".into(), super::PATRONI_VERSION.into());
+    let tags = tags::effective(facts.map_or(&member.tags, |facts| &facts.tags));
+    if !tags.is_empty() {
+        row.insert("tags".into(), tags.into());
+    }
+    if let Some(facts) = facts {
+        of_facts(&mut row, facts);
+    }
+    Value::Object(row)
+}
+
+fn of_facts(row: &mut Map<String, Value>, facts: &Facts) {
+    if !facts.pending_restart.is_empty() {
+        row.insert("pending_restart".into(), true.into());
+        row.insert("pending_restart_reason".into(), facts.pending_restart.clone().into());
+    }
+    if let Some(sql) = answering(facts) {
+        positions(row, sql);
+    }
+    if let Some(schedule) = &facts.scheduled_restart {
+        row.insert("scheduled_restart".into(), schedule.clone());
+    }
+}
+
+fn positions(row: &mut Map<String, Value>, sql: &SqlFacts) {
+    row.insert("xlog_location".into(), sql.position().0.into());
+    if sql.in_recovery {
+        row.insert("replay_lsn".into(), sql.replay_lsn.0.into());
+        row.insert("receive_lsn".into(), sql.receive_lsn.0.into());
+    }
+    if let Some(state) = &sql.replication_state {
+        row.insert("replication_state".into(), state.as_str().into());
+    }
+    if sql.timeline > 0 {
+        row.insert("timeline".into(), sql.timeline.into());
+    }
+}

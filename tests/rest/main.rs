@@ -1,0 +1,7 @@
+//! Patroni's interfaces against views that are built by hand.
+mod actions;
+mod bodies;
+mod health;
+mod listing;
+mod live;
+mod node;
