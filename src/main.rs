@@ -31,7 +31,11 @@ enum Task {
         words: Vec<OsString>,
     },
     /// Show a node's whole state: for people, or with --json for programs.
-    Dump(ctl::dump::DumpArgs),
+    #[command(disable_help_flag = true)]
+    Dump {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// The built-in statecharts, or any file: list, check, draw, step.
     #[command(subcommand)]
     Chart(ctl::chart::ChartCommand),
@@ -40,16 +44,15 @@ enum Task {
 }
 
 fn main() {
-    let mut arguments = std::env::args_os();
-    let called_as = arguments.next().unwrap_or_default();
-    let mut rest = arguments.clone();
+    let called_as = std::env::args_os().next().unwrap_or_default();
+    let mut rest = std::env::args_os().skip(1);
     // Before anything else is set up: the guard needs next to nothing, and has next to nothing.
     if rest.next().is_some_and(|command| command == "guard") {
         guard::process::main(rest);
     }
     let name = Path::new(&called_as).file_name().unwrap_or_default().to_string_lossy().to_string();
     if name == "surusctl" || name == "patronictl" {
-        std::process::exit(ctl::run(arguments.collect(), &name));
+        std::process::exit(ctl::run(std::env::args_os().skip(1).collect(), &name));
     }
     std::process::exit(perform(Arguments::parse().task));
 }
@@ -61,7 +64,7 @@ fn perform(task: Task) -> i32 {
             ctl::validate::run(&config, ignore_listen_port)
         }
         Task::Ctl { words } => ctl::run(words, "surus ctl"),
-        Task::Dump(args) => ctl::dump::run(args),
+        Task::Dump { words } => ctl::dump::run(words),
         Task::Chart(command) => match ctl::chart::run(command) {
             Ok(()) => 0,
             Err(error) => {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::clock;
 use super::journal::Journal;
 use super::run::restored;
-use super::store::log::SledLog;
+use super::store::SledLog;
 use crate::pure::cluster::state::ClusterState;
 use crate::pure::config::{Config, redact};
 
@@ -26,7 +26,7 @@ pub fn from_state_dir(config: &Config) -> Result<Value, String> {
     let machines: Vec<Value> = machines
         .iter()
         .map(|(flow, records)| {
-            let rows: Vec<&Value> = records.iter().rev().take(50).rev().map(|r| &r.record).collect();
+            let rows: Vec<&Value> = records.iter().rev().take(50).rev().map(|r| &r.1).collect();
             let last = rows.last().and_then(|r| r.get("to")).cloned().unwrap_or_default();
             json!({"flow": flow, "state": last, "transitions": rows})
         })

@@ -14,15 +14,12 @@ use super::actor::consensus::{
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
 use super::node::{Seen, World, beat, desk, observe};
-use super::peer::Peers;
-use super::peer::hello::Hello;
+use super::peer::{Hello, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
-use super::store::log::SledLog;
-use super::store::writer::LogWriter;
-use super::store::{Identity, Loaded};
+use super::store::{Identity, Loaded, LogWriter, SledLog};
 use super::{clock, config, log, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};

@@ -4,6 +4,7 @@
 //! begins deeds, cancels them when their state is left, wakes itself, and ends. A deed that runs
 //! another flow starts another actor of this very type.
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -23,7 +24,7 @@ const TRANSITIONS_MAX: usize = 50;
 /// The level, told again and again.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
-pub struct Hear(pub Rc<Situation>);
+pub struct Hear(pub Arc<Situation>);
 
 /// The parent left the state that ran this flow.
 #[derive(Message)]
@@ -75,7 +76,7 @@ impl<F: Hears> FlowActor<F> {
         let record = last
             .ok()
             .flatten()
-            .and_then(|r| serde_json::from_value::<Record<F>>(r.record).ok());
+            .and_then(|r| serde_json::from_value::<Record<F>>(r.1).ok());
         match record {
             Some(record) if record.state().is_some() => {
                 let (machine, effects) = Machine::resume(record);
@@ -239,6 +240,9 @@ struct ChildEnded {
     visit: u64,
     result: Result<Report, String>,
 }
+
+/// Nothing in it is ever pinned.
+impl<F: Hears> Unpin for FlowActor<F> {}
 
 impl<F: Hears> Actor for FlowActor<F> {
     type Context = Context<Self>;

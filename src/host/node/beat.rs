@@ -2,6 +2,7 @@
 //! to the node's machine. Also the housekeeping that hangs on the pulse.
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
@@ -26,7 +27,7 @@ pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
     let mut pulse_at = clock::now();
     while !world.gone.get() {
         view.mark_unchanged();
-        node.do_send(Hear(Rc::new(situation(&world))));
+        node.do_send(Hear(Arc::new(situation(&world))));
         if clock::now() >= pulse_at {
             pulse_at = clock::now() + world.dynamic().loop_wait_ms;
             pulse(&world).await;
@@ -65,7 +66,7 @@ async fn follow_configuration(world: &Rc<World>) {
     for warning in &dynamic.warnings {
         tracing::warn!(warning, "dynamic configuration");
     }
-    world.dynamic.send_replace(std::sync::Arc::new(dynamic));
+    world.dynamic.send_replace(Arc::new(dynamic));
     if let Err(problem) = conf::apply_configuration(world).await {
         tracing::warn!(problem, "the configuration could not be applied");
     }

@@ -6,7 +6,7 @@ use super::World;
 use super::conf::passfile;
 use super::perform::until_view_changes;
 use crate::host::postgres::replica::{CopyProgress, Remote};
-use crate::host::postgres::{Connection, method};
+use crate::host::postgres::{Connection, Server, method};
 use crate::pure::cluster::facts::{BuildProgress, DataDirectory};
 use crate::pure::config::{CommandOption, HostPort, Postgresql, ReplicaMethod};
 use crate::pure::deed::{Report, Source, WipePermission};
@@ -124,15 +124,32 @@ pub async fn copy(
                 passfile: passfile(&own, &source),
             };
             let options = arguments(&own.basebackup);
-            let world = world.clone();
-            server
-                .basebackup(&remote, &options, &mut move |seen| note_progress(&world, seen))
-                .await?;
+            basebackup(world, &server, &remote, &options).await?;
         }
         (None, None) => return Err(String::from("there is nobody to copy from")),
     }
     drop(progress);
     Ok(Report::Done)
+}
+
+async fn basebackup(
+    world: &Rc<World>,
+    server: &Server,
+    remote: &Remote,
+    options: &[String],
+) -> Result<(), String> {
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let mut on_progress = move |seen| {
+        told.send(seen).ok();
+    };
+    let copying = server.basebackup(remote, options, &mut on_progress);
+    tokio::pin!(copying);
+    loop {
+        tokio::select! {
+            done = &mut copying => return done,
+            Some(seen) = heard.recv() => note_progress(world, seen),
+        }
+    }
 }
 
 async fn run_method(
@@ -286,7 +303,7 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
 }
 
 async fn checkpoint_there(
-    server: &crate::host::postgres::Server,
+    server: &Server,
     own: &Postgresql,
     source: &Source,
 ) {
@@ -297,7 +314,7 @@ async fn checkpoint_there(
         password: own.superuser.password.clone(),
         database: own.database.clone(),
     };
-    let there = crate::host::postgres::Server { connection, ..server.clone() };
+    let there = Server { connection, ..server.clone() };
     if let Err(problem) = there.checkpoint().await {
         tracing::warn!(problem, "could not ask the leader for a checkpoint");
     }
