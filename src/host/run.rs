@@ -141,6 +141,7 @@ async fn serve(config: Config) -> Result<(), String> {
         machines: RefCell::default(),
         callbacks: RefCell::new(Callbacks::new(state_dir, run_as)),
         gone: Cell::new(false),
+        pulse_now: Cell::new(false),
     });
     live(world, words, requests).await;
     rest_handle.stop(false).await;

@@ -28,7 +28,7 @@ pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
     while !world.gone.get() {
         view.mark_unchanged();
         node.do_send(Hear(Arc::new(situation(&world))));
-        if clock::now() >= pulse_at {
+        if clock::now() >= pulse_at || world.pulse_now.replace(false) {
             pulse_at = clock::now() + world.dynamic().loop_wait_ms;
             pulse(&world).await;
         }

@@ -7,7 +7,7 @@ use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::{ConfFiles, Signal};
 use crate::host::postgres::start::Ready;
 use crate::host::postgres::stop::StoppedBy;
-use crate::pure::config::{HostPort, Postgresql};
+use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
 use crate::pure::deed::{Inspection, Report, Source, StartAs, StopMode};
 use crate::pure::postgres::conninfo::{PrimaryConninfo, pgpass};
 use crate::pure::postgres::hba::file_text;
@@ -72,7 +72,7 @@ async fn files(world: &World, server: &Server, standby: Option<&Option<Source>>)
     let config = postgresql(world)?;
     let version = version(server).await?;
     let control = server.control().await.unwrap_or_default();
-    let settings = world.settings();
+    let settings = with_defaults(world.settings());
     let sync_names = world.sync_names.borrow().clone().filter(|_| standby.is_none());
     let config_dir = server.config_dir().display().to_string();
     let rendered = settings::parameters(&settings::Server {
@@ -105,6 +105,15 @@ async fn files(world: &World, server: &Server, standby: Option<&Option<Source>>)
         arguments: command_line(&rendered.parameters),
         keep_auto_conf: false,
     })
+}
+
+/// Where the user says nothing: a replica that lost its upstream looks for it twice a second.
+fn with_defaults(mut settings: PostgresSettings) -> PostgresSettings {
+    let retry = "wal_retrieve_retry_interval";
+    if !settings.parameters.contains_key(retry) {
+        settings.parameters.insert(retry.into(), "500ms".into());
+    }
+    settings
 }
 
 fn recovery(

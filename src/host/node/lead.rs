@@ -106,6 +106,7 @@ pub async fn promote(world: &Rc<World>) -> Result<Report, String> {
     let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
     world.seen.borrow_mut().role = Role::Primary;
     super::observe::look(world, 0).await;
+    super::observe::keep_slots(world).await;
     super::callbacks::started(world, Role::Primary);
     actix::spawn(async move {
         // Others rewind against us: the control file must name the new timeline soon.

@@ -59,6 +59,8 @@ pub struct World {
     pub callbacks: RefCell<Callbacks>,
     /// The node's machine came to its end: the daemon may exit.
     pub gone: Cell<bool>,
+    /// The housekeeping of the pulse is due at once.
+    pub pulse_now: Cell<bool>,
 }
 
 /// What was last seen of the own PostgreSQL.
@@ -134,6 +136,9 @@ impl World {
             if let Some(reply) = self.restart_reply.borrow_mut().take() {
                 reply.send(outcome).ok();
             }
+        }
+        if to == "leading" || to == "following" {
+            self.pulse_now.set(true);
         }
         if to == "troubled" {
             tracing::warn!(cause, "something needs a look");

@@ -116,42 +116,75 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     world.look.notify_one();
 }
 
-/// A leader keeps a slot for every member that streams from it.
+/// Every node has a slot for every other member. On the leader they hold WAL; on a replica they
+/// hold none, they are there so that whoever follows it after a promotion is let in at once.
 pub async fn keep_slots(world: &Rc<World>) {
-    let writable = world.seen.borrow().sql.as_ref().is_some_and(|sql| !sql.in_recovery);
-    let view = world.view();
-    if !writable || !view.lease.held || world.settings().use_slots == Some(false) {
+    if world.settings().use_slots == Some(false) {
         return;
     }
-    let known: Vec<String> = {
-        let seen = world.seen.borrow();
-        let sql = seen.sql.as_ref();
-        sql.map(|s| s.slots.iter().map(|slot| slot.name.clone()).collect()).unwrap_or_default()
-    };
+    let Some(sql) = world.seen.borrow().sql.clone() else { return };
+    let view = world.view();
     let wanted: Vec<String> = view
         .cluster
         .members
         .iter()
         .filter(|(id, member)| **id != world.id && !member.witness)
         .map(|(_, member)| slot_name(&member.name))
-        .filter(|name| !known.contains(name))
         .collect();
     let Ok(server) = world.server() else { return };
-    if wanted.is_empty() {
-        return;
-    }
-    match server.ensure_slots(&wanted, &[]).await {
-        Ok(changes) if !changes.created.is_empty() => {
-            tracing::info!(slots = changes.created.join(","), "created slots");
+    let outcome = if sql.in_recovery {
+        idle_slots(&server, &wanted, &sql).await
+    } else if view.lease.held {
+        leaders_slots(&server, &wanted, &sql).await
+    } else {
+        Ok(0)
+    };
+    match outcome {
+        Ok(0) => {}
+        Ok(changed) => {
+            tracing::info!(changed, "saw to the slots");
             look(world, 0).await;
-        }
-        Ok(changes) => {
-            for problem in changes.problems {
-                tracing::warn!(problem, "slots");
-            }
         }
         Err(problem) => tracing::warn!(problem, "could not see to the slots"),
     }
+}
+
+async fn leaders_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Result<usize, String> {
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|name| !sql.slots.iter().any(|slot| slot.name == **name))
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let changes = server.ensure_slots(&missing, &[]).await?;
+    match changes.problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(changes.created.len()),
+    }
+}
+
+/// A slot that holds WAL on a replica is a leftover of its time as leader: it is made anew, empty.
+async fn idle_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Result<usize, String> {
+    let held = |name: &String| {
+        sql.slots.iter().any(|s| s.name == *name && s.physical && !s.active && s.restart_lsn.0 > 0)
+    };
+    let missing = |name: &String| !sql.slots.iter().any(|slot| slot.name == *name);
+    let due: Vec<&String> = wanted.iter().filter(|n| held(n) || missing(n)).collect();
+    if due.is_empty() {
+        return Ok(0);
+    }
+    let session = server.session("Surus slots").await?;
+    for name in &due {
+        if held(name) {
+            session.run(&format!("SELECT pg_catalog.pg_drop_replication_slot('{name}')")).await?;
+        }
+        let create =
+            format!("SELECT pg_catalog.pg_create_physical_replication_slot('{name}', false)");
+        session.run(&create).await?;
+    }
+    Ok(due.len())
 }
 
 /// Which settings differ from what runs: they wait for a restart.

@@ -94,7 +94,10 @@ impl Founding {
     }
 
     pub fn greeted(&mut self, greeting: Greeting) {
-        self.peers.insert(greeting.addr.clone(), greeting);
+        let known = self.peers.insert(greeting.addr.clone(), greeting);
+        if known.is_none() {
+            self.asked_at = None; // whoever just came was not asked yet
+        }
     }
 
     pub fn gone(&mut self, addr: &str) {

@@ -220,6 +220,12 @@ impl Group {
         self.raw.transfer_leader(id);
     }
 
+    /// Stands for election now instead of after a timeout.
+    pub fn campaign(&mut self) {
+        let _ = self.raw.campaign();
+        self.draw_election_timeout();
+    }
+
     pub fn step_down(&mut self) {
         let term = self.term();
         self.raw.raft.become_follower(term, raft::INVALID_ID);
