@@ -6,6 +6,8 @@
 mod launch;
 mod memory;
 pub mod process;
+pub mod stray;
+pub mod stray;
 mod scan;
 
 use std::fs;
