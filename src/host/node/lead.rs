@@ -162,8 +162,7 @@ pub async fn post_bootstrap(world: &Rc<World>) -> Result<Report, String> {
         ("host", to.host.as_str()),
         ("port", port.as_str()),
     ]);
-    let address =
-        crate::pure::config::HostPort { host: to.host.clone(), port: own.port };
+    let address = crate::pure::config::HostPort { host: to.host.clone(), port: own.port };
     server.post_bootstrap(&script, &dsn, &pgpass(&own.superuser, &address)).await?;
     Ok(Report::Done)
 }
