@@ -231,6 +231,11 @@ impl Core {
         self.group.as_ref()
     }
 
+    /// The latest facts of every member that was heard; our own included.
+    pub fn heard(&self) -> &BTreeMap<RaftId, Heard> {
+        &self.heard
+    }
+
     pub fn promises(&self) -> &Promises {
         &self.promises
     }
