@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::memory::{Grant, LINK_PREFIX, Memory};
 use super::{GUARD_FD, Guard, invalid};
+use crate::host::config::is_private_variable;
 
 /// How long one may take from its start to its first look.
 const START_MAX: Duration = Duration::from_secs(5);

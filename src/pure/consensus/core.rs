@@ -271,6 +271,11 @@ impl Core {
         &self.targets
     }
 
+    /// The latest facts of every member that was heard; our own included.
+    pub fn heard(&self) -> &BTreeMap<RaftId, Heard> {
+        &self.heard
+    }
+
     pub fn promises(&self) -> &Promises {
         &self.promises
     }
