@@ -7,7 +7,6 @@ mod launch;
 mod memory;
 pub mod process;
 pub mod stray;
-pub mod stray;
 mod scan;
 
 use std::fs;
