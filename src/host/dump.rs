@@ -18,8 +18,7 @@ pub fn from_state_dir(config: &Config) -> Result<Value, String> {
     let loaded = SledLog::read_stopped(&log_path)
         .map_err(|error| format!("{} cannot be read: {error}", log_path.display()))?;
     let log = restored(&loaded);
-    let cluster: ClusterState =
-        serde_json::from_slice(&log.snapshot.data).unwrap_or_default();
+    let cluster: ClusterState = serde_json::from_slice(&log.snapshot.data).unwrap_or_default();
     let journal_path = dir.join("journal");
     let machines = Journal::read_stopped(&journal_path)
         .map_err(|error| format!("{} cannot be read: {error}", journal_path.display()))?;

@@ -251,7 +251,8 @@ fn hand_over(s: &Sources, lease: &Standing) -> Option<HandOver> {
 }
 
 fn in_synchronous_set(s: &Sources, name: &String) -> bool {
-    s.cluster.sync.as_ref().is_none_or(|sync| {
-        sync.sync_standby.is_empty() || sync.sync_standby.contains(name)
-    })
+    s.cluster
+        .sync
+        .as_ref()
+        .is_none_or(|sync| sync.sync_standby.is_empty() || sync.sync_standby.contains(name))
 }

@@ -178,11 +178,8 @@ impl Consensus {
             cluster_epoch: self.hello.cluster_epoch,
         };
         let genesis = serde_json::to_value(promises).expect("promises are plain data");
-        let write = LogWrite {
-            identity: Some(identity),
-            genesis: Some(genesis),
-            ..LogWrite::default()
-        };
+        let write =
+            LogWrite { identity: Some(identity), genesis: Some(genesis), ..LogWrite::default() };
         self.writer.submit(KEEP_NUMBERS + self.keeps, write);
         match self.kept.recv() {
             Ok(Ok(_)) => {}

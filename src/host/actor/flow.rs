@@ -73,10 +73,8 @@ impl<F: Hears> FlowActor<F> {
     /// Goes on where the last record says, or begins anew where there is none to go on from.
     pub fn resume(world: Rc<World>, knowledge: F, on_end: OnEnd) -> FlowActor<F> {
         let last = world.journal.borrow().last(F::ID);
-        let record = last
-            .ok()
-            .flatten()
-            .and_then(|r| serde_json::from_value::<Record<F>>(r.1).ok());
+        let record =
+            last.ok().flatten().and_then(|r| serde_json::from_value::<Record<F>>(r.1).ok());
         match record {
             Some(record) if record.state().is_some() => {
                 let (machine, effects) = Machine::resume(record);

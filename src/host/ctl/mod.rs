@@ -4,7 +4,6 @@
 //! `Error: …` or `Aborted!`, 2 for wrong usage. A refusal by a member prints `Failed…` and exits 0.
 mod args;
 pub mod chart;
-pub mod validate;
 mod client;
 mod configure;
 pub mod dump;
@@ -20,6 +19,7 @@ mod row;
 mod show;
 mod switch;
 mod tree;
+pub mod validate;
 
 use std::ffi::OsString;
 use std::iter;

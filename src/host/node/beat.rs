@@ -149,12 +149,7 @@ fn methods(world: &World) -> Vec<Method> {
     methods.unwrap_or_default().into_iter().map(plain).collect()
 }
 
-fn sync_step(
-    world: &World,
-    view: &View,
-    dynamic: &Dynamic,
-    own: &Facts,
-) -> Option<sync::SyncStep> {
+fn sync_step(world: &World, view: &View, dynamic: &Dynamic, own: &Facts) -> Option<sync::SyncStep> {
     let sql = own.sql.as_ref().filter(|sql| !sql.in_recovery && view.lease.held)?;
     let members: Vec<&Facts> = view.facts.values().map(|h| &h.facts).collect();
     let name = world.config().name.clone();

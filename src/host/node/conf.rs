@@ -68,7 +68,11 @@ pub fn passfile(config: &Postgresql, source: &Source) -> String {
 }
 
 /// The files for one role.
-async fn files(world: &World, server: &Server, standby: Option<&Option<Source>>) -> Result<ConfFiles, String> {
+async fn files(
+    world: &World,
+    server: &Server,
+    standby: Option<&Option<Source>>,
+) -> Result<ConfFiles, String> {
     let config = postgresql(world)?;
     let version = version(server).await?;
     let control = server.control().await.unwrap_or_default();

@@ -35,7 +35,9 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
         }
         (WipePermission::OwnLeftovers, DataDirectory::Incomplete) => {}
         (WipePermission::OwnLeftovers, other) => {
-            return Err(format!("the data directory is not empty and not ours to remove: {other:?}"));
+            return Err(format!(
+                "the data directory is not empty and not ours to remove: {other:?}"
+            ));
         }
         (WipePermission::Operator { .. }, _) => {}
         (WipePermission::NewerCopyElsewhere { epoch, .. }, _) => {
@@ -103,11 +105,7 @@ async fn append_hba(world: &Rc<World>, lines: &[String]) -> Result<(), String> {
 }
 
 /// Runs one replica method.
-pub async fn copy(
-    world: &Rc<World>,
-    name: &str,
-    source: Option<Source>,
-) -> Result<Report, String> {
+pub async fn copy(world: &Rc<World>, name: &str, source: Option<Source>) -> Result<Report, String> {
     let server = world.server()?;
     let own = postgresql(world)?;
     let _doing = world.doing(PgState::CreatingReplica);
@@ -234,9 +232,10 @@ pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
         super::observe::look(world, 0).await;
         let (alive, streams) = {
             let seen = world.seen.borrow();
-            let streams = seen.sql.as_ref().is_some_and(|sql| {
-                nostream || sql.replication_state.is_some() || !sql.in_recovery
-            });
+            let streams = seen
+                .sql
+                .as_ref()
+                .is_some_and(|sql| nostream || sql.replication_state.is_some() || !sql.in_recovery);
             (seen.postmaster_alive, streams)
         };
         if streams {
@@ -258,7 +257,11 @@ pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Repor
     let replayed =
         world.seen.borrow().sql.as_ref().filter(|sql| sql.in_recovery).map(|sql| sql.replay_lsn);
     let divergence = server.check_divergence(&lineage, replayed).await?;
-    tracing::info!(diverged = divergence.yes, because = divergence.because, "compared with the leader");
+    tracing::info!(
+        diverged = divergence.yes,
+        because = divergence.because,
+        "compared with the leader"
+    );
     Ok(Report::Diverged { yes: divergence.yes, because: divergence.because })
 }
 
@@ -302,11 +305,7 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
     Ok(Report::Done)
 }
 
-async fn checkpoint_there(
-    server: &Server,
-    own: &Postgresql,
-    source: &Source,
-) {
+async fn checkpoint_there(server: &Server, own: &Postgresql, source: &Source) {
     let connection = Connection {
         host: source.host.clone(),
         port: source.port,

@@ -43,11 +43,7 @@ async fn answer(world: &Rc<World>, request: Request) {
     }
 }
 
-fn propose(
-    world: &Rc<World>,
-    command: Command,
-    reply: oneshot::Sender<Result<Outcome, String>>,
-) {
+fn propose(world: &Rc<World>, command: Command, reply: oneshot::Sender<Result<Outcome, String>>) {
     let consensus = world.consensus.clone();
     let tidy = tidied(command);
     actix::spawn(async move {
@@ -110,9 +106,8 @@ fn reinitialize(world: &Rc<World>, force: bool, from_leader: bool) -> Result<(),
 /// Reads the file again and applies what can be applied.
 pub async fn reload(world: &Rc<World>) -> Result<(), String> {
     let path = world.config().path.clone();
-    let config = crate::host::config::load_file(&path).map_err(|faults| {
-        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })?;
+    let config = crate::host::config::load_file(&path)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     let member = super::super::run::member_of(&config);
     {
         let mut place = world.config.write().unwrap_or_else(|poisoned| poisoned.into_inner());

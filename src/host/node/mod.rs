@@ -210,9 +210,8 @@ impl World {
     pub fn facts(&self, round: u64) -> Facts {
         let config = self.config();
         let state = self.pg_state();
-        let bootstrap_ttl_ms = config.bootstrap.as_ref().map(|b| {
-            Dynamic::from_value(Some(&b.dcs)).ttl_ms
-        });
+        let bootstrap_ttl_ms =
+            config.bootstrap.as_ref().map(|b| Dynamic::from_value(Some(&b.dcs)).ttl_ms);
         let mut seen = self.seen.borrow_mut();
         seen.serial += 1;
         Facts {

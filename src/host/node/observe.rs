@@ -149,7 +149,11 @@ pub async fn keep_slots(world: &Rc<World>) {
     }
 }
 
-async fn leaders_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Result<usize, String> {
+async fn leaders_slots(
+    server: &Server,
+    wanted: &[String],
+    sql: &SqlFacts,
+) -> Result<usize, String> {
     let missing: Vec<String> = wanted
         .iter()
         .filter(|name| !sql.slots.iter().any(|slot| slot.name == **name))
@@ -195,8 +199,7 @@ pub async fn pending_restart(world: &Rc<World>, server: &Server, files: &ConfFil
         let Some((name, value)) = argument.trim_start_matches("--").split_once('=') else {
             continue;
         };
-        let question =
-            format!("SELECT setting FROM pg_catalog.pg_settings WHERE name = '{name}'");
+        let question = format!("SELECT setting FROM pg_catalog.pg_settings WHERE name = '{name}'");
         if let Ok(Some(running)) = session.value(&question).await
             && running != value
             && !["listen_addresses", "cluster_name"].contains(&name)

@@ -73,8 +73,7 @@ pub fn start_flow(
             start(world, flow, resumed, on_end)
         }
         Brief::Bootstrap { epoch } => {
-            let has_script =
-                config.bootstrap.as_ref().is_some_and(|b| b.post_bootstrap.is_some());
+            let has_script = config.bootstrap.as_ref().is_some_and(|b| b.post_bootstrap.is_some());
             start(world, Bootstrap { epoch, has_script }, resumed, on_end)
         }
         Brief::ReplicaBuild { source, permission, methods } => {

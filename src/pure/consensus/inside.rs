@@ -176,7 +176,10 @@ impl Core {
     fn vote_changed(&mut self, id: RaftId, votes: bool) {
         let name = self.cluster.name_of(id).unwrap_or("a new member").to_string();
         self.tell(format!("{name} is now a {}", if votes { "voter" } else { "learner" }));
-        if id == self.id && !votes && let Some(ticket) = self.leaving {
+        if id == self.id
+            && !votes
+            && let Some(ticket) = self.leaving
+        {
             self.out.push(Output::Receipt { ticket, outcome: Ok(Outcome::Done) });
         }
     }

@@ -85,9 +85,7 @@ impl Flow for ClusterInit {
                 },
             },
             Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::SetAside => {
-                Deed::MoveDataDirectoryAside { suffix: String::from("failed") }
-            }
+            Activity::SetAside => Deed::MoveDataDirectoryAside { suffix: String::from("failed") },
             Activity::ReportFailure => Deed::Propose {
                 command: Command::InitialiseFailed {
                     epoch,

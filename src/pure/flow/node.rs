@@ -90,9 +90,7 @@ impl Node {
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::LeadsStandbyCluster => leads && s.remote.is_some() && self.has_copy(),
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
-            Guard::LeadsAndWasPrimary => {
-                leads && s.remote.is_none() && !runs && self.was_primary()
-            }
+            Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
             Guard::IsWritable => writable,
             Guard::ReinitializeAsked => s.wishes.reinitialize && s.clone_source.is_some() && !leads,
@@ -104,7 +102,11 @@ impl Node {
             }
             Guard::CanRejoin => !runs && self.has_copy() && s.upstream.is_some() && !leads,
             Guard::MustStandBy => {
-                !runs && self.has_copy() && s.initialized.is_some() && s.upstream.is_none() && !leads
+                !runs
+                    && self.has_copy()
+                    && s.initialized.is_some()
+                    && s.upstream.is_none()
+                    && !leads
             }
             Guard::LeaseIsLost => !led,
             Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led,
@@ -147,8 +149,7 @@ impl Meaning<Names, Input<Node>> for Node {
             self.permission = None;
         }
         if action == Action::PermitWipe {
-            self.permission =
-                Some(WipePermission::Operator { what: String::from("reinitialize") });
+            self.permission = Some(WipePermission::Operator { what: String::from("reinitialize") });
         }
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
@@ -232,7 +233,9 @@ impl Flow for Node {
                 epoch,
                 candidate: self.hand_over.as_ref().and_then(|(_, c)| c.clone()),
             }),
-            Activity::RunResignationFlow => self.demotion(StopMode::Immediate, "cannot serve its lease"),
+            Activity::RunResignationFlow => {
+                self.demotion(StopMode::Immediate, "cannot serve its lease")
+            }
             Activity::RunDemotionFlow => {
                 Deed::Run(Brief::Demote { mode: StopMode::Immediate, release: None })
             }
@@ -261,8 +264,7 @@ impl Flow for Node {
 
 impl Node {
     fn demotion(&self, mode: StopMode, reason: &str) -> Deed {
-        let release =
-            Release { epoch: self.epoch, reason: reason.to_string(), hand_over_to: None };
+        let release = Release { epoch: self.epoch, reason: reason.to_string(), hand_over_to: None };
         Deed::Run(Brief::Demote { mode, release: Some(release) })
     }
 
@@ -277,7 +279,9 @@ impl Node {
 
     fn sync_deed(&self) -> Deed {
         match &self.sync_step {
-            Some(SyncStep::Apply(value)) => Deed::SetSynchronousStandbyNames { value: value.clone() },
+            Some(SyncStep::Apply(value)) => {
+                Deed::SetSynchronousStandbyNames { value: value.clone() }
+            }
             Some(SyncStep::Publish(sync)) => Deed::Propose {
                 command: Command::SetSync { epoch: self.epoch, sync: sync.clone() },
             },

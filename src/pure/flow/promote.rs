@@ -10,8 +10,8 @@ use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::HistoryRow;
 use crate::pure::deed::{Deed, Report, StartAs};
 use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::Hears;
 use crate::pure::postgres::lsn::Lsn;
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/promote.rs"));
 
