@@ -90,7 +90,13 @@ impl Drop for Writers {
     }
 }
 
-fn write(node: usize, at: &Address, stop: &AtomicBool, log: &Mutex<Vec<Attempt>>, next: &AtomicU64) {
+fn write(
+    node: usize,
+    at: &Address,
+    stop: &AtomicBool,
+    log: &Mutex<Vec<Attempt>>,
+    next: &AtomicU64,
+) {
     let mut connection: Option<Sql> = None;
     while !stop.load(SeqCst) {
         let sent = Instant::now();
@@ -131,6 +137,12 @@ struct Span {
 impl Seen {
     pub fn acked(&self) -> BTreeSet<u64> {
         self.log.iter().filter(|a| a.refused.is_none()).map(|a| a.id).collect()
+    }
+
+    /// Ids that were acknowledged before then.
+    pub fn acked_before(&self, before: Instant) -> BTreeSet<u64> {
+        let early = |a: &&Attempt| a.refused.is_none() && a.answered < before;
+        self.log.iter().filter(early).map(|a| a.id).collect()
     }
 
     /// Nodes that acknowledged anything after `since`.
