@@ -18,3 +18,4 @@ pub mod request;
 pub mod rest;
 pub mod run;
 pub mod store;
+pub mod watchdog;
