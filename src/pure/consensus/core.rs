@@ -326,9 +326,9 @@ impl Core {
         match self.asked_by.filter(|(_, round)| own.round == *round) {
             Some((arbiter, _)) => {
                 self.asked_by = None;
-                self.say(arbiter, PeerMessage::Facts(own));
+                self.say(arbiter, PeerMessage::Facts(Box::new(own)));
             }
-            None => self.say_to_all(PeerMessage::Facts(own)),
+            None => self.say_to_all(PeerMessage::Facts(Box::new(own))),
         }
     }
 
