@@ -4,3 +4,5 @@
 //! the made-up one. See `docs` in each.
 pub mod host;
 pub mod pure;
+#[cfg(feature = "sim")]
+pub mod sim;

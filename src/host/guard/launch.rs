@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::memory::{Grant, LINK_PREFIX, Memory};
 use super::{GUARD_FD, Guard, invalid};
+use crate::host::config::is_private_variable;
 
 /// How long one may take from its start to its first look.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -63,7 +64,13 @@ fn spawn(binary: &Path, data_dir: &Path, page: &OwnedFd) -> io::Result<Child> {
     // Out of the way of the low numbers, so that the copy below is one.
     let page = rustix::io::fcntl_dupfd_cloexec(page, GUARD_FD + 1)?;
     let mut command = Command::new(binary);
-    command.arg0("surus").arg("guard").arg(data_dir).env_clear().current_dir("/");
+    command.arg0("surus").arg("guard").arg(data_dir).current_dir("/");
+    // What marks the daemon's processes marks the guard too; only the secrets stay behind.
+    for (name, _) in std::env::vars_os() {
+        if is_private_variable(&name.to_string_lossy()) {
+            command.env_remove(&name);
+        }
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: dup2 is safe between fork and exec; the closure owns the descriptor it copies.
     unsafe {

@@ -6,6 +6,7 @@
 mod launch;
 mod memory;
 pub mod process;
+pub mod stray;
 mod scan;
 
 use std::fs;

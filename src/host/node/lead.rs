@@ -8,7 +8,7 @@ use super::World;
 use super::perform::until_view_changes;
 use crate::host::actor::consensus::{GiveUpVote, Propose, lock};
 use crate::host::clock;
-use crate::host::guard::Guard;
+use crate::host::guard::{Guard, stray};
 use crate::host::postgres::processes::blocking;
 use crate::host::postgres::roles::{Role as NewRole, RoleKind};
 use crate::pure::cluster::command::{Command, Outcome};
@@ -31,8 +31,18 @@ pub async fn find_guard(world: &Rc<World>) -> Option<u64> {
             lock(&world.deadline).guard = Some(guard.handle());
         }
     }
+    end_strays(world).await;
     let guard = world.guard.borrow().clone()?;
     guard.armed().map(|(epoch, _)| epoch)
+}
+
+async fn end_strays(world: &Rc<World>) {
+    let Ok(server) = world.server() else { return };
+    let known = world.guard.borrow().as_ref().and_then(|g| g.view().pid);
+    match blocking(move || stray::end_strays(&server.data_dir, known)).await {
+        Ok(0) | Err(_) => {}
+        Ok(ended) => tracing::warn!(ended, "ended guards that an earlier life had left behind"),
+    }
 }
 
 async fn ensure_guard(world: &Rc<World>) -> Result<Rc<Guard>, String> {

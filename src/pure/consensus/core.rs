@@ -271,6 +271,11 @@ impl Core {
         &self.targets
     }
 
+    /// The latest facts of every member that was heard; our own included.
+    pub fn heard(&self) -> &BTreeMap<RaftId, Heard> {
+        &self.heard
+    }
+
     pub fn promises(&self) -> &Promises {
         &self.promises
     }
@@ -303,6 +308,11 @@ impl Core {
             founding.greeted(greeting.clone());
         }
         self.welcome_promised(&greeting);
+        if self.own.serial > 0 {
+            // Whoever just came knows nothing of us yet.
+            let message = PeerMessage::Facts(self.own.clone());
+            self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
+        }
         self.greetings.retain(|id, old| old.addr != greeting.addr || *id == greeting.id);
         self.greetings.insert(greeting.id, greeting);
         self.out.push(Output::Changed);

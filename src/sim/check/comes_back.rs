@@ -1,0 +1,46 @@
+//! P7: when faults stop, the cluster is writable and every replica streams, within bounded time.
+use super::super::world::World;
+
+impl World {
+    /// What is still missing; nothing when all is well.
+    pub fn missing(&self) -> Option<String> {
+        let Some(leader) = self.nodes.iter().find(|n| n.postgres.takes_writes()) else {
+            return Some(String::from("nobody accepts writes"));
+        };
+        let Some(theirs) = leader.postgres.cluster() else { return None };
+        for node in self.nodes.iter().filter(|n| n.at != leader.at) {
+            let streams = node.postgres.server.as_ref().is_some_and(|s| {
+                s.in_recovery && s.streamed_at.is_some_and(|t| self.now < t + 2000)
+            });
+            let near = node.postgres.cluster().is_some_and(|c| c.wal.is_prefix_of(&theirs.wal));
+            if !streams || !near {
+                return Some(format!("{} does not stream from {}", node.name, leader.name));
+            }
+        }
+        None
+    }
+
+    /// Where every machine stands, for the report of a failure.
+    pub fn standing(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            text.push_str(&format!("  {}: ", node.name));
+            let Some(daemon) = &node.daemon else {
+                text.push_str("no daemon\n");
+                continue;
+            };
+            for slot in &daemon.crew.slots {
+                let waits = slot.body.waiting_for();
+                text.push_str(&format!("{} is {} ({waits}); ", slot.body.flow(), slot.body.state()));
+            }
+            let lease = daemon.core.cluster().lease.as_ref().map(|l| (l.holder, l.epoch));
+            let raft = daemon.core.group().map(|g| (g.role(), g.term(), g.leader(), g.voters()));
+            text.push_str(&format!("lease {lease:?}; raft {raft:?}; guard {:?}; ", node.guard));
+            let server = node.postgres.server.as_ref();
+            let server = server.map(|s| (s.in_recovery, s.accepts, s.upstream));
+            let wal = node.postgres.cluster().map(|c| (c.wal.timeline(), c.wal.len()));
+            text.push_str(&format!("server {server:?} wal {wal:?}\n"));
+        }
+        text
+    }
+}

@@ -1,0 +1,31 @@
+//! P5: no machine is in a working state without a running deed; no wait without a way out.
+use super::super::world::World;
+use crate::pure::deed::Deed;
+
+impl World {
+    pub fn check_flows(&mut self) {
+        let mut found = None;
+        for node in &self.nodes {
+            let Some(daemon) = &node.daemon else { continue };
+            let slots = &daemon.crew.slots;
+            for (level, slot) in slots.iter().enumerate() {
+                let body = &slot.body;
+                let works = slot.work.as_ref().filter(|w| w.visit == body.visit());
+                let runs_child = works.is_some_and(|w| matches!(w.deed, Deed::Run(_)));
+                let has_child = level + 1 < slots.len();
+                let idle = body.is_working() && works.is_none();
+                if idle || runs_child != has_child || body.is_ended() {
+                    found = Some(format!(
+                        "{} of {} is {} and nothing works on it (child: {has_child})",
+                        body.flow(),
+                        node.name,
+                        body.state()
+                    ));
+                }
+            }
+        }
+        if let Some(what) = found {
+            self.checks.broken("P5", what);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The seven promises of `safety.md`, checked after every event: one file each.
+pub mod one_birth;
+pub mod one_writer;
+pub mod nothing_lost;
+pub mod no_good_copy_dies;
+pub mod every_flow_ends;
+pub mod memory_first;
+pub mod comes_back;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::world::World;
+
+/// A promise that was broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// `P1` to `P7`.
+    pub promise: &'static str,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is broken: {}", self.promise, self.what)
+    }
+}
+
+/// What the checks remember from event to event.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// The system identifier that was agreed on.
+    pub identity: Option<String>,
+    /// Index of the newest entry that any node has applied, and the epoch then.
+    pub applied: u64,
+    pub epoch: u64,
+    /// The log names a synchronous set: from now on nothing acknowledged may be lost.
+    pub sync_in_force: bool,
+    /// Edges that machines have walked: flow, from, to.
+    pub edges: BTreeSet<(&'static str, String, String)>,
+    /// Found while something happened; reported at the end of the event.
+    found: Option<Violation>,
+    /// Commits that asynchronous failovers have cost.
+    pub lost: u64,
+    pub promotions: u64,
+}
+
+impl Checks {
+    pub fn broken(&mut self, promise: &'static str, what: String) {
+        self.found.get_or_insert(Violation { promise, what });
+    }
+
+    pub fn walked(&mut self, flow: &'static str, from: &str, to: &str) {
+        self.edges.insert((flow, from.to_string(), to.to_string()));
+    }
+}
+
+impl World {
+    /// Every promise that can be judged at any instant.
+    ///
+    /// # Errors
+    /// The first that is broken.
+    pub fn check(&mut self) -> Result<(), Violation> {
+        self.watch_log();
+        self.check_one_writer();
+        self.check_flows();
+        self.checks.found.take().map_or(Ok(()), Err)
+    }
+
+    /// What the newest applied entry says; nodes apply the same entries, so one of them is enough.
+    fn watch_log(&mut self) {
+        let daemons = self.nodes.iter().filter_map(|n| n.daemon.as_ref());
+        let newest = daemons.map(|d| d.core.cluster()).max_by_key(|state| state.applied);
+        let Some(state) = newest.filter(|state| state.applied > self.checks.applied) else {
+            return;
+        };
+        let granted = (state.epoch > self.checks.epoch).then(|| state.lease.clone()).flatten();
+        let sync = state.sync.is_some() && self.plan.synchronous;
+        let identity = state.system_identifier().map(str::to_string);
+        (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
+        self.checks.sync_in_force = sync;
+        self.check_one_birth(identity);
+        if let Some(lease) = granted {
+            self.check_grant(lease.holder, lease.epoch);
+        }
+    }
+}

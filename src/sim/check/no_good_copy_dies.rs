@@ -1,0 +1,24 @@
+//! P4: a data directory is removed only when the leader has all of it, or the operator said so.
+use super::super::world::World;
+use crate::pure::deed::WipePermission;
+
+impl World {
+    /// The data directory of this node is about to be emptied.
+    pub fn check_removal(&mut self, at: usize, permission: &WipePermission) {
+        let Some(ours) = self.nodes[at].postgres.cluster() else { return };
+        if matches!(permission, WipePermission::Operator { .. }) {
+            return;
+        }
+        let others = self.nodes.iter().filter(|n| n.at != at);
+        let covered = others
+            .filter_map(|n| n.postgres.cluster())
+            .any(|c| c.system_identifier == ours.system_identifier && ours.wal.is_prefix_of(&c.wal));
+        if !covered {
+            let what = format!(
+                "{} removes the only copy of its history, permitted by {permission:?}",
+                self.nodes[at].name
+            );
+            self.checks.broken("P4", what);
+        }
+    }
+}

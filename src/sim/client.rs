@@ -1,0 +1,255 @@
+//! What happens to a PostgreSQL by itself, and the clients that write and remember.
+use super::guard::KILL_MS_MAX;
+use super::postgres::{Sender, synchronous_names};
+use super::world::{Event, World};
+use crate::pure::cluster::Millis;
+
+/// A commit that a client was told of.
+#[derive(Clone, Debug)]
+pub struct Promised {
+    pub id: u64,
+    pub place: usize,
+    pub at: Millis,
+    pub node: usize,
+    pub epoch: u64,
+    /// Synchronous mode was on and in force: this one may never be lost.
+    pub protected: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Client {
+    pub promised: Vec<Promised>,
+    pub writes: u64,
+}
+
+impl World {
+    // ---- the guard
+
+    /// The lease moved: the guard is told, or fires at once when the lease is gone.
+    pub fn deadline_moved(&mut self, at: usize, epoch: u64, deadline: Option<Millis>) {
+        let local = self.local(at);
+        let Some(guard) = self.nodes[at].guard.as_mut().filter(|g| g.epoch == epoch) else {
+            return;
+        };
+        guard.deadline = deadline.unwrap_or(local);
+        let life = guard.life;
+        self.note_right(at);
+        if deadline.is_none() {
+            self.after(0, Event::GuardWake { node: at, guard: life });
+        }
+    }
+
+    /// Until when this guard may let its PostgreSQL write, in real time, its kill included.
+    fn note_right(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(guard) = node.guard.as_ref().filter(|g| !g.fires) else { return };
+        let until = node.clock.when(guard.deadline).max(self.now) + KILL_MS_MAX;
+        node.right_until = Some((guard.epoch, until));
+    }
+
+    /// The guard sleeps until its deadline.
+    pub fn guard_sleeps(&mut self, at: usize) {
+        self.note_right(at);
+        let Some(guard) = &self.nodes[at].guard else { return };
+        let (deadline, life) = (guard.deadline, guard.life);
+        let wait = deadline.saturating_sub(self.local(at));
+        self.after_local(at, wait, Event::GuardWake { node: at, guard: life });
+    }
+
+    pub fn guard_wakes(&mut self, at: usize, life: u64) {
+        let local = self.local(at);
+        let Some(guard) = self.nodes[at].guard.as_mut().filter(|g| g.life == life) else { return };
+        if guard.fires {
+            return;
+        }
+        if local < guard.deadline {
+            return self.guard_sleeps(at);
+        }
+        guard.fires = true;
+        self.say(at, "the guard's deadline has passed");
+        let took = self.luck.between(KILL_MS_MAX / 2, KILL_MS_MAX);
+        self.after(took, Event::GuardKill { node: at, guard: life });
+    }
+
+    pub fn guard_kills(&mut self, at: usize, life: u64) {
+        if self.nodes[at].guard.as_ref().is_none_or(|g| g.life != life) {
+            return;
+        }
+        self.say(at, "the guard has stopped PostgreSQL");
+        self.nodes[at].guard = None;
+        self.postgres_ends(at, false);
+    }
+
+    // ---- PostgreSQL by itself
+
+    /// Every process of it is gone, wanted or not.
+    pub fn postgres_ends(&mut self, at: usize, clean: bool) {
+        if self.nodes[at].postgres.server.is_none() {
+            return;
+        }
+        self.nodes[at].postgres.gone(clean);
+        let life = self.nodes[at].life;
+        let wait = self.luck.between(1, 20);
+        self.after(wait, Event::Died { node: at, life });
+    }
+
+    pub fn postgres_ready(&mut self, at: usize, generation: u64) {
+        if !self.nodes[at].postgres.is_generation(generation) {
+            return;
+        }
+        let rate = if self.healed { 0 } else { self.plan.deeds_fail };
+        if self.luck.in_thousand(rate) {
+            self.say(at, "PostgreSQL fails to start");
+            return self.postgres_ends(at, false);
+        }
+        if let Some(server) = &mut self.nodes[at].postgres.server {
+            server.accepts = true;
+        }
+        if self.nodes[at].postgres.is_writable() {
+            self.say(at, "PostgreSQL accepts writes");
+            self.check_nothing_lost(at);
+        }
+    }
+
+    pub fn postgres_promoted(&mut self, at: usize, generation: u64) {
+        let node = &mut self.nodes[at];
+        if !node.postgres.is_generation(generation) {
+            return;
+        }
+        let id = self.fresh();
+        let node = &mut self.nodes[at];
+        if let Some(server) = &mut node.postgres.server {
+            if server.stopping || !server.in_recovery {
+                return;
+            }
+            server.in_recovery = false;
+            server.upstream = None;
+        }
+        if let Some(cluster) = node.postgres.cluster_mut() {
+            cluster.standby = false;
+            let timeline = cluster.wal.timeline() + 1;
+            self.check_nothing_lost(at);
+            if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
+                cluster.wal.push(timeline, id);
+            }
+            self.say(at, &format!("PostgreSQL was promoted to timeline {timeline}"));
+        }
+    }
+
+    pub fn postgres_stopped(&mut self, at: usize, generation: u64, clean: bool) {
+        if self.nodes[at].postgres.is_generation(generation) {
+            self.postgres_ends(at, clean);
+        }
+    }
+
+    /// A replica receives what its upstream has, if both run and their histories agree.
+    pub fn stream(&mut self, at: usize) {
+        let wait = self.luck.between(10, self.plan.stream_ms_max);
+        self.after(wait, Event::Stream { node: at });
+        let Some(server) = &self.nodes[at].postgres.server else { return };
+        if !server.in_recovery || !server.accepts {
+            return;
+        }
+        let Some(from) = server.upstream.filter(|from| *from != at) else { return };
+        let above = &self.nodes[from].postgres;
+        if !above.answers() || !self.network.reaches(at, from) {
+            return;
+        }
+        let Some(theirs) = above.cluster().cloned() else { return };
+        let Some(generation) = above.server.as_ref().map(|s| s.generation) else { return };
+        let Some(ours) = self.nodes[at].postgres.cluster_mut() else { return };
+        if ours.system_identifier != theirs.system_identifier || !ours.wal.is_prefix_of(&theirs.wal)
+        {
+            return;
+        }
+        let count = 1 + self.luck.below(30);
+        let ours = self.nodes[at].postgres.cluster_mut().expect("it was just looked at");
+        ours.wal.receive(&theirs.wal, count);
+        let flushed = ours.wal.len();
+        if let Some(server) = &mut self.nodes[at].postgres.server {
+            server.streamed_at = Some(self.now);
+            server.replayed = flushed;
+        }
+        for delay in self.network.arrivals(at, from, &mut self.luck) {
+            self.after(delay, Event::Ack { primary: from, generation, from: at, flushed });
+        }
+    }
+
+    /// A replica's word that it has flushed so much reaches the primary.
+    pub fn acknowledge(&mut self, at: usize, generation: u64, from: usize, flushed: usize) {
+        let now = self.now;
+        if !self.nodes[at].postgres.is_generation(generation) {
+            return;
+        }
+        if let Some(server) = &mut self.nodes[at].postgres.server {
+            server.senders.insert(from, Sender { flushed, seen_at: now });
+        }
+        self.release_commits(at);
+    }
+
+    // ---- clients
+
+    pub fn client_writes(&mut self) {
+        let wait = self.luck.between(5, self.plan.write_ms_max);
+        self.after(wait, Event::Client);
+        let Some(identity) = self.checks.identity.clone() else { return };
+        for at in 0..self.nodes.len() {
+            let postgres = &self.nodes[at].postgres;
+            let ours = postgres.cluster().map(|c| c.system_identifier.to_string());
+            if !postgres.takes_writes() || ours.as_ref() != Some(&identity) {
+                continue;
+            }
+            let id = self.fresh();
+            self.client.writes += 1;
+            let postgres = &mut self.nodes[at].postgres;
+            let Some(cluster) = postgres.cluster_mut() else { continue };
+            cluster.wal.push(cluster.wal.timeline(), id);
+            let place = cluster.wal.len() - 1;
+            if let Some(server) = &mut postgres.server {
+                server.waiting.push_back((place, id));
+            }
+            self.release_commits(at);
+        }
+    }
+
+    /// Tells clients of every commit that waits for nobody any more.
+    pub fn release_commits(&mut self, at: usize) {
+        if !self.nodes[at].postgres.takes_writes() {
+            return;
+        }
+        let flushed = self.flushed_by_synchronous(at);
+        let protected = self.is_protected(at);
+        let epoch = self.nodes[at].guard.as_ref().map_or(0, |g| g.epoch);
+        let now = self.now;
+        let Some(server) = &mut self.nodes[at].postgres.server else { return };
+        while let Some((place, id)) = server.waiting.front().copied() {
+            if flushed.is_some_and(|flushed| place >= flushed) {
+                break;
+            }
+            server.waiting.pop_front();
+            let promised = Promised { id, place, at: now, node: at, epoch, protected };
+            self.client.promised.push(promised);
+        }
+    }
+
+    /// How much of the WAL all synchronous standbys have; `None`: commits wait for nobody.
+    fn flushed_by_synchronous(&self, at: usize) -> Option<usize> {
+        let postgres = &self.nodes[at].postgres;
+        let (number, names) = synchronous_names(&postgres.cluster()?.synchronous_standby_names)?;
+        let server = postgres.server.as_ref()?;
+        let of = |name: &String| {
+            let (_, sender) =
+                server.senders.iter().find(|(other, _)| self.nodes[**other].name == *name)?;
+            Some(sender.flushed)
+        };
+        let flushed: Vec<usize> = names.iter().filter_map(of).take(number).collect();
+        Some(if flushed.len() < number { 0 } else { flushed.into_iter().min().unwrap_or(0) })
+    }
+
+    /// The log knows who is synchronous: from then on nothing may be lost.
+    fn is_protected(&self, at: usize) -> bool {
+        let Some(daemon) = &self.nodes[at].daemon else { return self.checks.sync_in_force };
+        let _ = daemon;
+        self.checks.sync_in_force
+    }
+}

@@ -1,0 +1,456 @@
+//! Deeds in the made-up world: each begins at once, is looked at again until it is done, and does
+//! to PostgreSQL, guard and log what the real one does.
+use super::crew::Work;
+use super::guard::Guard;
+use super::machine::Tell;
+use super::observer::data_directory;
+use super::postgres::{Cluster, Data, Wal};
+use super::world::{Event, World};
+use crate::pure::cluster::command::{Command, Outcome};
+use crate::pure::consensus::core::Input;
+use crate::pure::deed::{Deed, Inspection, Report, Source, StartAs, StopMode, WipePermission};
+
+/// What became of a look at a deed.
+enum Look {
+    Done(Report),
+    Failed(String),
+    /// Look again after this many ms.
+    Again(u64),
+}
+
+use Look::{Again, Done, Failed};
+
+fn failed(problem: &str) -> Look {
+    Failed(problem.to_string())
+}
+
+impl World {
+    /// The deed begins: what it sets off at once, and when to look at it.
+    pub fn begin_work(&mut self, at: usize, serial: u64, token: u64) {
+        let life = self.nodes[at].life;
+        let wait = self.luck.between(1, 25);
+        self.after(wait, Event::Work { node: at, life, serial, token });
+    }
+
+    pub fn work_goes_on(&mut self, at: usize, serial: u64, token: u64) {
+        let work = self.slot(at, serial).and_then(|slot| slot.work.clone());
+        let Some(mut work) = work.filter(|work| work.token == token) else { return };
+        let life = self.nodes[at].life;
+        work.looks += 1;
+        let look = self.look(at, &mut work);
+        let visit = work.visit;
+        if let Some(slot) = self.slot(at, serial) {
+            slot.work = Some(work);
+        }
+        match look {
+            Again(wait) => self.after(wait, Event::Work { node: at, life, serial, token }),
+            Done(report) => {
+                self.observe_soon(at);
+                self.tell(at, serial, Tell::Done { visit, report });
+            }
+            Failed(problem) => {
+                self.observe_soon(at);
+                self.tell(at, serial, Tell::Failed { visit, problem });
+            }
+        }
+    }
+
+    fn observe_soon(&mut self, at: usize) {
+        let (life, wait) = (self.nodes[at].life, self.luck.between(0, 60));
+        self.after(wait, Event::Fresh { node: at, life, round: 0 });
+    }
+
+    fn look(&mut self, at: usize, work: &mut Work) -> Look {
+        match work.deed.clone() {
+            Deed::InspectNode => self.inspect(at),
+            Deed::ClearDataDirectory { permission } => self.clear(at, &permission),
+            Deed::MoveDataDirectoryAside { .. } => self.move_aside(at),
+            Deed::CreateCluster => self.create_cluster(at, work),
+            Deed::StartPostgres { as_ } => self.start_postgres(at, work, &as_),
+            Deed::StopPostgres { mode } => self.stop_postgres(at, work, mode),
+            Deed::Promote => self.promote(at, work),
+            Deed::Checkpoint => self.checkpoint(at, work),
+            Deed::CreateRoles => self.create_roles(at),
+            Deed::RunPostBootstrap | Deed::RunPrePromote => Done(Report::Done),
+            Deed::CopyCluster { source, .. } => self.copy(at, work, source.as_ref()),
+            Deed::VerifyCopy { .. } => self.verify(at),
+            Deed::WatchReplay => self.watch_replay(at),
+            Deed::CheckDivergence { source } => self.check_divergence(at, &source),
+            Deed::Rewind { source } => self.rewind(at, work, &source),
+            Deed::PointUpstream { source } => self.point_upstream(at, source.as_ref()),
+            Deed::ArmGuard { epoch } => self.arm_guard(at, epoch),
+            Deed::DisarmGuard => {
+                self.nodes[at].guard = None;
+                self.nodes[at].right_until = None;
+                Done(Report::Done)
+            }
+            Deed::Propose { command } => self.propose(at, work, command),
+            Deed::AwaitReceived { member, lsn } => self.await_received(at, &member, lsn),
+            Deed::SetSynchronousStandbyNames { value } => self.set_synchronous(at, value),
+            Deed::GiveUpVote => self.give_up_vote(at, work),
+            Deed::Run(_) => Again(1000),
+        }
+    }
+
+    fn inspect(&mut self, at: usize) -> Look {
+        let node = &self.nodes[at];
+        Done(Report::Inspected(Inspection {
+            data: data_directory(&node.postgres.data),
+            postmaster_alive: node.postgres.server.is_some(),
+            running_as_primary: node.postgres.is_writable(),
+            guard_epoch: node.guard.as_ref().map(|g| g.epoch),
+            unmanaged: false,
+        }))
+    }
+
+    fn clear(&mut self, at: usize, permission: &WipePermission) -> Look {
+        let postgres = &self.nodes[at].postgres;
+        if postgres.server.is_some() {
+            return failed("PostgreSQL runs in it");
+        }
+        let foreign = matches!(postgres.data, Data::Present(_));
+        if foreign && *permission == WipePermission::OwnLeftovers {
+            return failed("a complete data directory lies there");
+        }
+        self.check_removal(at, permission);
+        self.nodes[at].postgres.data = Data::Empty;
+        Done(Report::Done)
+    }
+
+    fn move_aside(&mut self, at: usize) -> Look {
+        let postgres = &mut self.nodes[at].postgres;
+        if postgres.server.is_some() {
+            return failed("PostgreSQL runs in it");
+        }
+        if let Data::Present(cluster) = std::mem::replace(&mut postgres.data, Data::Empty) {
+            postgres.aside.push(cluster);
+        }
+        Done(Report::Done)
+    }
+
+    fn create_cluster(&mut self, at: usize, work: &Work) -> Look {
+        match self.nodes[at].postgres.data {
+            Data::Present(_) => return Done(Report::Done),
+            Data::Empty | Data::Incomplete => {}
+        }
+        if work.looks == 1 {
+            self.nodes[at].postgres.data = Data::Incomplete;
+            return Again(self.luck.between(300, 1500));
+        }
+        if self.fails() {
+            return failed("initdb failed");
+        }
+        let system_identifier = 7_000_000 + self.fresh();
+        let mut wal = Wal::default();
+        wal.push(1, self.fresh());
+        self.nodes[at].postgres.data = Data::Present(Cluster {
+            system_identifier,
+            wal,
+            standby: false,
+            clean: true,
+            synchronous_standby_names: String::new(),
+        });
+        Done(Report::Done)
+    }
+
+    /// Deeds fail by themselves now and then, while the plan says so.
+    fn fails(&mut self) -> bool {
+        let rate = if self.healed { 0 } else { self.plan.deeds_fail };
+        self.luck.in_thousand(rate)
+    }
+
+    fn start_postgres(&mut self, at: usize, work: &mut Work, as_: &StartAs) -> Look {
+        let standby = matches!(as_, StartAs::Standby { .. });
+        let source = match as_ {
+            StartAs::Standby { source } => source.as_ref(),
+            StartAs::Primary { .. } => None,
+        };
+        let upstream = source.and_then(|s| self.node_at(s));
+        let node = &mut self.nodes[at];
+        let Some(server) = &mut node.postgres.server else {
+            if work.generation.is_some() {
+                return failed("PostgreSQL did not start");
+            }
+            let Some(generation) = node.postgres.start(standby, upstream) else {
+                return failed("there is no complete data directory");
+            };
+            work.generation = Some(generation);
+            self.server_appeared(at, generation);
+            let ready = self.luck.between(100, self.plan.start_ms_max);
+            self.after(ready, Event::PgReady { node: at, generation });
+            return Again(ready + 1);
+        };
+        if server.stopping {
+            return Again(100);
+        }
+        if server.in_recovery != standby {
+            return failed("PostgreSQL runs already, and not like that");
+        }
+        if standby && source.is_some() {
+            server.upstream = upstream;
+        }
+        if server.accepts { Done(self.position(at)) } else { Again(50) }
+    }
+
+    fn server_appeared(&mut self, at: usize, generation: u64) {
+        if let Some(daemon) = &mut self.nodes[at].daemon {
+            daemon.knows_generation = Some(generation);
+        }
+    }
+
+    fn position(&self, at: usize) -> Report {
+        match self.nodes[at].postgres.cluster() {
+            Some(cluster) => {
+                Report::At { timeline: cluster.wal.timeline(), lsn: cluster.wal.lsn() }
+            }
+            None => Report::Done,
+        }
+    }
+
+    fn stop_postgres(&mut self, at: usize, work: &mut Work, mode: StopMode) -> Look {
+        let slow = self.fails();
+        let Some(server) = &mut self.nodes[at].postgres.server else {
+            return Done(self.position(at));
+        };
+        let generation = server.generation;
+        if work.generation == Some(generation) {
+            return Again(50);
+        }
+        work.generation = Some(generation);
+        let took = match mode {
+            StopMode::Immediate => self.luck.between(10, 300),
+            StopMode::Fast if slow => 70_000,
+            StopMode::Fast => self.luck.between(30, 1200),
+        };
+        server.stopping = true;
+        let clean = mode == StopMode::Fast;
+        self.after(took, Event::PgStopped { node: at, generation, clean });
+        Again(took.min(500) + 1)
+    }
+
+    fn promote(&mut self, at: usize, work: &mut Work) -> Look {
+        let fails = self.fails();
+        let Some(server) = &self.nodes[at].postgres.server else {
+            return failed("PostgreSQL does not run");
+        };
+        if server.accepts && !server.in_recovery {
+            return Done(self.position(at));
+        }
+        if work.generation.is_none() {
+            let generation = server.generation;
+            work.generation = Some(generation);
+            if fails {
+                return failed("pg_ctl promote failed");
+            }
+            let took = self.luck.between(50, 900);
+            self.after(took, Event::PgPromoted { node: at, generation });
+        }
+        Again(50)
+    }
+
+    fn checkpoint(&mut self, at: usize, work: &Work) -> Look {
+        if self.nodes[at].postgres.server.is_none() {
+            return failed("PostgreSQL does not run");
+        }
+        if work.looks == 1 { Again(self.luck.between(20, 400)) } else { Done(Report::Done) }
+    }
+
+    fn create_roles(&mut self, at: usize) -> Look {
+        let id = self.fresh();
+        let postgres = &mut self.nodes[at].postgres;
+        if !postgres.takes_writes() {
+            return failed("PostgreSQL does not take writes");
+        }
+        if let Some(cluster) = postgres.cluster_mut() {
+            cluster.wal.push(cluster.wal.timeline(), id);
+        }
+        Done(Report::Done)
+    }
+
+    /// The node that a source names; the operator's `remote` is none of ours.
+    fn node_at(&self, source: &Source) -> Option<usize> {
+        let at = source.host.rsplit('.').next()?.parse::<usize>().ok()?.checked_sub(1)?;
+        (at < self.nodes.len()).then_some(at)
+    }
+
+    /// The source's PostgreSQL answers, and we can reach it.
+    fn answering(&self, at: usize, source: &Source) -> Option<usize> {
+        let from = self.node_at(source).filter(|from| *from != at)?;
+        let answers = self.nodes[from].postgres.answers();
+        (answers && self.network.reaches(at, from)).then_some(from)
+    }
+
+    fn copy(&mut self, at: usize, work: &Work, source: Option<&Source>) -> Look {
+        let Some(source) = source else { return failed("there is nobody to copy from") };
+        let from = self.answering(at, source);
+        let fails = self.fails();
+        let Some(from) = from else { return failed("the source does not answer") };
+        if work.looks == 1 {
+            if matches!(self.nodes[at].postgres.data, Data::Present(_)) {
+                return failed("a complete data directory lies there");
+            }
+            self.nodes[at].postgres.data = Data::Incomplete;
+        }
+        if fails {
+            return failed("pg_basebackup failed");
+        }
+        if work.looks <= 4 {
+            return Again(self.luck.between(50, self.plan.copy_ms_max / 4));
+        }
+        let Some(cluster) = self.nodes[from].postgres.cluster().cloned() else {
+            return failed("the source has no data");
+        };
+        let names = String::new();
+        self.nodes[at].postgres.data = Data::Present(Cluster {
+            standby: true,
+            clean: true,
+            synchronous_standby_names: names,
+            ..cluster
+        });
+        Done(Report::Done)
+    }
+
+    fn verify(&mut self, at: usize) -> Look {
+        match self.nodes[at].postgres.cluster() {
+            Some(cluster) => Done(Report::Identified {
+                system_identifier: cluster.system_identifier.to_string(),
+            }),
+            None => failed("what lies there is not a complete cluster"),
+        }
+    }
+
+    fn watch_replay(&mut self, at: usize) -> Look {
+        match &self.nodes[at].postgres.server {
+            None => failed("PostgreSQL died"),
+            Some(s) if s.streamed_at.is_some_and(|t| self.now < t + 1000) => Done(Report::Done),
+            Some(_) => Again(200),
+        }
+    }
+
+    fn check_divergence(&mut self, at: usize, source: &Source) -> Look {
+        let from = self.answering(at, source);
+        let from = from.filter(|from| self.nodes[*from].postgres.is_writable());
+        let Some(from) = from else { return failed("the leader does not answer") };
+        let ours = self.nodes[at].postgres.cluster();
+        let (Some(ours), Some(theirs)) = (ours, self.nodes[from].postgres.cluster()) else {
+            return failed("there is no data to compare");
+        };
+        let yes = !ours.wal.agrees(&theirs.wal);
+        Done(Report::Diverged { yes, because: String::from("the histories were compared") })
+    }
+
+    fn rewind(&mut self, at: usize, work: &Work, source: &Source) -> Look {
+        if self.nodes[at].postgres.server.is_some() {
+            return failed("PostgreSQL runs");
+        }
+        let from = self.answering(at, source);
+        let fails = self.fails();
+        let Some(from) = from.filter(|_| !fails) else { return failed("pg_rewind failed") };
+        if work.looks == 1 {
+            return Again(self.luck.between(200, 1500));
+        }
+        let Some(theirs) = self.nodes[from].postgres.cluster().map(|c| c.wal.clone()) else {
+            return failed("the source has no data");
+        };
+        let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
+            return failed("there is no data to rewind");
+        };
+        let common = ours.wal.common(&theirs);
+        ours.wal.cut(common);
+        ours.standby = true;
+        Done(Report::Done)
+    }
+
+    fn point_upstream(&mut self, at: usize, source: Option<&Source>) -> Look {
+        let upstream = source.and_then(|s| self.node_at(s));
+        let Some(server) = &mut self.nodes[at].postgres.server else {
+            return failed("PostgreSQL does not run");
+        };
+        server.upstream = upstream;
+        server.streamed_at = None;
+        Done(Report::Done)
+    }
+
+    fn arm_guard(&mut self, at: usize, epoch: u64) -> Look {
+        let local = self.local(at);
+        let life = self.fresh();
+        let node = &mut self.nodes[at];
+        let Some(daemon) = &node.daemon else { return failed("the daemon is gone") };
+        let Some((_, deadline)) = daemon.core.live_lease(local).filter(|(e, _)| *e == epoch) else {
+            return Again(50);
+        };
+        if node.guard.as_ref().is_some_and(|g| g.fires) {
+            return Again(50);
+        }
+        let known = node.guard.as_ref().is_some_and(|g| g.epoch == epoch);
+        if !known {
+            node.guard = Some(Guard::new(epoch, deadline, life));
+            self.guard_sleeps(at);
+        }
+        Done(Report::Done)
+    }
+
+    fn propose(&mut self, at: usize, work: &mut Work, command: Command) -> Look {
+        let ticket = work.ticket.unwrap_or(work.token);
+        work.ticket = Some(ticket);
+        let life = self.nodes[at].life;
+        let input = Box::new(Input::Propose { ticket, command });
+        self.after(0, Event::Told { node: at, life, input });
+        Again(1500)
+    }
+
+    fn give_up_vote(&mut self, at: usize, work: &mut Work) -> Look {
+        if work.ticket.is_none() {
+            work.ticket = Some(work.token);
+            let life = self.nodes[at].life;
+            let input = Box::new(Input::GiveUpVote { ticket: work.token });
+            self.after(0, Event::Told { node: at, life, input });
+        }
+        Again(60_000)
+    }
+
+    /// The log answers a proposal. "No quorum" is no answer: it is proposed again.
+    pub fn receipt(&mut self, at: usize, ticket: u64, outcome: Result<Outcome, String>) {
+        let Some(daemon) = &self.nodes[at].daemon else { return };
+        let waiting = daemon.crew.slots.iter().find_map(|slot| {
+            let work = slot.work.as_ref().filter(|w| w.ticket == Some(ticket))?;
+            Some((slot.serial, work.visit))
+        });
+        let Some((serial, visit)) = waiting else { return };
+        match outcome {
+            Ok(Outcome::Done) => {
+                self.tell(at, serial, Tell::Done { visit, report: Report::Applied });
+            }
+            Ok(Outcome::Refused(problem)) => {
+                self.tell(at, serial, Tell::Failed { visit, problem });
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn await_received(
+        &mut self,
+        at: usize,
+        member: &str,
+        lsn: crate::pure::postgres::lsn::Lsn,
+    ) -> Look {
+        let Some(daemon) = &self.nodes[at].daemon else { return failed("the daemon is gone") };
+        let there = daemon.core.heard().values().any(|heard| {
+            heard.facts.name == member
+                && heard.facts.sql.as_ref().is_some_and(|sql| sql.position() >= lsn)
+        });
+        if there { Done(Report::Done) } else { Again(100) }
+    }
+
+    fn set_synchronous(&mut self, at: usize, value: String) -> Look {
+        if !self.nodes[at].postgres.answers() {
+            return failed("PostgreSQL does not answer");
+        }
+        if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
+            cluster.synchronous_standby_names = value;
+        }
+        self.release_commits(at);
+        Done(Report::Done)
+    }
+}
+

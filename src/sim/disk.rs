@@ -1,0 +1,179 @@
+//! A node's disk: the Raft log, the promises and the journal, and what of them a crash leaves.
+//!
+//! A write of the log becomes durable some time after it was asked for; a power cut loses what was
+//! not, a killed daemon may. The journal and the promises are flushed before anything follows, as
+//! in production: there the interesting moments are right before and right after.
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use raft::eraftpb::{Entry, HardState, Snapshot};
+use serde_json::Value;
+
+use crate::pure::cluster::state::ClusterState;
+use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::group::{LogWrite, genesis_hard_state, genesis_snapshot};
+use crate::pure::consensus::log::MemoryLog;
+use crate::pure::machine::{Flow, Journal, Record};
+
+/// What is durable of the Raft log.
+#[derive(Clone, Debug, Default)]
+pub struct DurableLog {
+    pub hard_state: Option<HardState>,
+    snapshot: Option<Snapshot>,
+    pub entries: BTreeMap<u64, Entry>,
+}
+
+/// The last record of one machine, and whose child it was.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub record: Value,
+    pub to: String,
+    pub visit: u64,
+    pub cause: String,
+    /// The visit of the parent that asked for this machine; 0 for the node's own.
+    pub asked_by: u64,
+    pub ended: bool,
+}
+
+/// What happens to the next record of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalFate {
+    Well,
+    /// The daemon dies before the record is durable.
+    DiesBefore,
+    /// The daemon dies after the record is durable, before any effect.
+    DiesAfter,
+    /// The disk refuses: the node fences itself.
+    Refuses,
+}
+
+#[derive(Debug)]
+pub struct Disk {
+    pub promises: Promises,
+    pub log: DurableLog,
+    /// Writes that were asked for and are not durable yet.
+    pub unflushed: VecDeque<LogWrite>,
+    pub journal: BTreeMap<&'static str, Kept>,
+    pub fate: JournalFate,
+    /// Writes wait while this is set.
+    pub stuck: bool,
+}
+
+impl Disk {
+    pub fn new() -> Disk {
+        Disk {
+            promises: Promises::default(),
+            log: DurableLog::default(),
+            unflushed: VecDeque::new(),
+            journal: BTreeMap::new(),
+            fate: JournalFate::Well,
+            stuck: false,
+        }
+    }
+
+    /// The oldest waiting write is durable now; its number.
+    pub fn flush_one(&mut self) -> Option<u64> {
+        let write = self.unflushed.pop_front()?;
+        self.log.apply(&write);
+        Some(write.number)
+    }
+
+    /// A crash: the first `survive` of the waiting writes are found on the disk all the same.
+    pub fn crash(&mut self, survive: usize) {
+        for _ in 0..survive.min(self.unflushed.len()) {
+            self.flush_one();
+        }
+        self.unflushed.clear();
+    }
+
+    /// The log as a restarted daemon reads it; none if this node was never in a group.
+    pub fn read_log(&self) -> Option<MemoryLog> {
+        let log = &self.log;
+        let founded = self.promises.genesis.as_ref().filter(|_| self.promises.cluster_id.is_some());
+        let snapshot = match (&log.snapshot, founded) {
+            (Some(snapshot), _) => snapshot.clone(),
+            (None, Some(genesis)) => {
+                let members = genesis.voters.iter().cloned().collect();
+                let first = ClusterState { applied: 1, members, ..ClusterState::default() };
+                let state = serde_json::to_vec(&first).expect("a state is plain data");
+                let voters: Vec<u64> = genesis.voters.iter().map(|(id, _)| *id).collect();
+                genesis_snapshot(&voters, state)
+            }
+            (None, None) if log.hard_state.is_some() => Snapshot::default(),
+            (None, None) => return None,
+        };
+        let hard_state = log.hard_state.clone().unwrap_or_else(genesis_hard_state);
+        let entries = log.entries.values().cloned().collect();
+        Some(MemoryLog::restore(hard_state, snapshot, entries))
+    }
+}
+
+impl DurableLog {
+    fn apply(&mut self, write: &LogWrite) {
+        if let Some(bytes) = &write.snapshot {
+            let snapshot = parsed::<Snapshot>(bytes);
+            let index = snapshot.get_metadata().index;
+            if write.compact_to.is_none() {
+                self.entries.clear();
+            } else {
+                self.entries.retain(|at, _| *at > index || write.compact_to <= Some(*at));
+            }
+            self.snapshot = Some(snapshot);
+        }
+        if let Some((first, ..)) = write.entries.first() {
+            self.entries.split_off(first);
+        }
+        for (index, _, bytes) in &write.entries {
+            self.entries.insert(*index, parsed::<Entry>(bytes));
+        }
+        if let Some(bytes) = &write.hard_state {
+            self.hard_state = Some(parsed::<HardState>(bytes));
+        }
+    }
+
+    /// The last durable index.
+    pub fn last(&self) -> u64 {
+        let snapshot = self.snapshot.as_ref().map_or(0, |s| s.get_metadata().index);
+        self.entries.keys().next_back().copied().unwrap_or(0).max(snapshot)
+    }
+}
+
+fn parsed<M: protobuf::Message>(bytes: &[u8]) -> M {
+    let mut message = M::new();
+    message.merge_from_bytes(bytes).expect("the core wrote it");
+    message
+}
+
+/// The journal for one machine, as the machine's step sees it.
+pub struct Pen<'a> {
+    pub disk: &'a mut Disk,
+    pub asked_by: u64,
+}
+
+impl<F: Flow> Journal<F> for Pen<'_> {
+    fn append(&mut self, record: &Record<F>) -> io::Result<()> {
+        let fate = std::mem::replace(&mut self.disk.fate, JournalFate::Well);
+        if matches!(fate, JournalFate::DiesBefore | JournalFate::Refuses) {
+            return Err(io::Error::other(format!("{fate:?}")));
+        }
+        let ended = record.state().is_none_or(|state| is_final::<F>(state));
+        let kept = Kept {
+            record: serde_json::to_value(record).expect("a record is plain data"),
+            to: record.to.clone(),
+            visit: record.visit,
+            cause: record.cause.clone(),
+            asked_by: self.asked_by,
+            ended,
+        };
+        self.disk.journal.insert(F::ID, kept);
+        if fate == JournalFate::DiesAfter {
+            return Err(io::Error::other("DiesAfter"));
+        }
+        Ok(())
+    }
+}
+
+fn is_final<F: Flow>(state: crate::pure::machine::State<F>) -> bool {
+    use crate::pure::chart::{Name, Names};
+    F::Names::CHART.states[state.index()].is_final
+}

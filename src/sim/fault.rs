@@ -1,0 +1,229 @@
+//! Misfortunes: what can happen to hosts, processes, disks and the network, and when it ends.
+use super::disk::JournalFate;
+use super::luck::Luck;
+use super::world::{Event, World};
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::state::FailoverRequest;
+use crate::pure::consensus::core::Input;
+
+/// Whom a misfortune hits.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom {
+    Node(usize),
+    /// Whoever holds the lease when it strikes.
+    Holder,
+    /// Whoever arbitrates when it strikes.
+    Arbiter,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// kill -9 of the daemon, and a new one after a while.
+    KillDaemon { whom: Whom, back_ms: Millis },
+    /// SIGSTOP, and SIGCONT after a while.
+    Freeze { whom: Whom, ms: Millis },
+    Thaw { node: usize },
+    PowerCut { whom: Whom, ms: Millis },
+    PowerBack { node: usize },
+    /// PostgreSQL dies.
+    KillPostgres { whom: Whom },
+    /// Nothing gets from the one to the other.
+    CutOneWay { from: usize, to: usize, ms: Millis },
+    Isolate { whom: Whom, ms: Millis },
+    MendNode { node: usize },
+    StickDisk { whom: Whom, ms: Millis },
+    Unstick { node: usize },
+    /// The next record of the journal meets this.
+    Journal { whom: Whom, fate: JournalFate },
+    /// The operator asks for a switchover.
+    Switchover,
+    /// The operator stops the daemon, and starts it again after a while.
+    Stop { whom: Whom, ms: Millis },
+    Start { node: usize },
+    /// The operator asks for a new copy.
+    Reinitialize { whom: Whom },
+}
+
+fn whom(luck: &mut Luck, nodes: usize) -> Whom {
+    match luck.below(5) {
+        0 | 1 => Whom::Holder,
+        2 => Whom::Arbiter,
+        _ => Whom::Node(luck.below(nodes)),
+    }
+}
+
+/// One misfortune; long ones outlast the lease.
+pub fn draw(luck: &mut Luck, nodes: usize, ttl_ms: Millis) -> Fault {
+    let ms = match luck.below(3) {
+        0 => luck.between(20, ttl_ms / 2),
+        1 => luck.between(ttl_ms / 2, 2 * ttl_ms),
+        _ => luck.between(ttl_ms, 5 * ttl_ms),
+    };
+    let whom = whom(luck, nodes);
+    let (from, to) = (luck.below(nodes), luck.below(nodes));
+    match luck.below(18) {
+        0..=2 => Fault::KillDaemon { whom, back_ms: ms },
+        3..=4 => Fault::Freeze { whom, ms },
+        5..=6 => Fault::PowerCut { whom, ms },
+        7..=8 => Fault::KillPostgres { whom },
+        9 => Fault::CutOneWay { from, to: if to == from { (from + 1) % nodes } else { to }, ms },
+        10..=12 => Fault::Isolate { whom, ms },
+        13 => Fault::StickDisk { whom, ms },
+        14 => Fault::Journal { whom, fate: fate(luck) },
+        15 => Fault::Switchover,
+        16 => Fault::Stop { whom, ms },
+        _ => Fault::Reinitialize { whom },
+    }
+}
+
+fn fate(luck: &mut Luck) -> JournalFate {
+    match luck.below(5) {
+        0 | 1 => JournalFate::DiesBefore,
+        2 | 3 => JournalFate::DiesAfter,
+        _ => JournalFate::Refuses,
+    }
+}
+
+impl World {
+    fn hit(&self, whom: Whom) -> usize {
+        match whom {
+            Whom::Node(node) => node,
+            Whom::Holder => self.holder().unwrap_or(0),
+            Whom::Arbiter => {
+                let leads = |d: &super::node::Daemon| d.core.group().is_some_and(|g| g.is_leader());
+                let found = self.nodes.iter().find(|n| n.daemon.as_ref().is_some_and(leads));
+                found.map_or(0, |n| n.at)
+            }
+        }
+    }
+
+    /// Who holds the lease, as the node that has applied most knows it.
+    pub fn holder(&self) -> Option<usize> {
+        let states = self.nodes.iter().filter_map(|n| n.daemon.as_ref()).map(|d| d.core.cluster());
+        let newest = states.max_by_key(|state| state.applied)?;
+        let lease = newest.lease.as_ref()?;
+        self.nodes.iter().position(|n| super::node::raft_id(n.at) == lease.holder)
+    }
+
+    pub fn strike(&mut self, fault: Fault) {
+        self.say(0, &format!("MISFORTUNE {fault:?}"));
+        match fault {
+            Fault::KillDaemon { whom, back_ms } => {
+                let node = self.hit(whom);
+                self.kill_daemon(node, "kill -9");
+                self.after(back_ms, Event::StartDaemon { node });
+            }
+            Fault::Freeze { whom, ms } => {
+                let node = self.hit(whom);
+                self.nodes[node].frozen = self.nodes[node].daemon.is_some();
+                self.after(ms, Event::Misfortune(Fault::Thaw { node }));
+            }
+            Fault::Thaw { node } => self.thaw(node),
+            Fault::PowerCut { whom, ms } => {
+                let node = self.hit(whom);
+                self.cut_power(node);
+                self.after(ms, Event::Misfortune(Fault::PowerBack { node }));
+            }
+            Fault::PowerBack { node } => {
+                if !self.nodes[node].powered {
+                    self.give_power(node);
+                }
+            }
+            Fault::KillPostgres { whom } => {
+                let node = self.hit(whom);
+                self.postgres_ends(node, false);
+            }
+            Fault::CutOneWay { from, to, ms } => {
+                self.network.cut(from, to);
+                self.after(ms, Event::Misfortune(Fault::MendNode { node: from }));
+            }
+            Fault::Isolate { whom, ms } => {
+                let node = self.hit(whom);
+                self.isolate(node);
+                self.after(ms, Event::Misfortune(Fault::MendNode { node }));
+            }
+            Fault::MendNode { node } => self.mend(node),
+            Fault::StickDisk { whom, ms } => {
+                let node = self.hit(whom);
+                self.nodes[node].disk.stuck = true;
+                self.after(ms, Event::Misfortune(Fault::Unstick { node }));
+            }
+            Fault::Unstick { node } => self.unstick(node),
+            Fault::Journal { whom, fate } => {
+                let node = self.hit(whom);
+                self.nodes[node].disk.fate = fate;
+            }
+            Fault::Switchover => self.ask_switchover(),
+            Fault::Stop { whom, ms } => self.ask_to_stop(whom, ms),
+            Fault::Start { node } => {
+                self.nodes[node].is_away = false;
+                self.after(0, Event::StartDaemon { node });
+            }
+            Fault::Reinitialize { whom } => {
+                let node = self.hit(whom);
+                if let Some(daemon) = &mut self.nodes[node].daemon {
+                    daemon.wishes.reinitialize = true;
+                }
+            }
+        }
+    }
+
+    fn thaw(&mut self, node: usize) {
+        if self.nodes[node].frozen {
+            self.nodes[node].frozen = false;
+            self.deliver_stalled(node);
+        }
+    }
+
+    fn isolate(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            self.network.cut(node, other);
+            self.network.cut(other, node);
+        }
+    }
+
+    fn mend(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            self.network.mend(node, other);
+            self.network.mend(other, node);
+        }
+    }
+
+    fn ask_switchover(&mut self) {
+        let Some(holder) = self.holder() else { return };
+        let leader = Some(self.nodes[holder].name.clone());
+        let request = FailoverRequest { leader, candidate: None, scheduled_at: None };
+        let ticket = self.fresh();
+        self.feed(holder, Input::Propose { ticket, command: Command::SetFailover { request } });
+    }
+
+    fn ask_to_stop(&mut self, whom: Whom, ms: Millis) {
+        let node = self.hit(whom);
+        let away = self.nodes.iter().any(|n| n.is_away);
+        let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|_| !away) else { return };
+        daemon.wishes.stop = true;
+        self.nodes[node].is_away = true;
+        self.pump_soon(node);
+        self.after(ms + 1000, Event::Misfortune(Fault::Start { node }));
+    }
+
+    /// All faults end: everybody is started, connected, and has a working disk.
+    pub fn heal(&mut self) {
+        self.say(0, "ALL FAULTS END");
+        self.healed = true;
+        self.network.mend_all();
+        self.network.weather = super::network::FAIR;
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.fate = JournalFate::Well;
+            self.nodes[node].is_away = false;
+            self.unstick(node);
+            self.thaw(node);
+            if !self.nodes[node].powered {
+                self.give_power(node);
+            } else if self.nodes[node].daemon.is_none() {
+                self.after(100, Event::StartDaemon { node });
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The guard as `safety.md` has it: beside a PostgreSQL that may write, with a deadline on the
+//! host's own clock. It outlives the daemon, and it needs up to half a second to kill.
+use crate::pure::cluster::Millis;
+
+/// The longest that the kill takes after the deadline (SIGQUIT, 300 ms, SIGKILL, and load).
+pub const KILL_MS_MAX: Millis = 500;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    pub epoch: u64,
+    /// On the host's own clock.
+    pub deadline: Millis,
+    /// The deadline has passed and the kill is under way: nothing calls it back.
+    pub fires: bool,
+    /// Tells this guard's alarms from those of an earlier one.
+    pub life: u64,
+}
+
+impl Guard {
+    pub fn new(epoch: u64, deadline: Millis, life: u64) -> Guard {
+        Guard { epoch, deadline, fires: false, life }
+    }
+}

@@ -1,0 +1,25 @@
+//! The made-up world: whole clusters in one loop, from one seed, checked after every event.
+//!
+//! It runs the very same values as production: [`crate::pure::consensus::core::Core`], the machines
+//! of [`crate::pure::flow`], and [`crate::pure::situation::Situation`]. What is made up is only what
+//! they touch: clocks that drift, a network that lies, disks that forget what was not flushed,
+//! a PostgreSQL that is a struct, a guard, clients that remember what they were promised.
+//!
+//! Read [`world`] first (the queue), then [`node`] (a host and its daemon), then [`check`].
+//! Absent on purpose: threads, real time, real luck. The same seed gives the same run.
+pub mod check;
+pub mod client;
+pub mod crew;
+pub mod deeds;
+pub mod disk;
+pub mod fault;
+pub mod guard;
+pub mod luck;
+pub mod machine;
+pub mod network;
+pub mod node;
+pub mod observer;
+pub mod plan;
+pub mod postgres;
+pub mod run;
+pub mod world;

@@ -1,0 +1,77 @@
+//! The network between hosts: which way it is cut, how slow it is, and which connections stand.
+use std::collections::BTreeSet;
+
+use super::luck::Luck;
+use crate::pure::cluster::Millis;
+
+/// How the network misbehaves for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub delay_min: Millis,
+    pub delay_max: Millis,
+    /// In a thousand messages.
+    pub lost: u64,
+    pub doubled: u64,
+    /// In a thousand messages: so late that others overtake it.
+    pub late: u64,
+}
+
+pub const FAIR: Weather = Weather { delay_min: 1, delay_max: 4, lost: 0, doubled: 0, late: 0 };
+
+#[derive(Debug)]
+pub struct Network {
+    pub weather: Weather,
+    /// Nothing gets from the first to the second.
+    cut: BTreeSet<(usize, usize)>,
+    /// Pairs of daemons that are connected, the smaller number first.
+    pub connected: BTreeSet<(usize, usize)>,
+}
+
+impl Network {
+    pub fn new(weather: Weather) -> Network {
+        Network { weather, cut: BTreeSet::new(), connected: BTreeSet::new() }
+    }
+
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.cut.insert((from, to));
+    }
+
+    pub fn mend(&mut self, from: usize, to: usize) {
+        self.cut.remove(&(from, to));
+    }
+
+    pub fn mend_all(&mut self) {
+        self.cut.clear();
+    }
+
+    /// Does a packet get through this way?
+    pub fn passes(&self, from: usize, to: usize) -> bool {
+        from == to || !self.cut.contains(&(from, to))
+    }
+
+    /// Can a connection stand, which needs both ways?
+    pub fn reaches(&self, a: usize, b: usize) -> bool {
+        self.passes(a, b) && self.passes(b, a)
+    }
+
+    pub fn is_connected(&self, a: usize, b: usize) -> bool {
+        self.connected.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// When the copies of a message arrive, counted from now; none if it is lost.
+    pub fn arrivals(&self, from: usize, to: usize, luck: &mut Luck) -> Vec<Millis> {
+        let w = self.weather;
+        if !self.passes(from, to) || luck.in_thousand(w.lost) {
+            return Vec::new();
+        }
+        let mut delay = luck.between(w.delay_min, w.delay_max);
+        if luck.in_thousand(w.late) {
+            delay += luck.between(10, 400);
+        }
+        let mut arrivals = vec![delay];
+        if luck.in_thousand(w.doubled) {
+            arrivals.push(delay + luck.between(1, 200));
+        }
+        arrivals
+    }
+}

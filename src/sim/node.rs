@@ -1,0 +1,348 @@
+//! A host: clock, disk, PostgreSQL, guard, and perhaps a daemon with its consensus and its crew.
+use std::collections::VecDeque;
+
+use super::crew::Crew;
+use super::disk::Disk;
+use super::guard::Guard;
+use super::luck::{Clock, Luck};
+use super::plan::Plan;
+use super::postgres::Postgres;
+use super::world::{Event, World};
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::state::Member;
+use crate::pure::consensus::core::{Core, Input, Output, Seat};
+use crate::pure::consensus::message::{Greeting, Standing};
+use crate::pure::situation::Wishes;
+
+/// The daemon: what a kill -9 ends.
+pub struct Daemon {
+    pub core: Core,
+    pub crew: Crew,
+    pub facts: Facts,
+    pub wishes: Wishes,
+    pub targets: Vec<String>,
+    /// After a restart under an armed guard: no beat before our own lease is heard of again, or
+    /// the guard's deadline has passed. What is not known yet is not lost.
+    pub settles_until: Option<Millis>,
+    pub pump_is_due: bool,
+    /// The PostgreSQL that this daemon knows to run.
+    pub knows_generation: Option<u64>,
+}
+
+pub struct Node {
+    pub at: usize,
+    pub name: String,
+    pub member: Member,
+    pub clock: Clock,
+    pub disk: Disk,
+    pub postgres: Postgres,
+    pub guard: Option<Guard>,
+    pub daemon: Option<Daemon>,
+    /// Counts daemons, dead ones included.
+    pub life: u64,
+    /// Counts boots of the host.
+    pub boot: u64,
+    pub powered: bool,
+    pub frozen: bool,
+    pub stalled: VecDeque<Event>,
+    /// A stopped daemon that the operator wants to stay stopped.
+    pub is_away: bool,
+    pub facts_serial: u64,
+    /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
+    pub right_until: Option<(u64, Millis)>,
+}
+
+pub fn addr_of(node: usize) -> String {
+    format!("10.0.0.{}:2380", node + 1)
+}
+
+pub fn node_of(addr: &str) -> usize {
+    let host = addr.split(':').next().and_then(|host| host.rsplit('.').next());
+    host.and_then(|last| last.parse::<usize>().ok()).expect("addresses are made by addr_of") - 1
+}
+
+/// The identity in Raft: drawn once per state directory.
+pub fn raft_id(node: usize) -> u64 {
+    100 + node as u64
+}
+
+impl Node {
+    pub fn new(at: usize, plan: &Plan, luck: &mut Luck) -> Node {
+        let name = format!("n{at}");
+        let member = Member {
+            name: name.clone(),
+            raft_addr: addr_of(at),
+            conn_url: format!("postgres://10.0.0.{}:5432/postgres", at + 1),
+            ..Member::default()
+        };
+        let clock = Clock { offset: luck.between(1_000_000, 9_000_000), ppm: plan.ppm[at] };
+        Node {
+            at,
+            name,
+            member,
+            clock,
+            disk: Disk::new(),
+            postgres: Postgres::new(),
+            guard: None,
+            daemon: None,
+            life: 0,
+            boot: 0,
+            powered: true,
+            frozen: false,
+            stalled: VecDeque::new(),
+            is_away: false,
+            facts_serial: 0,
+            right_until: None,
+        }
+    }
+
+    /// Is this the daemon that runs now?
+    pub fn lives(&self, life: u64) -> bool {
+        self.daemon.is_some() && self.life == life
+    }
+}
+
+impl World {
+    pub fn start_daemon(&mut self, at: usize) {
+        let local = self.local(at);
+        let node = &mut self.nodes[at];
+        if node.daemon.is_some() || !node.powered || node.is_away {
+            return;
+        }
+        node.life += 1;
+        node.frozen = false;
+        node.stalled.clear();
+        let life = node.life;
+        let partners = (0..self.plan.nodes).filter(|other| *other != at).map(addr_of).collect();
+        let core = Core::new(Seat {
+            id: raft_id(at),
+            member: node.member.clone(),
+            partners,
+            voters_max: 5,
+            ttl_ms: self.plan.ttl_ms,
+            seed: self.plan.seed.wrapping_mul(31).wrapping_add((at as u64) << 8),
+            promises: node.disk.promises.clone(),
+            log: node.disk.read_log(),
+            now: local,
+        });
+        let guarded = node.guard.as_ref().filter(|g| !g.fires).map(|g| g.deadline);
+        node.daemon = Some(Daemon {
+            core,
+            crew: Crew::default(),
+            facts: Facts::default(),
+            wishes: Wishes::default(),
+            targets: (0..self.plan.nodes).filter(|o| *o != at).map(addr_of).collect(),
+            settles_until: guarded.filter(|_| node.postgres.server.is_some()),
+            pump_is_due: false,
+            knows_generation: node.postgres.server.as_ref().map(|s| s.generation),
+        });
+        self.say(at, "the daemon starts");
+        self.after(0, Event::Tick { node: at, life });
+        self.observe(at, 0);
+        self.after(200, Event::Observe { node: at, life });
+        self.after(10, Event::LoopWait { node: at, life });
+        self.crew_begins(at);
+    }
+
+    /// kill -9: of the writes under way some may have reached the disk.
+    pub fn kill_daemon(&mut self, at: usize, why: &str) {
+        if self.nodes[at].daemon.is_none() {
+            return;
+        }
+        self.say(at, &format!("the daemon is gone: {why}"));
+        let survive = self.luck.below(4);
+        let node = &mut self.nodes[at];
+        node.disk.crash(survive);
+        node.daemon = None;
+        node.frozen = false;
+        node.stalled.clear();
+        node.life += 1;
+        self.connections_end(at);
+    }
+
+    /// The power is cut: nothing that was not flushed remains, nothing runs.
+    pub fn cut_power(&mut self, at: usize) {
+        self.say(at, "the power is cut");
+        self.kill_daemon(at, "no power");
+        let node = &mut self.nodes[at];
+        node.disk.crash(0);
+        node.powered = false;
+        node.boot += 1;
+        node.guard = None;
+        node.right_until = None;
+        node.postgres.gone(false);
+    }
+
+    pub fn give_power(&mut self, at: usize) {
+        self.nodes[at].powered = true;
+        let wait = self.luck.between(50, 800);
+        self.after(wait, Event::StartDaemon { node: at });
+    }
+
+    pub fn tick(&mut self, at: usize, life: u64) {
+        self.feed(at, Input::Tick);
+        let Some(daemon) = &self.nodes[at].daemon else { return };
+        let every = daemon.core.tick_every();
+        self.after_local(at, every, Event::Tick { node: at, life });
+    }
+
+    /// Tells the consensus one thing and does what it asks for.
+    pub fn feed(&mut self, at: usize, input: Input) {
+        let local = self.local(at);
+        let Some(daemon) = &mut self.nodes[at].daemon else { return };
+        let outputs = daemon.core.handle(local, input);
+        self.carry_out(at, outputs);
+    }
+
+    fn carry_out(&mut self, at: usize, outputs: Vec<Output>) {
+        let life = self.nodes[at].life;
+        for output in outputs {
+            if !self.nodes[at].lives(life) {
+                return;
+            }
+            match output {
+                Output::SendRaft { addr, message } => {
+                    self.check_promise_is_durable(at, &message);
+                    self.send(at, node_of(&addr), Input::Raft { from: raft_id(at), message });
+                }
+                Output::SendPeer { addr, message } => {
+                    self.send(at, node_of(&addr), Input::Peer { from: raft_id(at), message });
+                }
+                Output::Keep(promises) => {
+                    self.nodes[at].disk.promises = promises;
+                }
+                Output::Write(write) => {
+                    self.nodes[at].disk.unflushed.push_back(write);
+                    let boot = self.nodes[at].boot;
+                    let took = self.luck.between(1, self.plan.flush_ms_max);
+                    self.after(took, Event::Flush { node: at, boot });
+                }
+                Output::Deadline { epoch, deadline } => self.deadline_moved(at, epoch, deadline),
+                Output::Receipt { ticket, outcome } => self.receipt(at, ticket, outcome),
+                Output::AskFresh { round } => {
+                    let wait = self.luck.between(2, 40);
+                    self.after(wait, Event::Fresh { node: at, life, round });
+                }
+                Output::Greeting(standing) => self.greet_all(at, &standing),
+                Output::Targets(targets) => {
+                    if let Some(daemon) = &mut self.nodes[at].daemon {
+                        daemon.targets = targets;
+                    }
+                }
+                Output::Changed => self.pump_soon(at),
+                Output::Told(sentence) => self.say(at, &sentence),
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, input: Input) {
+        if to >= self.nodes.len() || !self.network.is_connected(from, to) {
+            return;
+        }
+        let life = self.nodes[to].life;
+        for delay in self.network.arrivals(from, to, &mut self.luck) {
+            let input = Box::new(input.clone());
+            self.after(delay, Event::Told { node: to, life, input });
+        }
+    }
+
+    pub fn flush(&mut self, at: usize, boot: u64) {
+        let node = &mut self.nodes[at];
+        if node.boot != boot || node.disk.stuck {
+            return; // a stuck write is finished when the disk goes on
+        }
+        let Some(number) = node.disk.flush_one() else { return };
+        let life = node.life;
+        if number != 0 {
+            let input = Box::new(Input::Persisted { number });
+            self.after(0, Event::Told { node: at, life, input });
+        }
+    }
+
+    /// The disk goes on: what waited for it becomes durable, one write after the other.
+    pub fn unstick(&mut self, at: usize) {
+        self.nodes[at].disk.stuck = false;
+        let (boot, waiting) = (self.nodes[at].boot, self.nodes[at].disk.unflushed.len());
+        for turn in 0..waiting as u64 {
+            self.after(1 + turn, Event::Flush { node: at, boot });
+        }
+        if !self.nodes[at].frozen {
+            self.deliver_stalled(at);
+        }
+    }
+
+    // ---- connections
+
+    fn greeting(&self, at: usize) -> Option<Greeting> {
+        let promises = self.nodes[at].daemon.as_ref()?.core.promises();
+        Some(Greeting {
+            id: raft_id(at),
+            name: self.nodes[at].name.clone(),
+            addr: addr_of(at),
+            standing: Standing {
+                cluster_id: promises.cluster_id.clone(),
+                promised_to: promises.promised_to,
+            },
+        })
+    }
+
+    fn greet_all(&mut self, at: usize, _standing: &Standing) {
+        let Some(greeting) = self.greeting(at) else { return };
+        for other in 0..self.nodes.len() {
+            if other != at {
+                self.send(at, other, Input::Greeted(greeting.clone()));
+            }
+        }
+    }
+
+    /// Connections that can stand are made, those that cannot are noticed after a while.
+    pub fn look_at_connections(&mut self) {
+        self.after(100, Event::Connections);
+        let count = self.nodes.len();
+        for a in 0..count {
+            for b in a + 1..count {
+                let both = self.nodes[a].daemon.is_some() && self.nodes[b].daemon.is_some();
+                let stands = both && self.network.reaches(a, b);
+                match (self.network.is_connected(a, b), stands) {
+                    (false, true) if self.luck.in_thousand(600) => self.connect(a, b),
+                    (true, false) if self.luck.in_thousand(120) => self.disconnect(a, b),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        if self.nodes[a].frozen || self.nodes[b].frozen {
+            return;
+        }
+        self.network.connected.insert((a, b));
+        for (from, to) in [(a, b), (b, a)] {
+            if let Some(greeting) = self.greeting(from) {
+                let life = self.nodes[to].life;
+                let input = Box::new(Input::Greeted(greeting));
+                self.after(2, Event::Told { node: to, life, input });
+            }
+        }
+    }
+
+    fn disconnect(&mut self, a: usize, b: usize) {
+        self.network.connected.remove(&(a, b));
+        for (of, to) in [(a, b), (b, a)] {
+            let life = self.nodes[to].life;
+            let input = Box::new(Input::Gone { addr: addr_of(of), id: raft_id(of) });
+            self.after(0, Event::Told { node: to, life, input });
+        }
+    }
+
+    /// A dead process's connections are closed by its kernel; the others hear of it if they can.
+    fn connections_end(&mut self, at: usize) {
+        for other in 0..self.nodes.len() {
+            let pair = (at.min(other), at.max(other));
+            if self.network.connected.contains(&pair) && self.network.reaches(at, other) {
+                self.disconnect(pair.0, pair.1);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What a node's observer sees of its own PostgreSQL, and what the situation is made from.
+use std::collections::BTreeMap;
+
+use super::postgres::{Data, lsn_of, synchronous_names};
+use super::world::{Event, World};
+use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
+use crate::pure::cluster::state::Lease;
+use crate::pure::cluster::sync;
+use crate::pure::consensus::core::Input;
+use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::situation::{Situation, Sources};
+use crate::pure::view::Heard;
+
+/// A replica that was not heard for this long is no longer streaming, on the primary's books.
+const SENDER_MS: u64 = 2500;
+
+impl World {
+    pub fn observe_again(&mut self, at: usize, life: u64) {
+        self.observe(at, 0);
+        let wait = self.luck.between(300, 700);
+        self.after(wait, Event::Observe { node: at, life });
+    }
+
+    /// Looks at PostgreSQL now and tells the consensus; `round` is the arbiter's question.
+    pub fn observe(&mut self, at: usize, round: u64) {
+        self.nodes[at].facts_serial += 1;
+        let facts = Facts { round, ..self.facts(at) };
+        let Some(daemon) = &mut self.nodes[at].daemon else { return };
+        let same_body = Facts { serial: 0, round: 0, ..facts.clone() };
+        let changed = Facts { serial: 0, round: 0, ..daemon.facts.clone() } != same_body;
+        daemon.facts = facts.clone();
+        self.feed(at, Input::Local(Box::new(facts)));
+        if changed {
+            self.pump_soon(at);
+        }
+    }
+
+    fn facts(&self, at: usize) -> Facts {
+        let node = &self.nodes[at];
+        let postgres = &node.postgres;
+        let (state, role) = match &postgres.server {
+            None => (PgState::Stopped, Role::Uninitialized),
+            Some(s) if s.stopping => (PgState::Stopping, Role::Replica),
+            Some(s) if !s.accepts => (PgState::Starting, Role::Replica),
+            Some(s) if s.in_recovery => (PgState::Running, Role::Replica),
+            Some(_) => (PgState::Running, Role::Primary),
+        };
+        Facts {
+            raft_id: super::node::raft_id(at),
+            name: node.name.clone(),
+            serial: node.facts_serial,
+            has_postgres: true,
+            state,
+            role,
+            postmaster_alive: postgres.server.is_some(),
+            data: data_directory(&postgres.data),
+            sql: self.sql(at),
+            bootstrap_ttl_ms: Some(self.plan.ttl_ms),
+            ..Facts::default()
+        }
+    }
+
+    fn sql(&self, at: usize) -> Option<SqlFacts> {
+        let postgres = &self.nodes[at].postgres;
+        let server = postgres.server.as_ref().filter(|_| postgres.answers())?;
+        let cluster = postgres.cluster()?;
+        let end = cluster.wal.lsn();
+        let recovers = server.in_recovery;
+        let streams = server.streamed_at.is_some_and(|t| self.now < t + 1000);
+        Some(SqlFacts {
+            in_recovery: recovers,
+            system_identifier: cluster.system_identifier.to_string(),
+            timeline: cluster.wal.timeline(),
+            flush_lsn: if recovers { Default::default() } else { end },
+            receive_lsn: if recovers { end } else { Default::default() },
+            replay_lsn: if recovers { lsn_of(server.replayed) } else { Default::default() },
+            replication_state: (recovers && streams).then(|| String::from("streaming")),
+            replication: self.walsenders(at),
+            synchronous_standby_names: cluster.synchronous_standby_names.clone(),
+            ..SqlFacts::default()
+        })
+    }
+
+    fn walsenders(&self, at: usize) -> Vec<Walsender> {
+        let postgres = &self.nodes[at].postgres;
+        let (Some(server), Some(cluster)) = (&postgres.server, postgres.cluster()) else {
+            return Vec::new();
+        };
+        let wanted = synchronous_names(&cluster.synchronous_standby_names);
+        let fresh = server.senders.iter().filter(|(_, s)| self.now < s.seen_at + SENDER_MS);
+        let sender = |(other, sender): (&usize, &super::postgres::Sender)| {
+            let name = self.nodes[*other].name.clone();
+            let counts = wanted.as_ref().is_some_and(|(n, names)| {
+                names.iter().take(*n).any(|wanted| *wanted == name)
+            });
+            Walsender {
+                application_name: name,
+                state: String::from("streaming"),
+                sync_state: String::from(if counts { "sync" } else { "async" }),
+                flush_lsn: lsn_of(sender.flushed),
+                ..Walsender::default()
+            }
+        };
+        fresh.map(sender).collect()
+    }
+
+    /// The level that the crew is told. `None` while the daemon still finds out what it holds.
+    pub fn situation(&mut self, at: usize) -> Option<Situation> {
+        let local = self.local(at);
+        let node = &mut self.nodes[at];
+        let guard_epoch = node.guard.as_ref().map(|g| g.epoch);
+        let daemon = node.daemon.as_mut()?;
+        let live = daemon.core.live_lease(local).map(|(epoch, _)| epoch);
+        if let Some(until) = daemon.settles_until {
+            let moved_on = guard_epoch.is_none_or(|epoch| daemon.core.cluster().epoch > epoch);
+            if live.is_none() && local < until && !moved_on {
+                return None;
+            }
+            daemon.settles_until = None;
+        }
+        let heard = daemon.core.heard();
+        let facts: BTreeMap<u64, &Facts> = heard.iter().map(|(id, h)| (*id, &h.facts)).collect();
+        let cluster = daemon.core.cluster();
+        let sync_step = live.and_then(|epoch| {
+            let leads = cluster.lease.as_ref().is_some_and(|l: &Lease| l.epoch == epoch);
+            let sql = daemon.facts.sql.as_ref().filter(|s| leads && !s.in_recovery)?;
+            let members: Vec<&Facts> = heard.values().map(|h: &Heard| &h.facts).collect();
+            sync::next_step(&node.name, cluster, daemon.core.dynamic(), sql, &members)
+        });
+        Some(Situation::compute(Sources {
+            own: daemon.core.id(),
+            cluster,
+            dynamic: daemon.core.dynamic(),
+            live_epoch: live,
+            heard: &facts,
+            wishes: daemon.wishes.clone(),
+            methods: Vec::new(),
+            postmaster_alive: node.postgres.server.is_some(),
+            failover_is_due: true,
+            use_pg_rewind: self.plan.use_pg_rewind,
+            use_slots: true,
+            remove_on_rewind_failure: false,
+            remove_on_diverged_timelines: false,
+            pre_promote: false,
+            sync_step,
+        }))
+    }
+}
+
+pub fn data_directory(data: &Data) -> DataDirectory {
+    match data {
+        Data::Empty => DataDirectory::Empty,
+        Data::Incomplete => DataDirectory::Incomplete,
+        Data::Present(cluster) => DataDirectory::Present {
+            system_identifier: cluster.system_identifier.to_string(),
+            timeline: cluster.wal.timeline(),
+            lsn: cluster.wal.lsn(),
+            was_primary: !cluster.standby,
+            clean: cluster.clean,
+        },
+    }
+}

@@ -1,0 +1,127 @@
+//! What a seed means: the cluster's size and settings, the weather, and the misfortunes to come.
+use serde_json::{Value, json};
+
+use super::fault::{self, Fault};
+use super::luck::{Luck, PPM_MAX};
+use super::network::{FAIR, Weather};
+use crate::pure::cluster::Millis;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub ttl_ms: Millis,
+    pub loop_wait_ms: Millis,
+    /// The dynamic configuration that the founder writes, `bootstrap.dcs`.
+    pub config: Value,
+    pub synchronous: bool,
+    pub use_pg_rewind: bool,
+    pub ppm: Vec<i64>,
+    pub weather: Weather,
+    /// Times in a thousand that a deed fails by itself.
+    pub deeds_fail: u64,
+    pub flush_ms_max: Millis,
+    pub start_ms_max: Millis,
+    pub copy_ms_max: Millis,
+    pub stream_ms_max: Millis,
+    pub write_ms_max: Millis,
+    /// When each misfortune strikes, in order.
+    pub misfortunes: Vec<(Millis, Fault)>,
+    pub heal_at: Millis,
+}
+
+impl Plan {
+    /// A quiet cluster: nothing goes wrong by itself.
+    pub fn quiet(seed: u64, nodes: usize) -> Plan {
+        Plan {
+            seed,
+            nodes,
+            ttl_ms: 3000,
+            loop_wait_ms: 1000,
+            config: json!({"ttl": 3, "loop_wait": 1, "retry_timeout": 1}),
+            synchronous: false,
+            use_pg_rewind: true,
+            ppm: vec![0; nodes],
+            weather: FAIR,
+            deeds_fail: 0,
+            flush_ms_max: 8,
+            start_ms_max: 800,
+            copy_ms_max: 1500,
+            stream_ms_max: 40,
+            write_ms_max: 120,
+            misfortunes: Vec::new(),
+            heal_at: 60_000,
+        }
+    }
+
+    /// Everything from the seed.
+    pub fn drawn(seed: u64) -> Plan {
+        let mut luck = Luck::new(seed.wrapping_mul(0x9E37_79B9));
+        let nodes = if luck.in_thousand(250) { 5 } else { 3 };
+        let mut plan = Plan::quiet(seed, nodes);
+        plan.settings(&mut luck);
+        plan.ppm = (0..nodes).map(|_| rate(&mut luck)).collect();
+        if luck.in_thousand(400) {
+            plan.weather = storm(&mut luck);
+        }
+        if luck.in_thousand(300) {
+            plan.deeds_fail = luck.between(5, 60);
+        }
+        if luck.in_thousand(200) {
+            plan.flush_ms_max = luck.between(50, 400);
+        }
+        let begin = luck.between(3_000, 15_000);
+        let ttl_ms = plan.ttl_ms;
+        let mut at = begin;
+        for _ in 0..luck.between(1, 6) {
+            plan.misfortunes.push((at, fault::draw(&mut luck, nodes, ttl_ms)));
+            at += match luck.below(3) {
+                0 => luck.between(50, 1500),
+                1 => luck.between(500, 2 * ttl_ms),
+                _ => luck.between(ttl_ms, 4 * ttl_ms),
+            };
+        }
+        plan.heal_at = at + luck.between(100, 3 * ttl_ms);
+        plan
+    }
+
+    fn settings(&mut self, luck: &mut Luck) {
+        let ttl_s = [2, 3, 3, 5, 30][luck.below(5)];
+        self.ttl_ms = ttl_s * 1000;
+        self.synchronous = luck.in_thousand(500);
+        self.use_pg_rewind = luck.in_thousand(700);
+        let strict = self.synchronous && luck.in_thousand(200);
+        let lag_max = if luck.in_thousand(300) { 960 } else { 1_048_576 };
+        self.config = json!({
+            "ttl": ttl_s,
+            "loop_wait": 1,
+            "retry_timeout": 1,
+            "maximum_lag_on_failover": lag_max,
+            "synchronous_mode": self.synchronous,
+            "synchronous_mode_strict": strict,
+            "synchronous_node_count": if self.nodes > 3 && luck.in_thousand(400) { 2 } else { 1 },
+        });
+        self.stream_ms_max = [15, 40, 400][luck.below(3)];
+        self.write_ms_max = [30, 120, 400][luck.below(3)];
+    }
+}
+
+/// Half of the clocks are as wrong as they may be.
+fn rate(luck: &mut Luck) -> i64 {
+    match luck.below(4) {
+        0 => -PPM_MAX,
+        1 => PPM_MAX,
+        2 => 0,
+        _ => luck.between(0, 2 * PPM_MAX as u64) as i64 - PPM_MAX,
+    }
+}
+
+fn storm(luck: &mut Luck) -> Weather {
+    Weather {
+        delay_min: 1,
+        delay_max: luck.between(2, 60),
+        lost: luck.between(0, 40),
+        doubled: luck.between(0, 30),
+        late: luck.between(0, 40),
+    }
+}

@@ -1,0 +1,228 @@
+//! PostgreSQL as a struct: a data directory, WAL as a list of records, and perhaps a postmaster.
+//!
+//! Every record carries a fingerprint of everything before it, so that "is a prefix of" is one
+//! comparison and a commit that was lost or brought back from the dead is seen.
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::pure::cluster::Millis;
+use crate::pure::consensus::group::draw;
+use crate::pure::postgres::lsn::Lsn;
+
+/// Bytes that one record takes in the WAL.
+pub const RECORD_BYTES: u64 = 96;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub timeline: u32,
+    /// The transaction; or the birth of a timeline. Never used twice.
+    pub id: u64,
+    chain: u64,
+}
+
+/// A history, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wal(Vec<Record>);
+
+impl Wal {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn lsn(&self) -> Lsn {
+        lsn_of(self.0.len())
+    }
+
+    pub fn timeline(&self) -> u32 {
+        self.0.last().map_or(1, |record| record.timeline)
+    }
+
+    pub fn push(&mut self, timeline: u32, id: u64) {
+        let mut luck = self.0.last().map_or(7, |record| record.chain) ^ id.rotate_left(17);
+        self.0.push(Record { timeline, id, chain: draw(&mut luck) });
+    }
+
+    pub fn has(&self, place: usize, id: u64) -> bool {
+        self.0.get(place).is_some_and(|record| record.id == id)
+    }
+
+    /// One of the two is a beginning of the other.
+    pub fn agrees(&self, other: &Wal) -> bool {
+        let both = self.len().min(other.len());
+        self.common(other) == both
+    }
+
+    pub fn is_prefix_of(&self, other: &Wal) -> bool {
+        self.len() <= other.len() && self.agrees(other)
+    }
+
+    /// How many records the two have in common.
+    pub fn common(&self, other: &Wal) -> usize {
+        let both = self.len().min(other.len());
+        let same = |at: usize| self.0[at].chain == other.0[at].chain;
+        if both == 0 || same(both - 1) {
+            return both;
+        }
+        let (mut low, mut high) = (0, both - 1);
+        while low < high {
+            let middle = (low + high) / 2;
+            if same(middle) { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    pub fn cut(&mut self, length: usize) {
+        self.0.truncate(length);
+    }
+
+    /// Takes over at most `count` further records of a history that this one is a prefix of.
+    pub fn receive(&mut self, from: &Wal, count: usize) {
+        let end = (self.len() + count).min(from.len());
+        let start = self.len();
+        self.0.extend_from_slice(&from.0[start..end]);
+    }
+}
+
+pub fn lsn_of(length: usize) -> Lsn {
+    Lsn(0x100_0000 + length as u64 * RECORD_BYTES)
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub system_identifier: u64,
+    pub wal: Wal,
+    /// standby.signal lies there.
+    pub standby: bool,
+    pub clean: bool,
+    /// As it stands in the configuration files.
+    pub synchronous_standby_names: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    Empty,
+    /// A copy (or an initdb) that was never finished.
+    Incomplete,
+    Present(Cluster),
+}
+
+/// What the postmaster of a primary knows of one replica.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    pub flushed: usize,
+    pub seen_at: Millis,
+}
+
+/// A running postmaster.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub generation: u64,
+    pub in_recovery: bool,
+    /// Accepts connections.
+    pub accepts: bool,
+    /// A fast shutdown is under way: no new commit.
+    pub stopping: bool,
+    /// Node to stream from.
+    pub upstream: Option<usize>,
+    /// Last time that something came from upstream.
+    pub streamed_at: Option<Millis>,
+    pub senders: BTreeMap<usize, Sender>,
+    /// Commits that wait for a synchronous standby: place and transaction.
+    pub waiting: VecDeque<(usize, u64)>,
+    /// How much of a replica's WAL is replayed.
+    pub replayed: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pub data: Data,
+    pub server: Option<Server>,
+    /// What was moved aside, for a person.
+    pub aside: Vec<Cluster>,
+    pub generation: u64,
+}
+
+impl Postgres {
+    pub fn new() -> Postgres {
+        Postgres { data: Data::Empty, server: None, aside: Vec::new(), generation: 0 }
+    }
+
+    pub fn cluster(&self) -> Option<&Cluster> {
+        match &self.data {
+            Data::Present(cluster) => Some(cluster),
+            Data::Empty | Data::Incomplete => None,
+        }
+    }
+
+    pub fn cluster_mut(&mut self) -> Option<&mut Cluster> {
+        match &mut self.data {
+            Data::Present(cluster) => Some(cluster),
+            Data::Empty | Data::Incomplete => None,
+        }
+    }
+
+    /// Can it commit? Counted until the last process is gone.
+    pub fn is_writable(&self) -> bool {
+        self.server.as_ref().is_some_and(|s| s.accepts && !s.in_recovery)
+    }
+
+    /// Does it answer queries?
+    pub fn answers(&self) -> bool {
+        self.server.as_ref().is_some_and(|s| s.accepts && !s.stopping)
+    }
+
+    pub fn takes_writes(&self) -> bool {
+        self.is_writable() && self.answers()
+    }
+
+    /// Starts a postmaster that does not accept connections yet; its generation.
+    pub fn start(&mut self, standby: bool, upstream: Option<usize>) -> Option<u64> {
+        self.generation += 1;
+        let generation = self.generation;
+        let cluster = self.cluster_mut()?;
+        (cluster.standby, cluster.clean) = (standby, false);
+        let replayed = cluster.wal.len();
+        self.server = Some(Server {
+            generation,
+            in_recovery: standby,
+            accepts: false,
+            stopping: false,
+            upstream,
+            streamed_at: None,
+            senders: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            replayed,
+        });
+        Some(generation)
+    }
+
+    /// No process is left.
+    pub fn gone(&mut self, clean: bool) {
+        self.server = None;
+        if let Some(cluster) = self.cluster_mut() {
+            cluster.clean = clean;
+        }
+    }
+
+    /// Is this postmaster the one that was meant?
+    pub fn is_generation(&self, generation: u64) -> bool {
+        self.server.as_ref().is_some_and(|s| s.generation == generation)
+    }
+}
+
+/// Number and names of a `synchronous_standby_names`; nothing when commits wait for nobody.
+pub fn synchronous_names(setting: &str) -> Option<(usize, Vec<String>)> {
+    if setting.is_empty() {
+        return None;
+    }
+    let Some((head, rest)) = setting.split_once('(') else {
+        return Some((1, vec![setting.trim_matches('"').to_string()]));
+    };
+    let number = head.chars().filter(char::is_ascii_digit).collect::<String>();
+    let names = rest.trim_end_matches(')').split(',');
+    let names = names.map(|n| n.trim().trim_matches('"').to_string()).collect();
+    Some((number.parse().unwrap_or(1), names))
+}

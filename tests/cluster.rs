@@ -1,0 +1,93 @@
+//! Whole clusters under the simulator: fixed seeds, then `SURUS_SEEDS=a..b` for more.
+//!
+//! `SURUS_ALOUD=1` prints every line of a run. A failing seed says which promise it broke, shows
+//! the last events, and names the command that repeats it.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use surus::sim::plan::Plan;
+use surus::sim::run::{Failure, Summary, run};
+
+/// Seeds of one run of the tests; more with `SURUS_SEEDS`.
+const SEEDS: std::ops::Range<u64> = 0..400;
+
+fn aloud() -> bool {
+    std::env::var_os("SURUS_ALOUD").is_some()
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("SURUS_SEEDS") else { return SEEDS };
+    let (from, to) = text.split_once("..").expect("SURUS_SEEDS is written a..b");
+    let number = |text: &str| text.trim().parse().expect("SURUS_SEEDS holds two numbers");
+    number(from)..number(to)
+}
+
+/// Every seed on as many threads as there are cores; the failures, the lowest seed first.
+fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Vec<Box<Failure>>) {
+    let next = AtomicU64::new(seeds.start);
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let (mut well, mut failed) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        let work = || {
+            let mut outcomes = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end {
+                    return outcomes;
+                }
+                outcomes.push(run(Plan::drawn(seed), aloud()));
+            }
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            for outcome in thread.join().expect("a run does not panic") {
+                match outcome {
+                    Ok(summary) => well.push(summary),
+                    Err(failure) => failed.push(failure),
+                }
+            }
+        }
+    });
+    failed.sort_by_key(|failure| failure.seed);
+    (well, failed)
+}
+
+#[test]
+fn a_quiet_cluster_is_founded_and_streams() {
+    let mut plan = Plan::quiet(1, 3);
+    plan.heal_at = 20_000;
+    let summary = run(plan, aloud()).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(summary.promised > 50, "{summary:?}");
+    assert_eq!(summary.lost, 0);
+    assert!(summary.recovered_in_ms < 100, "all was well when nothing had happened");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..12 {
+        let one = run(Plan::drawn(seed), false).map(|s| (s.fingerprint, s.events));
+        let two = run(Plan::drawn(seed), false).map(|s| (s.fingerprint, s.events));
+        let (one, two) = (one.map_err(|f| f.to_string()), two.map_err(|f| f.to_string()));
+        assert_eq!(one, two, "seed {seed}");
+    }
+}
+
+#[test]
+fn seeds_break_no_promise() {
+    let began = std::time::Instant::now();
+    let (well, failed) = run_all(seeds());
+    let events: u64 = well.iter().map(|s| s.events).sum();
+    let slowest = well.iter().map(|s| s.recovered_in_ms).max();
+    eprintln!(
+        "{} runs in {:?}: {events} events, slowest recovery {slowest:?} ms, {} failed",
+        well.len() + failed.len(),
+        began.elapsed(),
+        failed.len()
+    );
+    let mut kinds = std::collections::BTreeMap::<&str, Vec<u64>>::new();
+    for failure in &failed {
+        kinds.entry(failure.violation.promise).or_default().push(failure.seed);
+    }
+    if let Some(first) = failed.first() {
+        panic!("{first}\n{} of the seeds failed: {kinds:?}", failed.len());
+    }
+}
