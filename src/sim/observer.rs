@@ -90,9 +90,9 @@ impl World {
         let fresh = server.senders.iter().filter(|(_, s)| self.now < s.seen_at + SENDER_MS);
         let sender = |(other, sender): (&usize, &super::postgres::Sender)| {
             let name = self.nodes[*other].name.clone();
-            let counts = wanted.as_ref().is_some_and(|(n, names)| {
-                names.iter().take(*n).any(|wanted| *wanted == name)
-            });
+            let counts = wanted
+                .as_ref()
+                .is_some_and(|(n, names)| names.iter().take(*n).any(|wanted| *wanted == name));
             Walsender {
                 application_name: name,
                 state: String::from("streaming"),

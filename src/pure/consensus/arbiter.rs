@@ -228,7 +228,7 @@ impl Core {
             return;
         }
         let verdicts = members.iter().map(|id| self.judge_creator(*id)).collect::<Vec<_>>();
-        let best = verdicts.iter().filter_map(|(score, _)| score.clone()).max();
+        let best = verdicts.iter().filter_map(|(score, _)| *score).max();
         let decision = |winner: Option<String>, reason: &str| Decision {
             epoch: self.cluster.epoch + 1,
             winner,

@@ -310,7 +310,7 @@ impl Core {
         self.welcome_promised(&greeting);
         if self.own.serial > 0 {
             // Whoever just came knows nothing of us yet.
-            let message = PeerMessage::Facts(self.own.clone());
+            let message = PeerMessage::Facts(Box::new(self.own.clone()));
             self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
         }
         self.greetings.retain(|id, old| old.addr != greeting.addr || *id == greeting.id);
@@ -336,9 +336,9 @@ impl Core {
         match self.asked_by.filter(|(_, round)| own.round == *round) {
             Some((arbiter, _)) => {
                 self.asked_by = None;
-                self.say(arbiter, PeerMessage::Facts(own));
+                self.say(arbiter, PeerMessage::Facts(Box::new(own)));
             }
-            None => self.say_to_all(PeerMessage::Facts(own)),
+            None => self.say_to_all(PeerMessage::Facts(Box::new(own))),
         }
     }
 

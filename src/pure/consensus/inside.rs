@@ -26,7 +26,7 @@ impl Core {
 
     pub(super) fn peer_message(&mut self, from: RaftId, message: PeerMessage) {
         match message {
-            PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(facts),
+            PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(*facts),
             PeerMessage::Facts(_) => {}
             PeerMessage::Beat { epoch, serial, ttl_ms } => self.beat(from, epoch, serial, ttl_ms),
             PeerMessage::BeatAnswer { epoch, serial } => self.beat_answered(epoch, serial),
