@@ -100,6 +100,13 @@ impl Node {
             Guard::CanFollow => {
                 runs && s.in_recovery == Some(true) && s.initialized.is_some() && !leads
             }
+            Guard::CanFollowUpstream => {
+                s.upstream.is_some()
+                    && runs
+                    && s.in_recovery == Some(true)
+                    && s.initialized.is_some()
+                    && !leads
+            }
             Guard::CanRejoin => !runs && self.has_copy() && s.upstream.is_some() && !leads,
             Guard::MustStandBy => {
                 !runs
