@@ -153,7 +153,7 @@ impl Meaning<Names, Input<Node>> for Node {
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
         match action {
-            Action::NoteInspection | Action::PermitWipe => {}
+            Action::NoteInspection | Action::PermitWipe | Action::NoteLeadership => {}
             Action::TakeEpoch => {
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
@@ -163,6 +163,7 @@ impl Meaning<Names, Input<Node>> for Node {
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
+            Action::ForgetUpstream => self.upstream = None,
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
             }
