@@ -107,8 +107,9 @@ impl Core {
             self.commit(entry);
         }
         for (index, context) in round.confirmed {
-            self.beat_confirmed(index, &context);
+            self.beat_confirmed(index, context);
         }
+        self.answer_confirmed();
     }
 
     fn install(&mut self, snapshot: &[u8]) {

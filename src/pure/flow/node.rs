@@ -100,13 +100,6 @@ impl Node {
             Guard::CanFollow => {
                 runs && s.in_recovery == Some(true) && s.initialized.is_some() && !leads
             }
-            Guard::CanFollowUpstream => {
-                s.upstream.is_some()
-                    && runs
-                    && s.in_recovery == Some(true)
-                    && s.initialized.is_some()
-                    && !leads
-            }
             Guard::CanRejoin => !runs && self.has_copy() && s.upstream.is_some() && !leads,
             Guard::MustStandBy => {
                 !runs
@@ -176,6 +169,7 @@ impl Meaning<Names, Input<Node>> for Node {
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
+            Action::ForgetUpstream => self.upstream = None,
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
             }
