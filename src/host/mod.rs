@@ -19,3 +19,4 @@ pub mod request;
 pub mod rest;
 pub mod run;
 pub mod store;
+pub mod watchdog;

@@ -163,6 +163,11 @@ async fn live(
         tracing::info!("is a witness: a voter without PostgreSQL");
         witness(&world).await;
     } else {
+        // A machine that rests where it was must not take a first glance for the truth.
+        if let Err(problem) = super::node::conf::inspect(&world).await {
+            tracing::warn!(problem, "the first look failed");
+        }
+        observe::look(&world, 0).await;
         let on_end = Box::new(move |_| {
             ended.send(()).ok();
         });

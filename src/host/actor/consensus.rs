@@ -14,6 +14,7 @@ use crate::host::frame::{Frame, check_raft_message};
 use crate::host::guard::GuardHandle;
 use crate::host::peer::Hello;
 use crate::host::peer::{PeerEvent, Peers};
+use crate::host::watchdog::Watchdog;
 use crate::host::store::{Identity, LogWrite, LogWriter};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::{Command, Outcome};
@@ -34,6 +35,8 @@ pub struct Deadline {
     pub epoch: u64,
     pub deadline: Option<Millis>,
     pub guard: Option<GuardHandle>,
+    /// Fed by every answered beat while this node leads.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl Deadline {
@@ -210,6 +213,9 @@ impl Consensus {
         (shared.epoch, shared.deadline) = (epoch, deadline);
         if let (Some(guard), Some(at)) = (&shared.guard, deadline) {
             guard.set_deadline(epoch, at);
+        }
+        if let (Some(watchdog), Some(_)) = (&mut shared.watchdog, deadline) {
+            watchdog.feed();
         }
     }
 

@@ -116,8 +116,12 @@ impl<F: Hears> FlowActor<F> {
 
     fn persist(&mut self, step: Step<F>) -> Vec<Effect<F>> {
         self.note(&step.record);
+        let state = step.record.to.clone();
         match step.persist(&mut Ledger(&self.world)) {
-            Ok(effects) => effects,
+            Ok(effects) => {
+                crash_if_asked(F::ID, &state);
+                effects
+            }
             Err(error) => fence("the journal could not be written", &error.to_string()),
         }
     }
@@ -222,6 +226,16 @@ impl<F: Hears> FlowActor<F> {
             on_end(result);
         }
         ctx.stop();
+    }
+}
+
+/// For tests of debug builds: `SURUS_CRASH_AT=flow:state` ends the process the hard way right after
+/// that record was written, before anything it orders is begun.
+fn crash_if_asked(flow: &str, state: &str) {
+    if cfg!(debug_assertions)
+        && std::env::var("SURUS_CRASH_AT").is_ok_and(|at| at == format!("{flow}:{state}"))
+    {
+        std::process::abort();
     }
 }
 

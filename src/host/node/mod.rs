@@ -234,7 +234,7 @@ impl World {
             sql: seen.sql.clone(),
             tags: config.tags.clone(),
             pending_restart: seen.pending_restart.clone(),
-            watchdog_failed: false,
+            watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
             bootstrap_ttl_ms,
             sentence: self.sentence(&seen.node_state),
             node_state: seen.node_state.clone(),
