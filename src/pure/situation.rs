@@ -32,8 +32,10 @@ pub struct Situation {
     pub upstream: Option<Source>,
     /// Whom to copy from.
     pub clone_source: Option<Source>,
-    /// Copy from the leader only, as the operator asked.
+    /// A postmaster of this data directory lives.
     pub postmaster_alive: bool,
+    /// A guard is armed here and its deadline is ahead.
+    pub guarded: bool,
     /// What SQL says; nothing while PostgreSQL does not answer.
     pub in_recovery: Option<bool>,
     /// A planned exchange is due: the candidate, if one is possible.
@@ -89,6 +91,8 @@ pub struct Sources<'a> {
     pub wishes: Wishes,
     pub methods: Vec<Method>,
     pub postmaster_alive: bool,
+    /// A guard is armed here and its deadline is ahead.
+    pub guarded: bool,
     /// A scheduled request is due (wall clock: the host knows).
     pub failover_is_due: bool,
     /// The effective settings that the flows need.
@@ -113,6 +117,7 @@ impl Situation {
             initialized: s.cluster.system_identifier().map(str::to_string),
             in_recovery: own.and_then(|f| f.sql.as_ref()).map(|sql| sql.in_recovery),
             postmaster_alive: s.postmaster_alive,
+            guarded: s.guarded,
             pre_promote: s.pre_promote,
             lease,
             upstream,

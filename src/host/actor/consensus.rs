@@ -15,6 +15,7 @@ use crate::host::guard::GuardHandle;
 use crate::host::peer::Hello;
 use crate::host::peer::{PeerEvent, Peers};
 use crate::host::store::{Identity, LogWrite, LogWriter};
+use crate::host::watchdog::Watchdog;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::config::HostPort;
@@ -34,6 +35,8 @@ pub struct Deadline {
     pub epoch: u64,
     pub deadline: Option<Millis>,
     pub guard: Option<GuardHandle>,
+    /// Fed by every answered beat while this node leads.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl Deadline {
@@ -175,7 +178,7 @@ impl Consensus {
         let identity = Identity {
             raft_id: self.core.id(),
             cluster_id: promises.cluster_id.clone(),
-            cluster_epoch: self.hello.cluster_epoch,
+            cluster_epoch: promises.cluster_epoch,
         };
         let genesis = serde_json::to_value(promises).expect("promises are plain data");
         let write =
@@ -211,6 +214,9 @@ impl Consensus {
         if let (Some(guard), Some(at)) = (&shared.guard, deadline) {
             guard.set_deadline(epoch, at);
         }
+        if let (Some(watchdog), Some(_)) = (&mut shared.watchdog, deadline) {
+            watchdog.feed();
+        }
     }
 
     fn answer(&mut self, ticket: u64, outcome: Result<Outcome, String>) {
@@ -221,6 +227,7 @@ impl Consensus {
 
     fn greet(&mut self, standing: Standing) {
         self.hello.cluster_id = standing.cluster_id.clone();
+        self.hello.cluster_epoch = standing.cluster_epoch;
         self.hello.state = serde_json::to_value(&standing).expect("a standing is plain data");
         self.peers.set_hello(self.hello.clone());
     }

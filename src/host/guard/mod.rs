@@ -6,8 +6,8 @@
 mod launch;
 mod memory;
 pub mod process;
-pub mod stray;
 mod scan;
+pub mod stray;
 
 use std::fs;
 use std::io::{self, ErrorKind};

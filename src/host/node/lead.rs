@@ -11,6 +11,7 @@ use crate::host::clock;
 use crate::host::guard::{Guard, stray};
 use crate::host::postgres::processes::blocking;
 use crate::host::postgres::roles::{Role as NewRole, RoleKind};
+use crate::host::watchdog::{Mode, Watchdog};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
 use crate::pure::deed::Report;
@@ -72,12 +73,29 @@ pub async fn arm_guard(world: &Rc<World>, epoch: u64) -> Result<Report, String> 
     };
     let arming = guard.clone();
     arming.arm(epoch, deadline).map_err(|error| format!("the guard was not armed: {error}"))?;
+    wake_watchdog(world)?;
     let mut shared = lock(&world.deadline);
     shared.guard = Some(guard.handle());
     if let Some(latest) = shared.deadline_of(epoch) {
         guard.set_deadline(epoch, latest);
     }
     Ok(Report::Done)
+}
+
+/// The kernel's watchdog, where the configuration wants one.
+fn wake_watchdog(world: &World) -> Result<(), String> {
+    let config = world.config();
+    let mode = Mode::of(&config.watchdog);
+    if mode == Mode::Off || lock(&world.deadline).watchdog.is_some() {
+        return Ok(());
+    }
+    let ttl_ms = world.view().cluster.lease.as_ref().map_or(0, |lease| lease.ttl_ms);
+    match Watchdog::activate(&config.watchdog, ttl_ms) {
+        Ok(watchdog) => lock(&world.deadline).watchdog = Some(watchdog),
+        Err(problem) if mode == Mode::Required => return Err(problem),
+        Err(problem) => tracing::info!(problem, "goes on without a watchdog"),
+    }
+    Ok(())
 }
 
 fn own_data_dir(world: &Rc<World>) -> Result<(), String> {
@@ -102,7 +120,12 @@ pub async fn disarm_guard(world: &Rc<World>) -> Result<Report, String> {
             return Err(String::from("PostgreSQL still runs: the guard stays armed"));
         }
     }
-    lock(&world.deadline).guard = None;
+    let watchdog = {
+        let mut shared = lock(&world.deadline);
+        shared.guard = None;
+        shared.watchdog.take()
+    };
+    watchdog.into_iter().for_each(Watchdog::stand_down);
     if let Some(guard) = world.guard.borrow().as_ref() {
         guard.disarm();
     }

@@ -119,6 +119,13 @@ impl World {
         if flow == "node" {
             self.node_moved(from, to, cause);
         }
+        if flow == "cluster_init" && to == "failed" {
+            let custom = self.config().bootstrap.as_ref().is_some_and(|b| b.method.is_some());
+            let failed =
+                if custom { PgState::CustomBootstrapFailed } else { PgState::InitdbFailed };
+            self.seen.borrow_mut().rest = failed;
+            self.look.notify_one();
+        }
     }
 
     fn node_moved(&self, from: &str, to: &str, cause: &str) {
@@ -227,7 +234,7 @@ impl World {
             sql: seen.sql.clone(),
             tags: config.tags.clone(),
             pending_restart: seen.pending_restart.clone(),
-            watchdog_failed: false,
+            watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
             bootstrap_ttl_ms,
             sentence: self.sentence(&seen.node_state),
             node_state: seen.node_state.clone(),

@@ -280,6 +280,12 @@ impl Core {
         &self.promises
     }
 
+    /// Arbiter only: the lease in force and until when (own clock) it must be respected.
+    pub fn lease_not_before(&self) -> Option<(u64, Millis)> {
+        let (arbitration, lease) = (self.arbitration.as_ref()?, self.cluster.lease.as_ref()?);
+        Some((lease.epoch, arbitration.lease.not_before(lease.epoch, lease.ttl_ms)))
+    }
+
     /// The deadline of our own lease, if we hold one that is alive.
     pub fn live_lease(&self, now: Millis) -> Option<(u64, Millis)> {
         let holder = self.holder.as_ref().filter(|h| h.is_live(now))?;
@@ -310,7 +316,7 @@ impl Core {
         self.welcome_promised(&greeting);
         if self.own.serial > 0 {
             // Whoever just came knows nothing of us yet.
-            let message = PeerMessage::Facts(self.own.clone());
+            let message = PeerMessage::Facts(Box::new(self.own.clone()));
             self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
         }
         self.greetings.retain(|id, old| old.addr != greeting.addr || *id == greeting.id);
@@ -336,9 +342,9 @@ impl Core {
         match self.asked_by.filter(|(_, round)| own.round == *round) {
             Some((arbiter, _)) => {
                 self.asked_by = None;
-                self.say(arbiter, PeerMessage::Facts(own));
+                self.say(arbiter, PeerMessage::Facts(Box::new(own)));
             }
-            None => self.say_to_all(PeerMessage::Facts(own)),
+            None => self.say_to_all(PeerMessage::Facts(Box::new(own))),
         }
     }
 

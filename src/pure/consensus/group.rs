@@ -397,10 +397,7 @@ pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> Snapshot {
 
 /// The hard state that goes with [`genesis_snapshot`].
 pub fn genesis_hard_state() -> HardState {
-    let mut hs = HardState::default();
-    hs.term = 1;
-    hs.commit = 1;
-    hs
+    HardState { term: 1, commit: 1, ..HardState::default() }
 }
 
 /// A normal entry's data, if it has any (a leader's first entry has none).

@@ -26,7 +26,7 @@ impl Core {
 
     pub(super) fn peer_message(&mut self, from: RaftId, message: PeerMessage) {
         match message {
-            PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(facts),
+            PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(*facts),
             PeerMessage::Facts(_) => {}
             PeerMessage::Beat { epoch, serial, ttl_ms } => self.beat(from, epoch, serial, ttl_ms),
             PeerMessage::BeatAnswer { epoch, serial } => self.beat_answered(epoch, serial),
@@ -107,8 +107,9 @@ impl Core {
             self.commit(entry);
         }
         for (index, context) in round.confirmed {
-            self.beat_confirmed(index, &context);
+            self.beat_confirmed(index, context);
         }
+        self.answer_confirmed();
     }
 
     fn install(&mut self, snapshot: &[u8]) {

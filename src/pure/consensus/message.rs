@@ -10,7 +10,7 @@ use crate::pure::cluster::state::Member;
 #[serde(rename_all = "snake_case")]
 pub enum PeerMessage {
     /// The sender's latest word about itself.
-    Facts(Facts),
+    Facts(Box<Facts>),
     /// The holder asks the arbiter to extend the lease. `ttl_ms` is what the holder counts on.
     Beat {
         epoch: u64,
@@ -66,6 +66,9 @@ pub struct Genesis {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     pub cluster_id: Option<String>,
+    /// Recoveries that the cluster went through.
+    #[serde(default)]
+    pub cluster_epoch: u64,
     pub promised_to: Option<RaftId>,
 }
 

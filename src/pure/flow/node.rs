@@ -92,7 +92,7 @@ impl Node {
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
             Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
-            Guard::IsWritable => writable,
+            Guard::IsWritable => writable && !s.guarded,
             Guard::ReinitializeAsked => s.wishes.reinitialize && s.clone_source.is_some() && !leads,
             Guard::MustBuild => {
                 self.has_no_copy() && !runs && s.clone_source.is_some() && s.initialized.is_some()
@@ -108,8 +108,13 @@ impl Node {
                     && s.upstream.is_none()
                     && !leads
             }
-            Guard::LeaseIsLost => !led,
-            Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led,
+            Guard::LeaseIsLost => match &s.lease {
+                Standing::Mine { epoch, .. } => *epoch != self.epoch,
+                Standing::Theirs { .. } => true,
+                // A daemon that has just come back has no answered beat yet; its guard knows.
+                Standing::Nobody => !s.guarded,
+            },
+            Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led && !s.guarded,
             Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::PostmasterIsGone => !runs,
             Guard::RestartAsked => s.wishes.restart,
@@ -129,7 +134,7 @@ impl Node {
         self.rules = s.rules.clone();
         self.pre_promote = s.pre_promote;
         self.remote = s.remote.clone();
-        self.led_when_stopped = s.epoch() == Some(self.epoch);
+        self.led_when_stopped = s.guarded || s.epoch().is_some_and(|epoch| epoch == self.epoch);
     }
 }
 
@@ -154,7 +159,7 @@ impl Meaning<Names, Input<Node>> for Node {
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
         match action {
-            Action::NoteInspection | Action::PermitWipe => {}
+            Action::NoteInspection | Action::PermitWipe | Action::TakeStanding => {}
             Action::TakeEpoch => {
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
@@ -164,6 +169,7 @@ impl Meaning<Names, Input<Node>> for Node {
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
+            Action::ForgetUpstream => self.upstream = None,
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
             }

@@ -1,11 +1,11 @@
 //! The seven promises of `safety.md`, checked after every event: one file each.
-pub mod one_birth;
-pub mod one_writer;
-pub mod nothing_lost;
-pub mod no_good_copy_dies;
+pub mod comes_back;
 pub mod every_flow_ends;
 pub mod memory_first;
-pub mod comes_back;
+pub mod no_good_copy_dies;
+pub mod nothing_lost;
+pub mod one_birth;
+pub mod one_writer;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -63,6 +63,7 @@ impl World {
     pub fn check(&mut self) -> Result<(), Violation> {
         self.watch_log();
         self.check_one_writer();
+        self.check_lease_outlives_guard();
         self.check_flows();
         self.checks.found.take().map_or(Ok(()), Err)
     }
@@ -82,6 +83,7 @@ impl World {
         self.check_one_birth(identity);
         if let Some(lease) = granted {
             self.check_grant(lease.holder, lease.epoch);
+            self.check_lag(&lease);
         }
     }
 }
