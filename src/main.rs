@@ -1,8 +1,77 @@
 //! The command line's front door.
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use surus::host::{ctl, demo, guard, run};
+
+/// Keeps a PostgreSQL cluster alive: Patroni's interfaces, Raft inside.
+#[derive(Parser)]
+#[command(name = "surus", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run the daemon in the foreground with a Patroni-shaped file.
+    Run { config: PathBuf },
+    /// Print every fault of a configuration with its key and line.
+    Validate {
+        config: PathBuf,
+        /// Do not check whether the ports are free.
+        #[arg(short, long)]
+        ignore_listen_port: bool,
+    },
+    /// The operator's commands, as patronictl has them.
+    #[command(disable_help_flag = true)]
+    Ctl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Show a node's whole state: for people, or with --json for programs.
+    #[command(disable_help_flag = true)]
+    Dump {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// The built-in statecharts, or any file: list, check, draw, step.
+    #[command(subcommand)]
+    Chart(ctl::chart::ChartCommand),
+    /// A three-node cluster on this machine.
+    Demo(demo::DemoArgs),
+}
+
 fn main() {
-    let mut arguments = std::env::args_os().skip(1);
+    let called_as = std::env::args_os().next().unwrap_or_default();
+    let mut rest = std::env::args_os().skip(1);
     // Before anything else is set up: the guard needs next to nothing, and has next to nothing.
-    if arguments.next().is_some_and(|command| command == "guard") {
-        surus::host::guard::process::main(arguments);
+    if rest.next().is_some_and(|command| command == "guard") {
+        guard::process::main(rest);
+    }
+    let name = Path::new(&called_as).file_name().unwrap_or_default().to_string_lossy().to_string();
+    if name == "surusctl" || name == "patronictl" {
+        std::process::exit(ctl::run(std::env::args_os().skip(1).collect(), &name));
+    }
+    std::process::exit(perform(Arguments::parse().task));
+}
+
+fn perform(task: Task) -> i32 {
+    match task {
+        Task::Run { config } => run::run(&config),
+        Task::Validate { config, ignore_listen_port } => {
+            ctl::validate::run(&config, ignore_listen_port)
+        }
+        Task::Ctl { words } => ctl::run(words, "surus ctl"),
+        Task::Dump { words } => ctl::dump::run(words),
+        Task::Chart(command) => match ctl::chart::run(command) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("{error:#}");
+                1
+            }
+        },
+        Task::Demo(args) => demo::run(args),
     }
 }

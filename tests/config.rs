@@ -202,9 +202,13 @@ fn later_files_win_and_faults_name_their_own_file() {
 }
 
 #[test]
-fn a_protection_that_cannot_be_given_is_refused() {
+fn a_protection_that_cannot_be_given_is_refused_or_spoken_of() {
     let text = WITNESS.replace("8008}", "8008, verify_client: required}");
     assert!(faults(&text)[0].contains("restapi.verify_client"));
+    let text = WITNESS.replace("8008}", "8008, certfile: /x.crt, verify_client: none}");
+    let warnings = read(&text).expect("valid").warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("speaks plain HTTP"), "{warnings:?}");
 }
 
 #[test]
@@ -251,7 +255,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn arbitrary_text_never_panics_and_faults_are_sentences(text in "(\\PC|[\n:\\-{}\\[\\]&*#'\" ]){0,200}") {
+    fn arbitrary_text_never_panics_and_faults_are_sentences(
+        text in "(\\PC|[\n:\\-{}\\[\\]&*#'\" ]){0,200}"
+    ) {
         for fault in faults(&text) {
             prop_assert!(fault.starts_with("surus.yml:") && !fault.contains('\n'), "{}", fault);
         }

@@ -23,8 +23,7 @@ impl Stage {
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("ours");
         let bin = root.path().join("bin");
         fs::create_dir(&bin).expect("it is new");
-        for name in ["initdb", "postgres", "pg_ctl", "pg_controldata", "pg_basebackup", "pg_rewind"]
-        {
+        for name in surus::host::programs::PROGRAMS {
             script(&bin.join(name), "echo 'postgres (PostgreSQL) 15.18'");
         }
         script(

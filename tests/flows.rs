@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use surus::pure::chart::{Name, Names};
 use surus::pure::cluster::Millis;
 use surus::pure::deed::{Deed, Method, Report, Source, WipePermission};
-use surus::pure::flow::replica_build::{self, ReplicaBuild, State};
+use surus::pure::flow::replica_build::{self, ATTEMPTS_MAX, ReplicaBuild, State};
 use surus::pure::machine::{Effect, Flow, Input, Journal, Machine, Record, Step};
 
 /// More inputs than any flow needs in a world that is fair some of the time.
@@ -89,7 +89,9 @@ struct World<F: Flow> {
     arrivals: u64,
     ended: Option<String>,
     deeds: Vec<Deed>,
-    /// What the flow hears at every beat, and what a deed reports.
+    /// Deeds that fail whatever the weather.
+    hopeless: fn(&Deed) -> bool,
+    /// What the flow hears at every beat.
     beat: fn(&mut Luck) -> Vec<F::Event>,
 }
 
@@ -107,6 +109,7 @@ impl<F: Flow> World<F> {
             arrivals: 0,
             ended: None,
             deeds: vec![],
+            hopeless: |_| false,
             beat,
         };
         let effects = step.persist(&mut world.journal).expect("memory does not fail");
@@ -200,7 +203,8 @@ impl<F: Flow> World<F> {
                 Effect::Begin { visit, deed } => {
                     let late = self.luck.percent(self.weather.lateness);
                     let after = self.luck.below(if late { 50_000_000 } else { 20_000 });
-                    let failed = self.luck.percent(self.weather.failures);
+                    let unlucky = self.luck.percent(self.weather.failures);
+                    let failed = unlucky || (self.hopeless)(&deed);
                     let input = if failed {
                         Input::Failed { visit, problem: "the world refused".into() }
                     } else {
@@ -286,6 +290,19 @@ proptest! {
             prop_assert_eq!(end, "failed");
         }
         owns_what_it_removes(&world, &operator)?;
+    }
+
+    /// Every method gets its turn in every round, and no more.
+    #[test]
+    fn replica_build_gives_up(seed in any::<u64>(), methods in 1..4u8) {
+        let weather = Weather { seed, failures: 0, crashes: 0, lateness: 0 };
+        let mut world =
+            World::new(weather, build(methods, WipePermission::OwnLeftovers), replica_build_beat);
+        world.hopeless = |deed| matches!(deed, Deed::CopyCluster { .. });
+        prop_assert_eq!(world.run()?, "failed");
+        let failures = world.journal.records.iter();
+        let failures = failures.filter(|record| record.cause.starts_with("failed run_method"));
+        prop_assert_eq!(failures.count(), usize::from(methods) * ATTEMPTS_MAX as usize);
     }
 
     /// The operator's word is always heard, whatever is going on.

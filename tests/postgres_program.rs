@@ -123,7 +123,10 @@ async fn leftovers_of_an_earlier_life_are_killed_with_their_group() {
         .stdout(Stdio::null())
         .spawn()
         .expect("started");
-    let own = tokio::spawn(shell("sleep 302", dir.path()).run());
+    let own_note = dir.path().join("own");
+    let script = format!("echo $$ > {}; exec sleep 302", own_note.display());
+    let own = tokio::spawn(shell(&script, dir.path()).run());
+    let own_pid = line_of(&own_note).await;
     let pids = line_of(&note).await;
     let mark = dir.path().display().to_string();
     let life = processes::this_life();
@@ -132,7 +135,7 @@ async fn leftovers_of_an_earlier_life_are_killed_with_their_group() {
     assert!(killed.expect("killed") >= 3);
     left.wait().expect("reaped");
     assert!(!pids.split(' ').any(alive));
-    assert!(!own.is_finished(), "what this life started goes on");
+    assert!(alive(&own_pid), "what this life started goes on");
     own.abort();
 }
 

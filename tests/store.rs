@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -39,7 +39,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let size = prop_oneof![Just(0usize), 1usize..300, 3_990usize..8_100];
     let append = (0u64..4, 1u64..9, 0u64..3, size.clone());
     let op = prop_oneof![
-        6 => append.prop_map(|(back, count, term_step, size)| Op::Append { back, count, term_step, size }),
+        6 => append.prop_map(|(back, count, term_step, size)| {
+            Op::Append { back, count, term_step, size }
+        }),
         2 => proptest::collection::vec(any::<u8>(), 0..50).prop_map(Op::HardState),
         1 => (0u64..6, 0usize..20_000).prop_map(|(keep, size)| Op::Compact { keep, size }),
         1 => (1u64..9).prop_map(|gap| Op::Restore { gap }),
@@ -148,7 +150,8 @@ proptest! {
                 copy(&now, &home.path().join(life.to_string()));
             }
             drop(log);
-            let (again, loaded) = SledLog::open(&home.path().join(life.to_string())).expect("opens");
+            let next = home.path().join(life.to_string());
+            let (again, loaded) = SledLog::open(&next).expect("it opens");
             prop_assert_eq!(&loaded, &model.loaded());
             log = again;
         }
@@ -243,4 +246,59 @@ fn a_damaged_journal_is_moved_aside() {
     journal.append("node", 1, &json!(1)).expect("it writes");
     let entries = fs::read_dir(home.path()).expect("it can be read").count();
     assert_eq!(entries, 2, "the old one is still there");
+}
+
+fn fill_log(path: &Path) {
+    let (mut log, _) = SledLog::open(path).expect("it opens");
+    for index in 1..120u64 {
+        let entry = (index, index / 7, vec![index as u8; (index as usize * 97) % 6_000]);
+        log.write(LogWrite {
+            entries: vec![entry],
+            hard_state: Some(index.to_be_bytes().to_vec()),
+            compact_to: index.checked_sub(50),
+            ..LogWrite::default()
+        })
+        .expect("it writes");
+    }
+    log.write_identity(&Identity { raft_id: 7, ..Identity::default() }).expect("it writes");
+}
+
+/// The files of a database and their bytes, once nobody writes them any more.
+fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let list = fs::read_dir(path).expect("it can be read").flatten();
+    list.filter(|entry| entry.path().is_file())
+        .map(|entry| (entry.path(), fs::read(entry.path()).expect("it can be read")))
+        .map(|(path, bytes)| (path.file_name().expect("it has a name").into(), bytes))
+        .collect()
+}
+
+/// A bit of every file, here and there, flips: it is found at open, or it changed nothing.
+#[test]
+fn a_flipped_bit_is_found_or_harmless_and_never_a_panic() {
+    let home = TempDir::new().expect("a directory");
+    let (path, rotten) = (home.path().join("log"), home.path().join("rotten"));
+    fill_log(&path);
+    let good = SledLog::read_stopped(&path).expect("it reads");
+    assert_eq!(good.entries.len(), 50);
+    let flips: usize = std::env::var("SURUS_FLIPS").map_or(50, |n| n.parse().expect("a number"));
+    let mut found = 0;
+    for (name, bytes) in files(&path).into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+        let bits = bytes.len() * 8;
+        for n in 0..flips {
+            let bit = (bits / flips * n + n * 7_919) % bits;
+            fs::remove_dir_all(&rotten).ok();
+            copy(&path, &rotten);
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(rotten.join(&name), flipped).expect("it can be written");
+            match SledLog::open(&rotten) {
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::InvalidData, "{name:?} bit {bit}: {e}");
+                    found += 1;
+                }
+                Ok((_, loaded)) => assert_eq!(loaded, good, "{name:?} bit {bit}"),
+            }
+        }
+    }
+    assert!(found > flips, "only {found} flips were found");
 }

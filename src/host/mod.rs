@@ -1,16 +1,21 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
+pub mod actor;
 pub mod clock;
 pub mod config;
 pub mod ctl;
-pub mod programs;
-pub mod postgres;
+pub mod demo;
+pub mod dump;
 pub mod durable;
 pub mod frame;
 pub mod guard;
 pub mod journal;
+pub mod log;
+pub mod node;
 pub mod peer;
-pub mod demo;
+pub mod postgres;
+pub mod programs;
 pub mod request;
-pub mod store;
-pub mod dump;
 pub mod rest;
+pub mod run;
+pub mod store;
+pub mod watchdog;

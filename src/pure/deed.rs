@@ -14,15 +14,23 @@ pub enum Deed {
     /// Look at the data directory, at a running postmaster, at leftovers of an earlier life.
     InspectNode,
     /// Make the data directory empty, only if all that is in it is ours to remove.
-    ClearDataDirectory { permission: WipePermission },
+    ClearDataDirectory {
+        permission: WipePermission,
+    },
     /// Move the data directory's content aside under a dated name.
-    MoveDataDirectoryAside { suffix: String },
+    MoveDataDirectoryAside {
+        suffix: String,
+    },
     /// initdb, or the custom bootstrap method.
     CreateCluster,
     /// Write configuration files and start; done when it accepts connections.
-    StartPostgres { as_: StartAs },
+    StartPostgres {
+        as_: StartAs,
+    },
     /// done when no process of this data directory is left.
-    StopPostgres { mode: StopMode },
+    StopPostgres {
+        mode: StopMode,
+    },
     /// Leave recovery; done when writes are possible. Reports the new timeline.
     Promote,
     Checkpoint,
@@ -31,26 +39,46 @@ pub enum Deed {
     RunPostBootstrap,
     RunPrePromote,
     /// Fill the data directory by one replica method from one source.
-    CopyCluster { method: String, source: Option<Source> },
+    CopyCluster {
+        method: String,
+        source: Option<Source>,
+    },
     /// Is what was copied a cluster, this cluster, of the binaries' version?
-    VerifyCopy { system_identifier: Option<String> },
+    VerifyCopy {
+        system_identifier: Option<String>,
+    },
     /// Wait until streaming begins.
     WatchReplay,
     /// Compare our WAL with the leader's history.
-    CheckDivergence { source: Source },
-    Rewind { source: Source },
+    CheckDivergence {
+        source: Source,
+    },
+    Rewind {
+        source: Source,
+    },
     /// Follow another upstream, by reload where PostgreSQL allows it, else by restart.
-    PointUpstream { source: Option<Source> },
+    PointUpstream {
+        source: Option<Source>,
+    },
     /// Start (or find) the guard for this epoch; done when it stands and holds a live deadline.
-    ArmGuard { epoch: u64 },
+    ArmGuard {
+        epoch: u64,
+    },
     /// Nothing here can write any more: the guard stands down.
     DisarmGuard,
     /// Put a command into the log; done when it was applied, failed when refused.
-    Propose { command: Command },
+    Propose {
+        command: Command,
+    },
     /// Has the candidate received everything up to here? Waits a bounded time.
-    AwaitReceived { member: String, lsn: Lsn },
+    AwaitReceived {
+        member: String,
+        lsn: Lsn,
+    },
     /// Set synchronous_standby_names and wait until it is in force.
-    SetSynchronousStandbyNames { value: String },
+    SetSynchronousStandbyNames {
+        value: String,
+    },
     /// Give up the vote (never the last one) before an orderly stop.
     GiveUpVote,
     /// Run another flow to its end.
@@ -141,12 +169,23 @@ pub enum Report {
     Done,
     Inspected(Inspection),
     /// The server's position after a start, stop or promotion.
-    At { timeline: u32, lsn: Lsn },
+    At {
+        timeline: u32,
+        lsn: Lsn,
+    },
     /// `initialize` was written, or the copy belongs to this system identifier.
-    Identified { system_identifier: String },
-    Diverged { yes: bool, because: String },
+    Identified {
+        system_identifier: String,
+    },
+    Diverged {
+        yes: bool,
+        because: String,
+    },
     /// A child flow came to rest in this final state.
-    Ended { flow: String, state: String },
+    Ended {
+        flow: String,
+        state: String,
+    },
     Applied,
 }
 

@@ -21,9 +21,13 @@ use super::deed::{Deed, Report};
 /// The most of a problem's text that goes into a record's cause; the host keeps the rest.
 const CAUSE_CHARS_MAX: usize = 500;
 
+/// Where a flow can be.
 pub type State<F> = <<F as Flow>::Names as Names>::State;
+/// The chart's name for what can happen to a flow.
 pub type EventName<F> = <<F as Flow>::Names as Names>::EventName;
+/// The chart's name for a state's work.
 pub type Activity<F> = <<F as Flow>::Names as Names>::Activity;
+/// The chart's name for a time to wait.
 pub type Delay<F> = <<F as Flow>::Names as Names>::Delay;
 
 /// A flow: the value that knows something, and what its chart's names mean to it.
@@ -145,7 +149,7 @@ impl<F: Flow> Record<F> {
         })
     }
 
-    /// The walked edge's sense in words, for logs: `waiting → copying, because topology_changed`.
+    /// The transition in words, for people: `waiting → copying, because topology_changed`.
     pub fn sentence(&self) -> String {
         let from = self.from.as_deref().unwrap_or("nowhere");
         format!("{from} → {}, because {}", self.to, self.cause)
@@ -201,7 +205,8 @@ impl<F: Flow> Machine<F> {
 
     /// Where we were, or the initial state when the chart no longer has that place; its work is
     /// begun again. The visit is a new one: reports that the old life asked for are dropped.
-    /// `seq` goes on from the record's.
+    /// `seq` goes on from the record's. Nothing is written: two resumes from one record have the same
+    /// visit, so a host lets no report outlive the process (or the life) that began the deed.
     pub fn resume(record: Record<F>) -> (Machine<F>, Vec<Effect<F>>) {
         let state = record.state();
         let mut machine = match state {

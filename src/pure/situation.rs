@@ -10,8 +10,17 @@ use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose};
 use super::cluster::sync::SyncStep;
 use super::config::{Dynamic, StandbyCluster};
 use super::deed::{Method, RejoinRules, Source};
+use super::machine::Flow;
 use super::postgres::slot::slot_name;
 use super::postgres::state::PgState;
+
+/// A flow that is told the situation: which of its events follow from it.
+pub trait Hears: Flow {
+    /// None for flows that only their own work moves.
+    fn hear(&self, _situation: &Situation) -> Vec<Self::Event> {
+        Vec::new()
+    }
+}
 
 /// One look at everything that may move a flow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,8 +32,10 @@ pub struct Situation {
     pub upstream: Option<Source>,
     /// Whom to copy from.
     pub clone_source: Option<Source>,
-    /// Copy from the leader only, as the operator asked.
+    /// A postmaster of this data directory lives.
     pub postmaster_alive: bool,
+    /// A guard is armed here and its deadline is ahead.
+    pub guarded: bool,
     /// What SQL says; nothing while PostgreSQL does not answer.
     pub in_recovery: Option<bool>,
     /// A planned exchange is due: the candidate, if one is possible.
@@ -80,6 +91,8 @@ pub struct Sources<'a> {
     pub wishes: Wishes,
     pub methods: Vec<Method>,
     pub postmaster_alive: bool,
+    /// A guard is armed here and its deadline is ahead.
+    pub guarded: bool,
     /// A scheduled request is due (wall clock: the host knows).
     pub failover_is_due: bool,
     /// The effective settings that the flows need.
@@ -104,6 +117,7 @@ impl Situation {
             initialized: s.cluster.system_identifier().map(str::to_string),
             in_recovery: own.and_then(|f| f.sql.as_ref()).map(|sql| sql.in_recovery),
             postmaster_alive: s.postmaster_alive,
+            guarded: s.guarded,
             pre_promote: s.pre_promote,
             lease,
             upstream,
@@ -242,7 +256,8 @@ fn hand_over(s: &Sources, lease: &Standing) -> Option<HandOver> {
 }
 
 fn in_synchronous_set(s: &Sources, name: &String) -> bool {
-    s.cluster.sync.as_ref().is_none_or(|sync| {
-        sync.sync_standby.is_empty() || sync.sync_standby.contains(name)
-    })
+    s.cluster
+        .sync
+        .as_ref()
+        .is_none_or(|sync| sync.sync_standby.is_empty() || sync.sync_standby.contains(name))
 }

@@ -128,8 +128,21 @@ impl World {
         let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
         self.say(at, &format!("{flow} {from} → {to}, because {cause}"));
         self.checks.walked(flow, from, to);
+        self.wishes_are_granted(at, flow, to);
         self.perform(at, serial, acts, None);
         self.pump_soon(at);
+    }
+
+    /// What the operator asked for has begun: it is not asked for again.
+    fn wishes_are_granted(&mut self, at: usize, flow: &str, to: &str) {
+        let Some(daemon) = self.nodes[at].daemon.as_mut().filter(|_| flow == NodeFlow::ID) else {
+            return;
+        };
+        match to {
+            "rebuilding" => daemon.wishes.reinitialize = false,
+            "restarting" => daemon.wishes.restart = false,
+            _ => {}
+        }
     }
 
     /// Does what a record has ordered. `resumed`: the visit under which children were begun.
@@ -276,7 +289,7 @@ impl World {
     fn journal_failed(&mut self, at: usize, problem: &str) {
         if problem == format!("{:?}", JournalFate::Refuses) {
             self.say(at, "the journal cannot be written: fences itself");
-            self.nodes[at].postgres.gone(false);
+            self.postgres_ends(at, false);
         }
         self.kill_daemon(at, problem);
         let wait = self.luck.between(200, 3000);

@@ -453,4 +453,3 @@ impl World {
         Done(Report::Done)
     }
 }
-

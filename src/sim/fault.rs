@@ -20,29 +20,68 @@ pub enum Whom {
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// kill -9 of the daemon, and a new one after a while.
-    KillDaemon { whom: Whom, back_ms: Millis },
+    KillDaemon {
+        whom: Whom,
+        back_ms: Millis,
+    },
     /// SIGSTOP, and SIGCONT after a while.
-    Freeze { whom: Whom, ms: Millis },
-    Thaw { node: usize },
-    PowerCut { whom: Whom, ms: Millis },
-    PowerBack { node: usize },
+    Freeze {
+        whom: Whom,
+        ms: Millis,
+    },
+    Thaw {
+        node: usize,
+    },
+    PowerCut {
+        whom: Whom,
+        ms: Millis,
+    },
+    PowerBack {
+        node: usize,
+    },
     /// PostgreSQL dies.
-    KillPostgres { whom: Whom },
+    KillPostgres {
+        whom: Whom,
+    },
     /// Nothing gets from the one to the other.
-    CutOneWay { from: usize, to: usize, ms: Millis },
-    Isolate { whom: Whom, ms: Millis },
-    MendNode { node: usize },
-    StickDisk { whom: Whom, ms: Millis },
-    Unstick { node: usize },
+    CutOneWay {
+        from: usize,
+        to: usize,
+        ms: Millis,
+    },
+    Isolate {
+        whom: Whom,
+        ms: Millis,
+    },
+    MendNode {
+        node: usize,
+    },
+    StickDisk {
+        whom: Whom,
+        ms: Millis,
+    },
+    Unstick {
+        node: usize,
+    },
     /// The next record of the journal meets this.
-    Journal { whom: Whom, fate: JournalFate },
+    Journal {
+        whom: Whom,
+        fate: JournalFate,
+    },
     /// The operator asks for a switchover.
     Switchover,
     /// The operator stops the daemon, and starts it again after a while.
-    Stop { whom: Whom, ms: Millis },
-    Start { node: usize },
+    Stop {
+        whom: Whom,
+        ms: Millis,
+    },
+    Start {
+        node: usize,
+    },
     /// The operator asks for a new copy.
-    Reinitialize { whom: Whom },
+    Reinitialize {
+        whom: Whom,
+    },
 }
 
 fn whom(luck: &mut Luck, nodes: usize) -> Whom {

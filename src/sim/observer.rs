@@ -90,9 +90,9 @@ impl World {
         let fresh = server.senders.iter().filter(|(_, s)| self.now < s.seen_at + SENDER_MS);
         let sender = |(other, sender): (&usize, &super::postgres::Sender)| {
             let name = self.nodes[*other].name.clone();
-            let counts = wanted.as_ref().is_some_and(|(n, names)| {
-                names.iter().take(*n).any(|wanted| *wanted == name)
-            });
+            let counts = wanted
+                .as_ref()
+                .is_some_and(|(n, names)| names.iter().take(*n).any(|wanted| *wanted == name));
             Walsender {
                 application_name: name,
                 state: String::from("streaming"),
@@ -109,6 +109,7 @@ impl World {
         let local = self.local(at);
         let node = &mut self.nodes[at];
         let guard_epoch = node.guard.as_ref().map(|g| g.epoch);
+        let guarded = node.guard.as_ref().is_some_and(|g| local < g.deadline);
         let daemon = node.daemon.as_mut()?;
         let live = daemon.core.live_lease(local).map(|(epoch, _)| epoch);
         if let Some(until) = daemon.settles_until {
@@ -136,6 +137,7 @@ impl World {
             wishes: daemon.wishes.clone(),
             methods: Vec::new(),
             postmaster_alive: node.postgres.server.is_some(),
+            guarded,
             failover_is_due: true,
             use_pg_rewind: self.plan.use_pg_rewind,
             use_slots: true,

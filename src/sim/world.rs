@@ -19,25 +19,87 @@ use crate::pure::consensus::core::Input;
 /// Something that happens at one instant.
 #[derive(Clone, Debug)]
 pub enum Event {
-    StartDaemon { node: usize },
-    Tick { node: usize, life: u64 },
-    Told { node: usize, life: u64, input: Box<Input> },
-    Observe { node: usize, life: u64 },
-    Fresh { node: usize, life: u64, round: u64 },
+    StartDaemon {
+        node: usize,
+    },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    Told {
+        node: usize,
+        life: u64,
+        input: Box<Input>,
+    },
+    Observe {
+        node: usize,
+        life: u64,
+    },
+    Fresh {
+        node: usize,
+        life: u64,
+        round: u64,
+    },
     /// The crew is told the situation.
-    Pump { node: usize, life: u64 },
-    LoopWait { node: usize, life: u64 },
-    Died { node: usize, life: u64 },
-    Work { node: usize, life: u64, serial: u64, token: u64 },
-    Wake { node: usize, life: u64, serial: u64, visit: u64, delay: usize },
-    Flush { node: usize, boot: u64 },
-    GuardWake { node: usize, guard: u64 },
-    GuardKill { node: usize, guard: u64 },
-    PgReady { node: usize, generation: u64 },
-    PgPromoted { node: usize, generation: u64 },
-    PgStopped { node: usize, generation: u64, clean: bool },
-    Stream { node: usize },
-    Ack { primary: usize, generation: u64, from: usize, flushed: usize },
+    Pump {
+        node: usize,
+        life: u64,
+    },
+    LoopWait {
+        node: usize,
+        life: u64,
+    },
+    Died {
+        node: usize,
+        life: u64,
+    },
+    Work {
+        node: usize,
+        life: u64,
+        serial: u64,
+        token: u64,
+    },
+    Wake {
+        node: usize,
+        life: u64,
+        serial: u64,
+        visit: u64,
+        delay: usize,
+    },
+    Flush {
+        node: usize,
+        boot: u64,
+    },
+    GuardWake {
+        node: usize,
+        guard: u64,
+    },
+    GuardKill {
+        node: usize,
+        guard: u64,
+    },
+    PgReady {
+        node: usize,
+        generation: u64,
+    },
+    PgPromoted {
+        node: usize,
+        generation: u64,
+    },
+    PgStopped {
+        node: usize,
+        generation: u64,
+        clean: bool,
+    },
+    Stream {
+        node: usize,
+    },
+    Ack {
+        primary: usize,
+        generation: u64,
+        from: usize,
+        flushed: usize,
+    },
     Connections,
     Client,
     Misfortune(Fault),
@@ -207,8 +269,8 @@ impl World {
             if !self.nodes[node].lives(life) {
                 return Ok(());
             }
-            let waits = self.nodes[node].frozen
-                || (self.nodes[node].disk.stuck && event.is_for_crew());
+            let waits =
+                self.nodes[node].frozen || (self.nodes[node].disk.stuck && event.is_for_crew());
             if waits {
                 self.nodes[node].stalled.push_back(event);
                 return Ok(());

@@ -146,6 +146,13 @@ fn store_keys_have_patronis_values() {
     assert_eq!(get(&node, "failover"), None);
     assert_eq!(get(&node, "members/nobody"), None);
     assert_eq!(get(&node, "nonsense"), None);
+    node.view.cluster.failover = Some(FailoverRequest {
+        leader: Some("pg0".into()),
+        candidate: Some("pg1".into()),
+        scheduled_at: None,
+    });
+    let failover = r#"{"leader":"pg0","member":"pg1"}"#;
+    assert_eq!(get(&node, "failover").as_deref(), Some(failover));
     let member: Value =
         serde_json::from_str(&get(&node, "/members/pg1").expect("a key")).expect("JSON");
     assert_eq!(member["conn_url"], "postgres://127.0.0.1:15433/postgres");

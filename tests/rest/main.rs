@@ -2,6 +2,5 @@
 mod actions;
 mod bodies;
 mod health;
-mod listing;
 mod live;
 mod node;

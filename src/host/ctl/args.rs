@@ -271,3 +271,35 @@ pub struct Pause {
     #[arg(long)]
     pub wait: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn patronis_spellings_are_understood() {
+        let task = |words: &str| {
+            let words = ["patronictl"].into_iter().chain(words.split(' '));
+            Arguments::try_parse_from(words).map(|arguments| arguments.task)
+        };
+        let switch = task("-c f.yml switchover batman --primary a --candidate b --force");
+        assert!(
+            matches!(switch, Ok(Task::Switchover(s)) if s.leader.as_deref() == Some("a") && s.force)
+        );
+        let list = task("-k list batman -e -t -f yml");
+        assert!(matches!(list, Ok(Task::List(l)) if l.format == Format::Yaml && l.extended));
+        let edit = task("edit-config -q -s ttl=30 -p work_mem=1MB --force");
+        assert!(matches!(edit, Ok(Task::EditConfig(e)) if e.set.len() == 1 && e.pg.len() == 1));
+        let restart = task("restart batman a b -r standby-leader --pending --timeout 1min");
+        assert!(matches!(restart, Ok(Task::Restart(r)) if r.chosen.members.len() == 2));
+        assert!(matches!(task("reinit batman a --wait --from-leader"), Ok(Task::Reinit(_))));
+        assert!(matches!(task("flush batman a restart --force"), Ok(Task::Flush(_))));
+    }
+}

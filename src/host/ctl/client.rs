@@ -234,20 +234,25 @@ pub fn base(url: &str) -> String {
     format!("http://{}", rest.split('/').next().unwrap_or_default())
 }
 
-/// Our own REST address first, then the same port on the hosts of the Raft partners.
+/// Our own REST addresses first, then the same port on the hosts of the Raft partners.
 fn configured_doors(config: &Config) -> Vec<String> {
+    let port = config.restapi.connect_address.port;
+    let partners = config.raft.partner_addrs.iter();
+    let partners =
+        partners.map(|addr| format!("http://{}", HostPort { host: addr.host.clone(), port }));
+    own_doors(config).into_iter().chain(partners).collect()
+}
+
+/// Where this node's own daemon answers.
+pub fn own_doors(config: &Config) -> Vec<String> {
     let restapi = &config.restapi;
     let reachable = match restapi.listen.host.as_str() {
         "" | "*" | "0.0.0.0" | "::" => "127.0.0.1".to_owned(),
         host => host.to_owned(),
     };
     let listen = HostPort { host: reachable, port: restapi.listen.port };
-    let port = restapi.connect_address.port;
-    let partners =
-        config.raft.partner_addrs.iter().map(|addr| HostPort { host: addr.host.clone(), port });
     [restapi.connect_address.clone(), listen]
         .into_iter()
-        .chain(partners)
         .filter(|address| !address.host.is_empty() && address.port > 0)
         .map(|address| format!("http://{address}"))
         .collect()
@@ -262,14 +267,19 @@ fn load(path: Option<&Path>) -> Outcome<Option<Config>> {
             None => return Ok(None),
         },
     };
-    if std::fs::File::open(&path).is_err() {
+    load_named(&path).map(Some)
+}
+
+/// The configuration at a path.
+pub fn load_named(path: &Path) -> Outcome<Config> {
+    if std::fs::File::open(path).is_err() {
         return Err(Stop::Error(format!(
             "Provided config file {} not existing or no read rights. \
              Check the -c/--config-file parameter",
             path.display()
         )));
     }
-    config::load_file(&path).map(Some).map_err(|faults| {
+    config::load_file(path).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         Stop::Error(faults.join("\n"))
     })

@@ -1,5 +1,6 @@
 //! `show-config` and `edit-config`.
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::{env, fs, io};
 
@@ -174,7 +175,9 @@ fn edited(before: &Value) -> Outcome<Value> {
     }
     let path = env::temp_dir().join(format!("surus-config-{}.yaml", std::process::id()));
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    fs::write(&path, text(before)).map_err(failed)?;
+    // Never through somebody else's file or link of the same name.
+    let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    opened.and_then(|mut file| file.write_all(text(before).as_bytes())).map_err(failed)?;
     let after = open_editor(&path).and_then(|()| {
         let text = fs::read_to_string(&path).map_err(failed)?;
         mapping(&text)

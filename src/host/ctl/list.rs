@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use super::Outcome;
 use super::args::{Format, List, Topology, Watch};
 use super::client::Client;
+use super::footer::footers;
 use super::output::{self, Column, Row, line};
+use super::row::row;
+use super::tree::tree;
 
 /// Where the optional columns begin.
 const ALWAYS: usize = 10;
@@ -127,189 +130,130 @@ fn columns(rows: &[Row], look: Look) -> Vec<Column> {
         .collect()
 }
 
-fn row(cluster: &str, member: &Value, all: &[Value], look: Look) -> Row {
-    let mut row = Row::new();
-    let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
-    let name = member["name"].as_str().unwrap_or_default();
-    let indent = member["indent"].as_str().unwrap_or_default();
-    put("Cluster", cluster.into());
-    put("Member", format!("{indent}{name}").into());
-    put("Host", host(member, all).into());
-    put("Role", titled(member["role"].as_str().unwrap_or_default()).into());
-    put("State", member["state"].clone());
-    put("TL", member["timeline"].clone());
-    put("Receive LSN", member["receive_lsn"].clone());
-    put("Receive Lag", megabytes(&member["receive_lag"]));
-    put("Replay LSN", member["replay_lsn"].clone());
-    put("Replay Lag", megabytes(&member["replay_lag"]));
-    if member["pending_restart"] == true {
-        put("Pending restart", "*".into());
-        put("Pending restart reason", reasons(&member["pending_restart_reason"], look));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn body() -> Value {
+        let replica = |name: &str, port: u16, behind: u64| {
+            json!({"name": name, "role": "replica", "state": "streaming", "host": "127.0.0.1",
+                "port": port, "timeline": 1, "receive_lag": behind, "receive_lsn": "0/4000060",
+                "replay_lag": behind, "replay_lsn": "0/4000060", "lag": behind})
+        };
+        json!({"members": [
+            {"name": "pg0", "role": "leader", "state": "running", "host": "127.0.0.1",
+                "port": 15432, "timeline": 1},
+            replica("pg1", 15433, 0), replica("pg2", 15434, 1_600_000)],
+            "scope": "batman", "surus": {"initialize": "771", "quorum": true, "node": "pg0"}})
     }
-    put("Scheduled restart", scheduled(&member["scheduled_restart"]));
-    let tags = &member["tags"];
-    put(
-        "Tags",
-        if look.tree && !tags.is_null() { output::flow(tags).into() } else { tags.clone() },
-    );
-    row
-}
 
-/// With the port where it is needed to tell members apart.
-fn host(member: &Value, all: &[Value]) -> String {
-    let host = member["host"].as_str().unwrap_or_default();
-    let same = all.iter().filter(|other| other["host"] == member["host"]).count();
-    let odd = all.iter().any(|other| other["port"].as_u64().is_some_and(|port| port != 5432));
-    match member["port"].as_u64() {
-        Some(port) if odd || same > 1 => format!("{host}:{port}"),
-        _ => host.to_owned(),
+    fn drawn(body: &Value, format: Format, tree: bool) -> String {
+        text("batman", body, Look { format, extended: false, tree })
     }
-}
 
-/// `sync_standby` as `Sync Standby`.
-fn titled(role: &str) -> String {
-    let words = role.split('_').map(|word| {
-        let (first, rest) = word.split_at(word.len().min(1));
-        format!("{}{rest}", first.to_ascii_uppercase())
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
+    #[test]
+    fn the_table_is_patronis() {
+        let wanted = "\
++ Cluster: batman (771) ----+-----------+----+-------------+-----+------------+-----+
+| Member | Host            | Role    | State     | TL | Receive LSN | Lag | Replay LSN | Lag |
++--------+-----------------+---------+-----------+----+-------------+-----+------------+-----+
+| pg0    | 127.0.0.1:15432 | Leader  | running   |  1 |             |     |            |     |
+| pg1    | 127.0.0.1:15433 | Replica | streaming |  1 |   0/4000060 |   0 |  0/4000060 |   0 |
+| pg2    | 127.0.0.1:15434 | Replica | streaming |  1 |   0/4000060 |   2 |  0/4000060 |   2 |
++--------+-----------------+---------+-----------+----+-------------+-----+------------+-----+";
+        let drawn = drawn(&body(), Format::Pretty, false);
+        let lines: Vec<_> = drawn.lines().skip(1).collect();
+        assert_eq!(lines, wanted.lines().skip(1).collect::<Vec<_>>());
+        assert!(drawn.starts_with("+ Cluster: batman (771) -"), "{drawn}");
+    }
 
-fn megabytes(bytes: &Value) -> Value {
-    bytes
-        .as_f64()
-        .map_or(Value::Null, |bytes| Value::from((bytes / 1_048_576.0).round_ties_even() as u64))
-}
+    #[test]
+    fn machine_formats_name_both_lags() {
+        let json: Value = serde_json::from_str(&drawn(&body(), Format::Json, false)).expect("JSON");
+        let leader = json!({"Cluster": "batman", "Member": "pg0", "Host": "127.0.0.1:15432",
+            "Role": "Leader", "State": "running", "TL": 1});
+        assert_eq!(json[0], leader);
+        assert_eq!((&json[2]["Receive Lag"], &json[2]["Replay Lag"]), (&json!(2), &json!(2)));
+        let tsv = drawn(&body(), Format::Tsv, false);
+        assert!(
+            tsv.starts_with("Cluster\tMember\tHost\tRole\tState\tTL\tReceive LSN\tReceive Lag")
+        );
+        let yaml = drawn(&body(), Format::Yaml, false);
+        assert!(yaml.contains("- Cluster: batman\n  Member: pg0\n"), "{yaml}");
+    }
 
-fn reasons(reasons: &Value, look: Look) -> Value {
-    let Some(reasons) = reasons.as_object() else {
-        return Value::Null;
-    };
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let lines = reasons.iter().map(|(name, change)| {
-        let full =
-            format!("{name}: {}->{}", text(&change["old_value"]), text(&change["new_value"]));
-        match look.format == Format::Pretty && full.chars().count() > 50 {
-            true => format!("{name}: [hidden - too long]"),
-            false => full,
+    #[test]
+    fn optional_columns_come_with_their_values() {
+        let mut body = body();
+        let long = "x".repeat(60);
+        body["members"][1]["pending_restart"] = true.into();
+        body["members"][1]["pending_restart_reason"] = json!({
+            "max_connections": {"old_value": "45", "new_value": "100"},
+            "archive_command": {"old_value": "", "new_value": long}});
+        body["members"][0]["scheduled_restart"] =
+            json!({"schedule": "2030-01-01T00:00:00+00:00", "postgres_version": "15.99"});
+        body["members"][0]["tags"] = json!({"clonefrom": true});
+        let drawn = drawn(&body, Format::Pretty, false);
+        for wanted in [
+            "| Pending restart |",
+            "| max_connections: 45->100 ",
+            "| archive_command: [hidden - too long] ",
+            "| 2030-01-01T00:00:00+00:00 if version < 15.99 |",
+            "| clonefrom: true |",
+        ] {
+            assert!(drawn.contains(wanted), "{wanted}\n{drawn}");
         }
-    });
-    lines.collect::<Vec<_>>().join("\n").into()
-}
+        let extended = text("b", &self::body(), Look { extended: true, ..Look::default() });
+        assert!(extended.contains("Scheduled restart | Tags"), "{extended}");
+    }
 
-fn scheduled(restart: &Value) -> Value {
-    let Some(at) = restart["schedule"].as_str() else {
-        return Value::Null;
-    };
-    match restart["postgres_version"].as_str() {
-        Some(version) => format!("{at} if version < {version}").into(),
-        None => at.into(),
+    #[test]
+    fn nobody_is_an_uninitialized_cluster() {
+        let drawn = drawn(&json!({}), Format::Pretty, false);
+        assert!(drawn.starts_with("+ Cluster: batman (uninitialized) "), "{drawn}");
+        let mut body = body();
+        body["surus"]["initialize"] = "".into();
+        assert!(self::drawn(&body, Format::Pretty, false).contains("(initializing)"));
     }
-}
 
-/// Parents before children; a parent is the `replicatefrom` tag's member, else the leader.
-fn tree(members: Vec<Value>) -> Vec<Value> {
-    let leads =
-        |member: &Value| matches!(member["role"].as_str(), Some("leader" | "standby_leader"));
-    let leader = members.iter().find(|m| leads(m)).map(|m| m["name"].clone());
-    let parent = |member: &Value| {
-        let wanted = &member["tags"]["replicatefrom"];
-        let other = members.iter().any(|m| {
-            m["name"] == *wanted
-                && m["name"] != member["name"]
-                && Some(&m["name"]) != leader.as_ref()
-        });
-        if other { Some(wanted.clone()) } else { leader.clone() }
-    };
-    let mut ordered: Vec<Value> = Vec::new();
-    for member in members.iter().filter(|m| leads(m)) {
-        ordered.push(member.clone());
+    #[test]
+    fn below_the_table_stands_what_to_know() {
+        let mut body = body();
+        body["scheduled_switchover"] = json!({"at": "2030-01-01T00:00:00+00:00", "from": "pg0"});
+        body["surus"]["quorum"] = false.into();
+        body["surus"]["quorum_age_s"] = 42.into();
+        body["surus"]["members"] = json!({"pg2": {"build": {"method": "basebackup",
+            "source": "pg0", "phase": "copying", "bytes_done": 45, "bytes_total": 100}}});
+        let drawn = drawn(&body, Format::Pretty, false);
+        let below: Vec<_> = drawn.lines().skip_while(|line| line.starts_with(['+', '|'])).collect();
+        assert_eq!(
+            below,
+            [
+                " Switchover scheduled at: 2030-01-01T00:00:00+00:00",
+                "                    from: pg0",
+                " No quorum: shown is what member pg0 knew 42 s ago",
+                " Building pg2: basebackup from pg0, copying, 45 %",
+            ]
+        );
     }
-    let mut waiting: Vec<(Value, &Value)> =
-        members.iter().filter(|m| !leads(m)).map(|m| (parent(m).unwrap_or_default(), m)).collect();
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        for (parent, member) in std::mem::take(&mut waiting) {
-            match ordered.iter().position(|m| m["name"] == parent) {
-                Some(at) => insert_below(&mut ordered, at, member),
-                None => waiting.push((parent, member)),
-            }
-        }
-        if waiting.len() == before {
-            let left = waiting.drain(..).map(|(_, member)| indented(member, 1));
-            ordered.extend(left.collect::<Vec<_>>());
-        }
-    }
-    ordered
-}
 
-fn depth(member: &Value) -> usize {
-    member["depth"].as_u64().unwrap_or_default() as usize
-}
+    #[test]
+    fn the_topology_hangs_replicas_below_their_upstream() {
+        let mut body = body();
+        body["members"][1]["tags"] = json!({"replicatefrom": "pg2"});
+        let drawn = drawn(&body, Format::Pretty, true);
+        let members: Vec<_> =
+            drawn.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim_end).collect();
+        assert_eq!(members, [" Member", " pg0", " + pg2", "   + pg1"]);
+    }
 
-fn insert_below(ordered: &mut Vec<Value>, parent: usize, member: &Value) {
-    let level = depth(&ordered[parent]);
-    let below = ordered[parent + 1..].iter().take_while(|other| depth(other) > level).count();
-    ordered.insert(parent + 1 + below, indented(member, level + 1));
-}
-
-fn indented(member: &Value, depth: usize) -> Value {
-    let mut member = member.clone();
-    member["depth"] = depth.into();
-    member["indent"] = format!("{}+ ", "  ".repeat(depth.saturating_sub(1))).into();
-    member
-}
-
-/// What stands below the table.
-fn footers(body: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    if body["pause"] == true {
-        lines.push(" Maintenance mode: on".to_owned());
+    #[test]
+    fn a_circle_of_upstreams_still_is_drawn() {
+        let mut body = body();
+        body["members"][1]["tags"] = json!({"replicatefrom": "pg2"});
+        body["members"][2]["tags"] = json!({"replicatefrom": "pg1"});
+        let drawn = drawn(&body, Format::Pretty, true);
+        assert!(drawn.contains("pg1") && drawn.contains("pg2"), "{drawn}");
     }
-    if let Some(at) = body["scheduled_switchover"]["at"].as_str() {
-        let head = format!(" Switchover scheduled at: {at}");
-        let width = head.chars().count();
-        lines.push(head);
-        for key in ["from", "to"] {
-            if let Some(name) = body["scheduled_switchover"][key].as_str() {
-                let label = format!("{key}:");
-                let column = " Switchover scheduled at:".len();
-                lines.push(
-                    format!("{label:>column$} {name}")
-                        .chars()
-                        .take(width.max(column + 1 + name.len()))
-                        .collect(),
-                );
-            }
-        }
-    }
-    let own = &body["surus"];
-    if own["quorum"] == false {
-        let node = own["node"].as_str().unwrap_or("?");
-        let age =
-            own["quorum_age_s"].as_u64().map_or("an unknown number of".into(), |s| s.to_string());
-        lines.push(format!(" No quorum: shown is what member {node} knew {age} s ago"));
-    }
-    for (name, member) in own["members"].as_object().into_iter().flatten() {
-        lines.extend(building(name, &member["build"]));
-    }
-    lines
-}
-
-/// ` Building pg2: basebackup from pg0, copying, 45 %`
-fn building(name: &str, build: &Value) -> Option<String> {
-    let word = |key: &str| build[key].as_str().filter(|text| !text.is_empty());
-    let mut text = format!(" Building {name}: {}", word("method")?);
-    if let Some(source) = word("source") {
-        text.push_str(&format!(" from {source}"));
-    }
-    if let Some(phase) = word("phase") {
-        text.push_str(&format!(", {phase}"));
-    }
-    let number = |key: &str| build[key].as_u64().unwrap_or_default();
-    if number("bytes_total") > 0 {
-        let percent = number("bytes_done").min(number("bytes_total")) * 100 / number("bytes_total");
-        text.push_str(&format!(", {percent} %"));
-    }
-    Some(text)
 }

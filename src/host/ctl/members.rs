@@ -1,11 +1,11 @@
 //! Whom a command is for: names and roles against what `/cluster` lists.
 use serde_json::Value;
 
+use super::Outcome;
 use super::args::RoleChoice;
 use super::client::{self, Client};
 use super::list::{self, Look};
 use super::output::line;
-use super::Outcome;
 
 /// One member of the listing.
 #[derive(Clone, Debug)]

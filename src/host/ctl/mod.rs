@@ -4,9 +4,10 @@
 //! `Error: …` or `Aborted!`, 2 for wrong usage. A refusal by a member prints `Failed…` and exits 0.
 mod args;
 pub mod chart;
-pub mod validate;
 mod client;
 mod configure;
+pub mod dump;
+mod footer;
 mod list;
 mod members;
 mod moment;
@@ -14,8 +15,11 @@ mod output;
 mod prompt;
 mod reinit;
 mod restart;
+mod row;
 mod show;
 mod switch;
+mod tree;
+pub mod validate;
 
 use std::ffi::OsString;
 use std::iter;
@@ -64,7 +68,11 @@ pub fn run(args: Vec<OsString>, called_as: &str) -> i32 {
             return error.exit_code();
         }
     };
-    match perform(&arguments) {
+    exit_code(perform(&arguments))
+}
+
+fn exit_code(outcome: Outcome) -> i32 {
+    match outcome {
         Ok(()) => 0,
         Err(Stop::Error(text)) => {
             eprintln!("Error: {text}");

@@ -15,8 +15,7 @@ pub fn given_or_asked(given: Option<&str>, action: &str, force: bool) -> Outcome
             let hour = Zoned::now().checked_add(SignedDuration::from_hours(1));
             let example = hour.map(|at| at.strftime("%Y-%m-%dT%H:%M").to_string());
             let example = example.unwrap_or_default();
-            let question =
-                format!("When should the {action} take place (e.g. {example} ) ");
+            let question = format!("When should the {action} take place (e.g. {example} ) ");
             prompt::ask(&question, Some("now"))?
         }
     };

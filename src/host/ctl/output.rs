@@ -178,7 +178,7 @@ mod tests {
     fn a_table_carries_its_title_in_the_rule() {
         let drawn = render(Format::Pretty, Some(" Cluster: x "), &COLUMNS, &rows());
         let wanted = "\
-+ Cluster: x --+-----+
++ Cluster: x -+-----+
 | Member | TL | Lag |
 +--------+----+-----+
 | pg0    |  1 |     |

@@ -24,7 +24,10 @@ pub fn reinit(client: &Client, task: &Reinit) -> Outcome {
         true if task.force => return Err("Name the members to reinitialize".into()),
         true => {
             let all = members::names(&members::all(&body));
-            vec![prompt::ask(&format!("Which member do you want to reinitialize [{all}]?"), Some(""))?]
+            vec![prompt::ask(
+                &format!("Which member do you want to reinitialize [{all}]?"),
+                Some(""),
+            )?]
         }
     };
     let list = members::choose(&scope, &body, &names, None)?;
@@ -59,7 +62,9 @@ fn start(client: &Client, member: &Member, task: &Reinit) -> Outcome<bool> {
                 line(&format!("Success: reinitialize for member {}", member.name));
                 return Ok(true);
             }
-            Ok(Response { code: 503, ref body, .. }) if body.contains("already in progress") && !force => {
+            Ok(Response { code: 503, ref body, .. })
+                if body.contains("already in progress") && !force =>
+            {
                 line(&failed("reinitialize", &member.name, answer.clone()));
                 if !prompt::yes("Do you want to cancel it and reinitialize anyway?")? {
                     return Ok(false);
@@ -100,13 +105,14 @@ fn stage(build: &Value, before: Option<&Value>, begun: bool) -> Stage {
     if !(begun || moved || going) {
         return Stage::NotBegun;
     }
-    if !going && state == "running" {
-        return Stage::Done;
-    }
-    if moved && machine.ends_with("failed") {
+    let ends = |word: &str| moved && machine.ends_with(word);
+    if ends("failed") || ends("cancelled") {
         let cause = build["machine"]["transitions"].as_array().and_then(|all| all.last());
         let cause = cause.and_then(|last| last["cause"].as_str()).unwrap_or("no cause was given");
         return Stage::Failed(cause.to_owned());
+    }
+    if !going && state == "running" {
+        return Stage::Done;
     }
     Stage::Going
 }
@@ -152,9 +158,7 @@ fn ended(member: &Member, stage: &Stage, asked: Instant) -> Option<bool> {
     let (text, good) = match stage {
         Stage::Going => return None,
         Stage::NotBegun if asked.elapsed() < BEGIN_WAIT => return None,
-        Stage::NotBegun => {
-            (format!("Failed: reinitialize for member {name} did not begin"), false)
-        }
+        Stage::NotBegun => (format!("Failed: reinitialize for member {name} did not begin"), false),
         Stage::Done => (format!("Reinitialize is completed on: {name}"), true),
         Stage::Failed(cause) => (format!("Failed: reinitialize for member {name}: {cause}"), false),
     };
@@ -182,19 +186,19 @@ mod tests {
 
     #[test]
     fn running_before_the_build_began_is_not_its_end() {
-        let before = build("running", "done", 7, Value::Null);
+        let before = build("running", "streaming", 7, Value::Null);
         assert_eq!(stage(&before, Some(&before), false), Stage::NotBegun);
         let copying = build("creating replica", "copying", 9, json!({"phase": "copying"}));
         assert_eq!(stage(&copying, Some(&before), false), Stage::Going);
         let starting = build("starting", "watching", 12, Value::Null);
         assert_eq!(stage(&starting, Some(&before), true), Stage::Going);
-        let done = build("running", "done", 14, Value::Null);
+        let done = build("running", "streaming", 14, Value::Null);
         assert_eq!(stage(&done, Some(&before), true), Stage::Done);
     }
 
     #[test]
     fn a_failed_build_says_why() {
-        let before = build("running", "done", 7, Value::Null);
+        let before = build("running", "streaming", 7, Value::Null);
         let failed = build("stopped", "failed", 9, Value::Null);
         assert_eq!(stage(&failed, Some(&before), true), Stage::Failed("disk full".into()));
     }

@@ -51,8 +51,7 @@ fn conditions(task: &Restart, at: Option<&str>) -> Outcome<Value> {
         Some(version) => version.clone(),
         None if task.chosen.force => String::new(),
         None => {
-            let question =
-                "Restart if the PostgreSQL version is less than provided (e.g. 9.5.2) ";
+            let question = "Restart if the PostgreSQL version is less than provided (e.g. 9.5.2) ";
             prompt::ask(question, Some(""))?
         }
     };

@@ -57,8 +57,7 @@ pub fn failover(client: &Client, task: &Failover) -> Outcome {
     let all = members::all(&body);
     let leader = all.iter().find(|member| members::leads(member));
     let candidate = candidate(&scope, &all, leader, &task.candidate, task.force)?;
-    let candidate =
-        candidate.ok_or("Failover could be performed only to a specific candidate")?;
+    let candidate = candidate.ok_or("Failover could be performed only to a specific candidate")?;
     if !task.force {
         if is_asynchronous(client, &all, &candidate) {
             let question =
@@ -116,9 +115,8 @@ fn candidate(
         return Err(format!("Member {named} is already the leader of cluster {scope}").into());
     }
     if !eligible.contains(&named.as_str()) {
-        let text = format!(
-            "Member {named} does not exist in cluster {scope} or is tagged as nofailover"
-        );
+        let text =
+            format!("Member {named} does not exist in cluster {scope} or is tagged as nofailover");
         return Err(text.into());
     }
     Ok(Some(named))

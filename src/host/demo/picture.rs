@@ -134,7 +134,7 @@ mod tests {
             dir: "/d".into(),
             nodes: 2,
             ports: Ports::default(),
-            bin_dir: "/b".into(),
+            bin_dir: None,
             version: 15,
             passwords: Passwords::draw().expect("random bytes"),
         })

@@ -5,15 +5,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use rustix::fs::{Access, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{NODES_MAX, Passwords, Plan, Ports};
 use super::{DemoArgs, binaries, leftover};
+use crate::host::postgres::account::Account;
 
 /// Carries the plan of the cluster, and the lock of the demo that runs it.
 const MARKER: &str = ".surus-demo";
@@ -40,13 +41,6 @@ pub struct Place {
     _lock: File,
 }
 
-/// The user that PostgreSQL runs as when we are root.
-#[derive(Clone, Copy)]
-struct Owner {
-    uid: u32,
-    gid: u32,
-}
-
 impl Place {
     /// All checks, then the files. An error is one sentence, and nothing is left behind.
     pub fn prepare(args: &DemoArgs) -> Result<Place> {
@@ -57,8 +51,8 @@ impl Place {
         })?;
         let held = existing(&dir)?;
         let kept = held.as_ref().map(|(_, marker)| marker).filter(|_| !args.fresh);
-        let owner = rustix::process::geteuid().is_root().then(postgres_user).transpose()?;
-        check_reachable(&dir, owner)?;
+        let owner = postgres_account()?;
+        check_reachable(&dir, owner.as_ref())?;
         let plan = plan(args, &dir, kept)?;
         let mut notes = Vec::new();
         if let Some((_, marker)) = &held {
@@ -69,7 +63,7 @@ impl Place {
             remove_cluster(&dir)?;
             notes.push(format!("Removed the earlier demo cluster in {}.", dir.display()));
         }
-        let lock = establish(&plan, held.map(|(lock, _)| lock), owner)?;
+        let lock = establish(&plan, held.map(|(lock, _)| lock), owner.as_ref())?;
         Ok(Place { plan, notes, default_dir: args.dir.is_none(), _lock: lock })
     }
 
@@ -132,20 +126,14 @@ fn lock(file: &File, dir: &Path) -> Result<()> {
         .with_context(|| format!("another `surus demo` runs in {}", dir.display()))
 }
 
-fn postgres_user() -> Result<Owner> {
-    let id = |option: &str| -> Option<u32> {
-        let output = std::process::Command::new("id").args([option, "postgres"]).output().ok()?;
-        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
-    };
-    let owner = id("-u").zip(id("-g")).map(|(uid, gid)| Owner { uid, gid });
-    owner.context(
-        "PostgreSQL does not run as root and there is no user `postgres`; create one \
-         (useradd --system postgres) or start the demo as an ordinary user",
-    )
+/// Whom PostgreSQL runs as; `None` when that is ourselves.
+fn postgres_account() -> Result<Option<Account>> {
+    let root = rustix::process::geteuid().is_root();
+    root.then(|| Account::by_name("postgres").map_err(Error::msg)).transpose()
 }
 
 /// Can we write there, is there room, and can PostgreSQL's user get in?
-fn check_reachable(dir: &Path, owner: Option<Owner>) -> Result<()> {
+fn check_reachable(dir: &Path, owner: Option<&Account>) -> Result<()> {
     let ground = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     ensure!(ground.is_dir(), "{} is not a directory; choose another --dir", ground.display());
     if let Err(error) = rustix::fs::access(ground, Access::WRITE_OK | Access::EXEC_OK) {
@@ -173,7 +161,7 @@ fn check_reachable(dir: &Path, owner: Option<Owner>) -> Result<()> {
     }
 }
 
-fn may_enter(directory: &fs::Metadata, owner: Owner) -> bool {
+fn may_enter(directory: &fs::Metadata, owner: &Account) -> bool {
     let bit = match (directory.uid() == owner.uid, directory.gid() == owner.gid) {
         (true, _) => 0o100,
         (false, true) => 0o010,
@@ -195,24 +183,25 @@ fn plan(args: &DemoArgs, dir: &Path, kept: Option<&Marker>) -> Result<Plan> {
             bail!("{here} on base port {}: {out}", marker.ports.postgresql);
         }
     }
-    let recorded = kept.map(|marker| marker.bin_dir.as_path()).filter(|dir| dir.is_dir());
-    let binaries = binaries::find(args.bin_dir.as_deref().or(recorded))?;
-    if let Some(recorded) = recorded.filter(|recorded| *recorded != binaries.dir) {
-        bail!(
-            "{} holds a demo cluster that runs with {}: --fresh starts over",
-            dir.display(),
-            recorded.display()
-        );
+    let recorded = kept.map(|marker| marker.bin_dir.clone());
+    let wanted = args.bin_dir.as_ref().map(std::path::absolute).transpose()?;
+    if let Some((wanted, recorded)) = wanted.as_ref().zip(recorded.as_ref()) {
+        let (dir, recorded, same) = (dir.display(), recorded.display(), wanted == recorded);
+        ensure!(same, "{dir} holds a demo cluster that runs with {recorded}: --fresh starts over");
     }
     let passwords = kept.map(|_| Passwords::load(&dir.join(PASSWORDS))).transpose()?.flatten();
-    Ok(Plan {
+    let mut plan = Plan {
         dir: dir.to_path_buf(),
         nodes: args.nodes.or(kept.map(|marker| marker.nodes)).unwrap_or(3),
         ports: kept.map(|marker| marker.ports).or(wanted_ports).unwrap_or_default(),
-        version: binaries.major,
-        bin_dir: binaries.dir,
+        bin_dir: wanted.or(recorded),
+        version: 0,
         passwords: passwords.map_or_else(Passwords::draw, Ok)?,
-    })
+    };
+    let binaries = binaries::find(&plan)?;
+    plan.version = binaries.major;
+    plan.bin_dir = Some(binaries.dir);
+    Ok(plan)
 }
 
 /// Daemons of an earlier demo end; its PostgreSQLs only if their data is about to go.
@@ -267,7 +256,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// Makes what is missing. A failure takes away what this start has made.
-fn establish(plan: &Plan, held: Option<File>, owner: Option<Owner>) -> Result<File> {
+fn establish(plan: &Plan, held: Option<File>, owner: Option<&Account>) -> Result<File> {
     let new = held.is_none();
     let first_made = plan.dir.ancestors().take_while(|path| !path.exists()).last();
     let made = make(plan, held, owner);
@@ -279,7 +268,7 @@ fn establish(plan: &Plan, held: Option<File>, owner: Option<Owner>) -> Result<Fi
     made
 }
 
-fn make(plan: &Plan, held: Option<File>, owner: Option<Owner>) -> Result<File> {
+fn make(plan: &Plan, held: Option<File>, owner: Option<&Account>) -> Result<File> {
     let at = |path: &Path| format!("cannot create {}", path.display());
     fs::create_dir_all(&plan.dir).with_context(|| at(&plan.dir))?;
     let path = plan.dir.join(MARKER);
@@ -308,7 +297,7 @@ fn write_marker(file: &mut File, plan: &Plan) -> std::io::Result<()> {
             .into(),
         nodes: plan.nodes,
         ports: plan.ports,
-        bin_dir: plan.bin_dir.clone(),
+        bin_dir: plan.bin_dir.clone().unwrap_or_default(),
     };
     file.set_len(0)?;
     file.rewind()?;
@@ -316,7 +305,7 @@ fn write_marker(file: &mut File, plan: &Plan) -> std::io::Result<()> {
 }
 
 /// As root, the node's directory belongs to PostgreSQL's user and its configuration to root.
-fn make_node(plan: &Plan, k: u16, owner: Option<Owner>) -> Result<()> {
+fn make_node(plan: &Plan, k: u16, owner: Option<&Account>) -> Result<()> {
     let node = format!("n{}", k + 1);
     for dir in [plan.node_dir(&node), plan.data(&node)] {
         if dir.is_dir() {
@@ -324,7 +313,7 @@ fn make_node(plan: &Plan, k: u16, owner: Option<Owner>) -> Result<()> {
         }
         fs::create_dir(&dir)
             .and_then(|()| fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)))
-            .and_then(|()| owner.map_or(Ok(()), |o| chown(&dir, Some(o.uid), Some(o.gid))))
+            .and_then(|()| owner.map_or(Ok(()), |account| account.own(&dir)))
             .with_context(|| format!("cannot create {}", dir.display()))?;
     }
     let config = plan.config(&node);

@@ -47,7 +47,8 @@ pub struct Plan {
     pub dir: PathBuf,
     pub nodes: u16,
     pub ports: Ports,
-    pub bin_dir: PathBuf,
+    /// Absent only while it is being looked for.
+    pub bin_dir: Option<PathBuf>,
     /// Major version of the programs in `bin_dir`.
     pub version: u32,
     pub passwords: Passwords,
@@ -131,11 +132,10 @@ impl Plan {
     }
 
     fn postgresql(&self, name: &str, address: &str) -> Value {
-        json!({
+        let mut section = json!({
             "listen": address,
             "connect_address": address,
             "data_dir": self.data(name),
-            "bin_dir": self.bin_dir,
             "pgpass": self.node_dir(name).join("pgpass"),
             "authentication": {
                 "superuser": login("postgres", &self.passwords.superuser),
@@ -144,7 +144,11 @@ impl Plan {
             },
             // The distribution's socket directory may be somebody else's, and TCP is enough here.
             "parameters": { "unix_socket_directories": "" },
-        })
+        });
+        if let Some(dir) = &self.bin_dir {
+            section["bin_dir"] = json!(dir);
+        }
+        section
     }
 }
 
@@ -212,7 +216,7 @@ mod tests {
             dir: PathBuf::from("/d"),
             nodes: 3,
             ports: Ports::from_base(7000),
-            bin_dir: PathBuf::from("/pg/bin"),
+            bin_dir: Some(PathBuf::from("/pg/bin")),
             version: 15,
             passwords: Passwords::draw().expect("random bytes"),
         }
@@ -232,6 +236,19 @@ mod tests {
             read["postgresql"]["authentication"]["superuser"]["password"],
             plan.passwords.superuser
         );
+    }
+
+    #[test]
+    fn a_node_reads_its_file_without_a_word() {
+        let plan = plan();
+        for k in 0..plan.nodes {
+            let text = plan.yaml(k).expect("it can be written");
+            let env = std::collections::BTreeMap::new();
+            let config = crate::pure::config::load(Path::new("surus.yml"), &text, &env);
+            let config = config.expect("it has no faults");
+            assert_eq!(config.warnings, Vec::<String>::new());
+            assert_eq!(config.watchdog.mode, "off");
+        }
     }
 
     #[test]

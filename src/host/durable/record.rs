@@ -131,3 +131,62 @@ fn checksum(key: &[u8], rest: &[u8]) -> u32 {
     hasher.update(rest);
     hasher.finalize()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> Tree {
+        let db = sled::Config::new().temporary(true).open().expect("a database opens");
+        let mut batch = Batch::default();
+        put_fresh(&mut batch, b"a", &[1; 3 * PIECE_BYTES]);
+        put_fresh(&mut batch, b"b", &[2; 3 * PIECE_BYTES]);
+        put_fresh(&mut batch, b"c", b"");
+        db.apply_batch(batch).expect("it writes");
+        db.open_tree("__sled__default").expect("it is there")
+    }
+
+    fn all(tree: &Tree) -> io::Result<Vec<Record>> {
+        scan(tree, (Bound::Unbounded, Bound::Unbounded))
+    }
+
+    #[test]
+    fn records_come_back_whole_and_shorter_ones_leave_nothing_behind() {
+        let tree = stored();
+        let bodies: Vec<usize> = all(&tree).expect("it reads").iter().map(|r| r.1.len()).collect();
+        assert_eq!(bodies, [3 * PIECE_BYTES, 3 * PIECE_BYTES, 0]);
+        let mut batch = Batch::default();
+        put(&tree, &mut batch, b"b", b"short").expect("it reads");
+        tree.apply_batch(batch).expect("it writes");
+        assert_eq!(get(&tree, b"b").expect("it reads"), Some(b"short".to_vec()));
+        assert_eq!((tree.len(), get(&tree, b"d").expect("it reads")), (5, None));
+    }
+
+    #[test]
+    fn what_was_not_put_like_this_is_found() {
+        let spoilings: [fn(&Tree, Vec<u8>); 4] = [
+            |tree, key| {
+                let mut value = tree.get(&key).expect("reads").expect("is there").to_vec();
+                let at = value.len() - 1;
+                value[at] ^= 1;
+                tree.insert(key, value).expect("it writes");
+            },
+            |tree, key| drop(tree.remove(key)),
+            |tree, key| drop(tree.insert(key, b"short")),
+            // A good piece in the place of another record's.
+            |tree, key| {
+                let other = piece_key(if key[0] == b'a' { b"b" } else { b"a" }, 1);
+                let value = tree.get(other).expect("reads").expect("is there");
+                tree.insert(key, value).expect("it writes");
+            },
+        ];
+        for (number, spoil) in spoilings.iter().enumerate() {
+            for (key, piece) in [(b"a", 0), (b"a", 1), (b"a", 2), (b"b", 0), (b"b", 2)] {
+                let tree = stored();
+                spoil(&tree, piece_key(key, piece));
+                let e = all(&tree).expect_err("it is found");
+                assert_eq!(e.kind(), io::ErrorKind::InvalidData, "{number}, {piece} of {key:?}");
+            }
+        }
+    }
+}

@@ -3,25 +3,27 @@
 //! No promotion without an armed guard. A guard that is not alive is replaced ([`Guard::ensure`]
 //! again) before the next beat, or the lease is released. The guard outlives the daemon: who comes
 //! back in time finds PostgreSQL untouched and goes on moving the deadline.
+mod launch;
 mod memory;
 pub mod process;
 mod scan;
+pub mod stray;
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 
-use self::memory::{Grant, LINK_PREFIX, Memory};
+use self::launch::{find, resolve, start};
+use self::memory::{Grant, Memory};
 use super::clock;
 use crate::pure::cluster::Millis;
 use crate::pure::view::GuardView;
@@ -32,10 +34,6 @@ const GUARD_FD: i32 = 3;
 const HEARTBEAT_MAX_MS: Millis = 2_000;
 /// How long a guard may take to acknowledge.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(1);
-/// How long one may take from its start to its first look.
-const START_MAX: Duration = Duration::from_secs(5);
-/// The running binary, also after it was replaced on the disk.
-const OWN_BINARY: &str = "/proc/self/exe";
 
 /// The guard of one data directory. Dropping it leaves the guard as it is.
 pub struct Guard {
@@ -69,8 +67,8 @@ impl Guard {
     /// Finds the live guard of this state directory, else starts one from `binary` (default: the
     /// running binary). May take a second when an old guard hangs; not for a reactor's thread.
     ///
-    /// A guard that is found keeps its grant, and one that replaces a hung one takes it over. After a
-    /// dead one arm the new one at once.
+    /// A guard that is found keeps its grant, and one that replaces a hung one takes it over. After
+    /// a dead one arm the new one at once.
     pub fn ensure(data_dir: &Path, state_dir: &Path, binary: Option<&Path>) -> io::Result<Guard> {
         let data_dir = resolve(data_dir)?;
         let pid_file = state_dir.join("guard.pid");
@@ -150,9 +148,10 @@ impl Guard {
         grant.is_armed().then(|| (self.page.epoch.load(SeqCst), grant.deadline()))
     }
 
-    /// The postmaster that the guard watched while armed has ended.
-    pub fn is_postmaster_dead(&self) -> bool {
-        self.page.postmaster_dead.load(SeqCst) != 0
+    /// The guard has seen this postmaster end. It watches while armed, and notices a new
+    /// postmaster within a second.
+    pub fn is_postmaster_dead(&self, pid: u32) -> bool {
+        self.page.postmaster_pid.load(SeqCst) == pid && self.page.postmaster_dead.load(SeqCst) != 0
     }
 
     /// What the node shows of it.
@@ -216,82 +215,6 @@ impl Guard {
         }
         exited
     }
-}
-
-/// A process that the pid file names and that really holds a guard's page.
-fn find(pid_file: &Path) -> Option<Guard> {
-    let pid: i32 = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
-    let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let link = PathBuf::from(format!("/proc/{pid}/fd/{GUARD_FD}"));
-    // Looked at before it is opened: another process's descriptor 3 may be anything.
-    if !fs::read_link(&link).ok()?.as_os_str().as_bytes().starts_with(LINK_PREFIX) {
-        return None;
-    }
-    let page = Memory::open(fs::File::options().read(true).write(true).open(link).ok()?).ok()?;
-    let (page, pid) = (Arc::new(page), pid.unsigned_abs());
-    Some(Guard { page, pid, held, child: Mutex::new(None), pid_file: pid_file.to_owned() })
-}
-
-fn start(
-    data_dir: &Path,
-    pid_file: &Path,
-    binary: Option<&Path>,
-    grant: Grant,
-    epoch: u64,
-) -> io::Result<Guard> {
-    let (page, fd) = Memory::create(data_dir.as_os_str().as_bytes())?;
-    page.epoch.store(epoch, SeqCst);
-    page.set_grant(grant);
-    page.daemon_pid.store(std::process::id(), SeqCst);
-    let child = spawn(binary.unwrap_or(Path::new(OWN_BINARY)), data_dir, &fd)?;
-    let pid = child.id();
-    let held = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-    let (child, pid_file) = (Mutex::new(Some(child)), pid_file.to_owned());
-    let guard = Guard { page: Arc::new(page), pid, held, child, pid_file };
-    if !guard.is_heard(START_MAX) {
-        guard.kill()?;
-        return Err(io::Error::other("the guard does not start"));
-    }
-    write_pid(&guard.pid_file, pid)?;
-    Ok(guard)
-}
-
-fn spawn(binary: &Path, data_dir: &Path, page: &OwnedFd) -> io::Result<Child> {
-    // Out of the way of the low numbers, so that the copy below is one.
-    let page = rustix::io::fcntl_dupfd_cloexec(page, GUARD_FD + 1)?;
-    let mut command = Command::new(binary);
-    command.arg0("surus").arg("guard").arg(data_dir).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: dup2 is safe between fork and exec; the closure owns the descriptor it copies.
-    unsafe {
-        command.pre_exec(move || match libc::dup2(page.as_raw_fd(), GUARD_FD) {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
-    command.spawn().map_err(|e| {
-        io::Error::new(e.kind(), format!("cannot start the guard {}: {e}", binary.display()))
-    })
-}
-
-/// Whole or not at all.
-fn write_pid(pid_file: &Path, pid: u32) -> io::Result<()> {
-    let new = pid_file.with_extension("pid.new");
-    fs::write(&new, format!("{pid}\n"))?;
-    fs::rename(new, pid_file)
-}
-
-/// The path that the kernel shows for a process working there; it need not exist yet.
-fn resolve(data_dir: &Path) -> io::Result<PathBuf> {
-    if let Ok(path) = data_dir.canonicalize() {
-        return Ok(path);
-    }
-    let in_context = |e: io::Error| {
-        io::Error::new(e.kind(), format!("postgresql.data_dir {}: {e}", data_dir.display()))
-    };
-    let name = data_dir.file_name().ok_or_else(|| invalid("the path has no name".to_owned()));
-    let parent = data_dir.parent().unwrap_or(Path::new("/"));
-    Ok(parent.canonicalize().map_err(in_context)?.join(name.map_err(in_context)?))
 }
 
 fn wait_until(most: Duration, mut reached: impl FnMut() -> bool) -> bool {

@@ -191,8 +191,9 @@ impl Guard {
         self.search_at = now + SEARCH_MS;
         if let Some(pid) = self.scan.postmaster() {
             self.postmaster = Watched::new(number(pid));
-            self.page.postmaster_pid.store(self.postmaster.pid, SeqCst);
+            // In this order: at no time is the new one said to be dead.
             self.page.postmaster_dead.store(0, SeqCst);
+            self.page.postmaster_pid.store(self.postmaster.pid, SeqCst);
         }
     }
 

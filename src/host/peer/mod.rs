@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::debug;
@@ -58,6 +59,7 @@ pub struct Peers {
     events: mpsc::Sender<PeerEvent>,
     targets: Mutex<BTreeMap<String, Target>>,
     accepting: AbortHandle,
+    runtime: Handle,
     local_addr: SocketAddr,
 }
 
@@ -85,8 +87,9 @@ impl Peers {
         let around = Surroundings { own: watched, events: events.clone() };
         let accepting =
             tokio::spawn(accept::keep(listener, password.clone(), around)).abort_handle();
-        let targets = Mutex::default();
-        Ok((Peers { own, password, events, targets, accepting, local_addr }, received))
+        let (targets, runtime) = (Mutex::default(), Handle::current());
+        let peers = Peers { own, password, events, targets, accepting, runtime, local_addr };
+        Ok((peers, received))
     }
 
     /// Where it listens: of use when the port was 0.
@@ -103,7 +106,8 @@ impl Peers {
         });
     }
 
-    /// Whom to dial from now on. Connections to others end, those to old ones stay untouched.
+    /// Whom to dial from now on; callable from any thread. Connections to others end, those to old
+    /// ones stay untouched.
     pub fn set_targets(&self, addrs: Vec<HostPort>) {
         let mut targets = self.lock();
         targets.retain(|key, _| addrs.iter().any(|addr| addr.to_string() == *key));
@@ -124,10 +128,8 @@ impl Peers {
         let queue = Arc::new(Queue::default());
         let around = Surroundings { own: self.own.subscribe(), events: self.events.clone() };
         let password = self.password.clone();
-        tokio::spawn(dial::keep(
-            dial::Dial { addr, queue: queue.clone(), password, around },
-            stopped,
-        ));
+        let dial = dial::Dial { addr, queue: queue.clone(), password, around };
+        self.runtime.spawn(dial::keep(dial, stopped));
         Target { queue, _stop: stop }
     }
 

@@ -66,12 +66,12 @@ mod tests {
         }
     }
 
-    const CALL: MethodCall<'static> =
-        MethodCall { scope: "batman", data_dir: Path::new("/"), connstring: "user=r" };
+    fn call() -> MethodCall<'static> {
+        MethodCall { scope: "batman", data_dir: Path::new("/data"), connstring: "user=r" }
+    }
 
     #[test]
     fn the_cluster_is_told_and_overrides_in_place() {
-        let call = MethodCall { data_dir: Path::new("/data"), ..CALL };
         let expected = [
             "--keep_data=True",
             "--datadir=/data",
@@ -81,12 +81,12 @@ mod tests {
             "--role=replica",
             "--connstring=user=r",
         ];
-        assert_eq!(arguments(&method(false), &call), expected);
+        assert_eq!(arguments(&method(false), &call()), expected);
     }
 
     #[test]
     fn without_params_only_the_users_own_keys() {
-        assert_eq!(arguments(&method(true), &CALL), ["--datadir=/mine", "--stanza=demo"]);
+        assert_eq!(arguments(&method(true), &call()), ["--datadir=/mine", "--stanza=demo"]);
         assert_eq!(command(&method(true)), "restore");
     }
 }

@@ -44,8 +44,10 @@ pub struct Output {
     /// Zero is success; a negative number is the signal that killed it.
     pub code: i32,
     pub stdout: String,
-    /// The last lines of both streams, oldest first.
+    /// The last lines: of standard output first, then of standard error; each oldest first.
     pub tail: Vec<String>,
+    /// How many of `tail` are of standard error.
+    tail_errors: usize,
 }
 
 /// Which stream a line came from.
@@ -295,12 +297,17 @@ impl Output {
         if !on_line(stream, line) || line.trim().is_empty() {
             return;
         }
-        let mut tail = VecDeque::from(std::mem::take(&mut self.tail));
-        if tail.len() == TAIL_LINES {
-            tail.pop_front();
+        // A flood on standard output must not wash away what went wrong.
+        let at = match stream {
+            Stream::Stdout => self.tail.len() - self.tail_errors,
+            Stream::Stderr => self.tail.len(),
+        };
+        self.tail.insert(at, line.chars().take(500).collect());
+        self.tail_errors += usize::from(stream == Stream::Stderr);
+        if self.tail.len() > TAIL_LINES {
+            self.tail.remove(0);
+            self.tail_errors = self.tail_errors.min(TAIL_LINES);
         }
-        tail.push_back(line.chars().take(500).collect());
-        self.tail = tail.into();
     }
 }
 

@@ -59,36 +59,37 @@ impl Monitor {
         Monitor { connection, session: None }
     }
 
-    /// Asks once; a lost connection is opened again once. Bounded by about 5 s.
+    /// Asks once; a connection that turns out to be lost is opened again once. Bounded by about
+    /// 5 s.
     pub async fn facts(&mut self) -> Result<SqlFacts, String> {
-        let had = self.session.as_ref().is_some_and(|session| !session.is_closed());
-        match self.ask().await {
-            Err(_) if had && self.session.is_none() => self.ask().await,
-            answer => answer,
+        // Taken out: whatever goes wrong, or cancels us, a half-read session is not used again.
+        if let Some(session) = self.session.take() {
+            match ask(&session).await {
+                Ok(facts) => {
+                    self.session = Some(session);
+                    return Ok(facts);
+                }
+                Err(error) if !session.is_closed() => return Err(error),
+                Err(_) => {}
+            }
         }
+        let session = Session::open(&self.connection, "Surus heartbeat").await;
+        let session = session.map_err(Refusal::text)?;
+        let facts = ask(&session).await?;
+        self.session = Some(session);
+        Ok(facts)
     }
 
     /// Forgets the connection, as after a stop or when the password has changed.
     pub fn close(&mut self) {
         self.session = None;
     }
+}
 
-    async fn ask(&mut self) -> Result<SqlFacts, String> {
-        // Taken out: whatever goes wrong, or cancels us, a half-read session is not used again.
-        let session = match self.session.take().filter(|session| !session.is_closed()) {
-            Some(session) => session,
-            None => {
-                Session::open(&self.connection, "Surus heartbeat").await.map_err(Refusal::text)?
-            }
-        };
-        let rows = session.rows(FACTS).await?;
-        let facts = rows
-            .first()
-            .ok_or("PostgreSQL gave no facts")
-            .and_then(|row| facts(row).ok_or("PostgreSQL gave facts that cannot be read"))?;
-        self.session = Some(session);
-        Ok(facts)
-    }
+async fn ask(session: &Session) -> Result<SqlFacts, String> {
+    let rows = session.rows(FACTS).await?;
+    let row = rows.first().ok_or("PostgreSQL gave no facts")?;
+    facts(row).ok_or_else(|| "PostgreSQL gave facts that cannot be read".into())
 }
 
 fn facts(row: &SimpleQueryRow) -> Option<SqlFacts> {

@@ -111,7 +111,13 @@ impl Server {
     }
 
     /// A lock file whose pid now belongs to somebody else keeps PostgreSQL from starting.
+    /// So does an empty one, which a server leaves that was killed while it started.
     fn remove_stale_lock(&self) -> Result<(), String> {
+        let lock = self.data_dir.join("postmaster.pid");
+        let empty = std::fs::metadata(&lock).is_ok_and(|meta| meta.len() == 0);
+        if empty && processes::inhabitants(&self.data_dir).is_empty() {
+            return remove_optional(&lock);
+        }
         let Ok(Some(file)) = self.pid_file() else { return Ok(()) };
         let alive = Pid::from_raw(file.pid)
             .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());

@@ -47,7 +47,9 @@ impl Body<'_> {
         match text.parse() {
             Ok(version) => Ok(Some(version)),
             Err(_) if text == "*" => Ok(None),
-            Err(_) => Err(Reply::error(400, "Bad Request: If-Match must be the ETag of GET /config")),
+            Err(_) => {
+                Err(Reply::error(400, "Bad Request: If-Match must be the ETag of GET /config"))
+            }
         }
     }
 

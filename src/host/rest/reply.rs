@@ -1,6 +1,8 @@
 //! What goes back: a status code and one of four kinds of body, then the configured headers.
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
+use actix_web::http::header::{
+    CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE,
+};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde_json::Value;
 

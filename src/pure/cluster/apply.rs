@@ -54,10 +54,9 @@ impl ClusterState {
                 change(self);
                 Outcome::Done
             }
-            Some(lease) => Outcome::refused(format!(
-                "the lease is now of epoch {}, not {epoch}",
-                lease.epoch
-            )),
+            Some(lease) => {
+                Outcome::refused(format!("the lease is now of epoch {}, not {epoch}", lease.epoch))
+            }
             None => Outcome::refused(format!("the lease of epoch {epoch} is over")),
         }
     }
@@ -79,7 +78,10 @@ impl ClusterState {
             return Outcome::refused(format!("the lease of epoch {} is not over", held.epoch));
         }
         if lease.epoch != self.epoch + 1 {
-            return Outcome::refused(format!("epoch {} does not follow {}", lease.epoch, self.epoch));
+            return Outcome::refused(format!(
+                "epoch {} does not follow {}",
+                lease.epoch, self.epoch
+            ));
         }
         if !self.members.contains_key(&lease.holder) {
             return Outcome::refused(format!("{} is no longer a member", lease.holder));
@@ -155,7 +157,13 @@ impl ClusterState {
         })
     }
 
-    fn initialise_failed(&mut self, epoch: u64, node: String, reason: String, at: String) -> Outcome {
+    fn initialise_failed(
+        &mut self,
+        epoch: u64,
+        node: String,
+        reason: String,
+        at: String,
+    ) -> Outcome {
         self.with_lease(epoch, |s| {
             let attempts = s.initialize_failure.as_ref().map_or(0, |f| f.attempts) + 1;
             s.initialize_failure = Some(InitializeFailure { node, reason, attempts, at });

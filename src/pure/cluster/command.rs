@@ -10,13 +10,27 @@ use crate::pure::postgres::lsn::Lsn;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// A member's durable part changed (address, tags, version).
-    SetMember { id: RaftId, member: Member },
+    SetMember {
+        id: RaftId,
+        member: Member,
+    },
     /// Takes a member out of the book (its vote went with a membership change).
-    RemoveMember { id: RaftId },
+    RemoveMember {
+        id: RaftId,
+    },
     /// The arbiter's decision that `holder` may write.
-    Grant { epoch: u64, holder: RaftId, ttl_ms: u64, purpose: Purpose, decision: Decision },
+    Grant {
+        epoch: u64,
+        holder: RaftId,
+        ttl_ms: u64,
+        purpose: Purpose,
+        decision: Decision,
+    },
     /// The arbiter saw the lease run out.
-    LeaseOver { epoch: u64, reason: String },
+    LeaseOver {
+        epoch: u64,
+        reason: String,
+    },
     /// The holder gives the lease back; its PostgreSQL no longer accepts writes.
     Release {
         epoch: u64,
@@ -26,24 +40,55 @@ pub enum Command {
         hand_over_to: Option<String>,
     },
     /// The holder uses another ttl from now on.
-    Retime { epoch: u64, ttl_ms: u64 },
+    Retime {
+        epoch: u64,
+        ttl_ms: u64,
+    },
     /// The cluster exists: its identity, its configuration and its leader in one entry.
-    Initialised { epoch: u64, system_identifier: String, config: Value },
+    Initialised {
+        epoch: u64,
+        system_identifier: String,
+        config: Value,
+    },
     /// Creating the cluster failed; gives the lease back.
-    InitialiseFailed { epoch: u64, node: String, reason: String, at: String },
+    InitialiseFailed {
+        epoch: u64,
+        node: String,
+        reason: String,
+        at: String,
+    },
     /// Nobody may lead, and why.
-    NobodyEligible { decision: Decision },
+    NobodyEligible {
+        decision: Decision,
+    },
     /// Replaces the dynamic configuration; with `expected`, only if it has that version.
-    SetConfig { value: Value, expected: Option<u64> },
+    SetConfig {
+        value: Value,
+        expected: Option<u64>,
+    },
     /// Merges into the dynamic configuration; null deletes.
-    PatchConfig { patch: Value },
-    SetFailover { request: FailoverRequest },
-    ClearFailover { expected: Option<FailoverRequest> },
+    PatchConfig {
+        patch: Value,
+    },
+    SetFailover {
+        request: FailoverRequest,
+    },
+    ClearFailover {
+        expected: Option<FailoverRequest>,
+    },
     /// Changes the synchronous set; only by the holder of `epoch`.
-    SetSync { epoch: u64, sync: Option<Sync> },
-    AddHistory { row: HistoryRow },
+    SetSync {
+        epoch: u64,
+        sync: Option<Sync>,
+    },
+    AddHistory {
+        row: HistoryRow,
+    },
     /// The holder's position, for those who decide after it is gone (rare: on request only).
-    SetStatus { epoch: u64, status: Status },
+    SetStatus {
+        epoch: u64,
+        status: Status,
+    },
 }
 
 /// What became of a command that was applied.

@@ -114,7 +114,10 @@ fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
     if manual_failover || sync.leader == *name || sync.sync_standby.contains(name) {
         return Ok(());
     }
-    Err(refuse("is not in the synchronous set", format!("sync_standby={}", sync.sync_standby.join(","))))
+    Err(refuse(
+        "is not in the synchronous set",
+        format!("sync_standby={}", sync.sync_standby.join(",")),
+    ))
 }
 
 fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> Result<(), Refusal> {

@@ -62,9 +62,9 @@ pub fn next_step(
     let confirmed: BTreeSet<String> = wanted
         .iter()
         .filter(|name| {
-            sql.replication.iter().any(|w| {
-                w.application_name.eq_ignore_ascii_case(name) && w.sync_state == "sync"
-            })
+            sql.replication
+                .iter()
+                .any(|w| w.application_name.eq_ignore_ascii_case(name) && w.sync_state == "sync")
         })
         .cloned()
         .collect();
@@ -82,12 +82,7 @@ fn switch_off(cluster: &ClusterState, sql: &SqlFacts) -> Option<SyncStep> {
 
 /// The members that should be synchronous now: running, streaming, not tagged away; who already is
 /// stays, then whoever is furthest.
-fn wanted(
-    leader: &str,
-    dynamic: &Dynamic,
-    sql: &SqlFacts,
-    members: &[&Facts],
-) -> BTreeSet<String> {
+fn wanted(leader: &str, dynamic: &Dynamic, sql: &SqlFacts, members: &[&Facts]) -> BTreeSet<String> {
     let best = sql.replication.iter().map(|w| w.flush_lsn).max().unwrap_or_default();
     let mut able: Vec<_> = members
         .iter()

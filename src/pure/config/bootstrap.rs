@@ -1,5 +1,5 @@
 //! The `bootstrap` section: how a cluster is born. It counts once and never again.
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::option::{INITDB_FORBIDDEN, command_options};
 use super::postgresql::{command, is_map};
@@ -20,7 +20,7 @@ pub(super) fn read(section: &Section) -> Bootstrap {
         odd.into_iter().for_each(|warning| section.pass_on(warning));
     }
     Bootstrap {
-        dcs: Value::Object(section.map("dcs").unwrap_or_else(Map::new)),
+        dcs: Value::Object(section.map("dcs").unwrap_or_default()),
         initdb: command_options(section, "initdb", &INITDB_FORBIDDEN),
         pg_hba: section.lines("pg_hba").unwrap_or_default(),
         post_bootstrap: command(section, "post_bootstrap")

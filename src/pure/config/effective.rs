@@ -1,7 +1,9 @@
 //! What PostgreSQL runs with: the dynamic configuration and, over it, the node's own file.
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
-use super::{Callbacks, Dynamic, PostgresSettings, Postgresql};
+use super::{Callbacks, Dynamic, PgUser, PostgresSettings, Postgresql};
 use crate::pure::postgres::owned::is_owned;
 
 /// Merges key by key: the local file wins, except for the parameters that must be equal on all
@@ -25,6 +27,19 @@ pub fn effective(config: &Postgresql, dynamic: &Dynamic) -> PostgresSettings {
         pre_promote: over(&local.pre_promote, &all.pre_promote),
         before_stop: over(&local.before_stop, &all.before_stop),
         pg_ctl_timeout: local.pg_ctl_timeout.or(all.pg_ctl_timeout),
+    }
+}
+
+impl Postgresql {
+    /// Where postgresql.conf, pg_hba.conf and pg_ident.conf are: config_dir, else the data
+    /// directory.
+    pub fn conf_dir(&self) -> &Path {
+        self.config_dir.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// Who runs pg_rewind's queries: the rewind user, else the superuser.
+    pub fn rewind_user(&self) -> &PgUser {
+        self.rewind.as_ref().unwrap_or(&self.superuser)
     }
 }
 

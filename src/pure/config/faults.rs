@@ -39,11 +39,16 @@ impl Fault {
     pub fn new(place: &Place, key: &str, message: impl Into<String>) -> Fault {
         Fault {
             source: place.source.to_string(),
-            key: key.to_string(),
+            key: on_one_line(key),
             line: place.line,
-            message: message.into(),
+            message: on_one_line(&message.into()),
         }
     }
+}
+
+/// Keys and values are the user's: line ends and other control characters must not break a line.
+fn on_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl fmt::Display for Fault {
@@ -101,6 +106,12 @@ mod tests {
         let place = Place::new(&Arc::from("surus.yml"), Some(7));
         let fault = Fault::new(&place, "raft.self_addr", "is missing; add HOST:PORT");
         assert_eq!(fault.to_string(), "surus.yml:7: raft.self_addr: is missing; add HOST:PORT");
+    }
+
+    #[test]
+    fn a_sentence_stays_on_its_line() {
+        let place = Place::new(&Arc::from("f"), None);
+        assert_eq!(Fault::new(&place, "a\nb", "x\r\ny").to_string(), "f: a b: x  y");
     }
 
     #[test]

@@ -127,7 +127,10 @@ impl<'a> Section<'a> {
         let node = self.get(key)?;
         match parse_int(&node.value(), base) {
             Some(number) if number >= min => Some(number),
-            Some(_) => self.wrong(key, node, &format!("at least {min}")),
+            Some(number) => {
+                self.fault(key, format!("must be at least {min}, but is {number}"));
+                None
+            }
             None => self.wrong(key, node, &format!("a whole number{}", unit_hint(base))),
         }
     }
@@ -271,13 +274,14 @@ mod tests {
 
     #[test]
     fn wrong_types_are_reported_with_their_line_and_never_stop_the_reading() {
-        let text = "a: [1]\nb: maybe\nc: many\nd: x\ne: {}\n";
+        let text = "a: [1]\nb: maybe\nc: many\nd: x\ne: {}\nf: -3\n";
         let faults = faults_of(text, |top| {
             top.text("a");
             top.flag("b");
             top.integer("c", Some("s"), 0);
             top.lines("d");
             top.address("e", 1);
+            top.integer("f", None, 0);
         });
         let expected = [
             "f:1: a: must be text, but is a list",
@@ -285,6 +289,7 @@ mod tests {
             "f:3: c: must be a whole number (of s, or with its unit), but is text",
             "f:4: d: must be a list (one `- …` line for each entry), but is text",
             "f:5: e: must be text, but is a map",
+            "f:6: f: must be at least 0, but is -3",
         ];
         assert_eq!(faults, expected);
     }

@@ -37,6 +37,11 @@ pub(super) fn restapi(section: &Section) -> RestApi {
     let listen = section.address("listen", REST_PORT).unwrap_or_default();
     let connect = section.address("connect_address", REST_PORT);
     refuse_client_certificates(section);
+    if section.get("certfile").is_some() {
+        let message = "has no effect: the REST interface speaks plain HTTP; put a TLS proxy in \
+                       front of it, or keep its port to networks you trust";
+        section.warn("certfile", message);
+    }
     RestApi {
         connect_address: reachable(section, connect, &listen, example),
         listen,
@@ -200,6 +205,73 @@ pub(super) fn listen(section: &Section, key: &str) -> (String, u16) {
     let Some(address) = parsed.or_else(|| section.parsed_address(key, &text, 5432)) else {
         return (String::new(), 5432);
     };
-    let hosts = address.host.split(',').map(str::trim).filter(|host| !host.is_empty());
+    let hosts = address
+        .host
+        .split(',')
+        .map(|host| host.trim().trim_matches(['[', ']']))
+        .filter(|host| !host.is_empty());
     (hosts.collect::<Vec<_>>().join(","), address.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::pure::config::faults::Report;
+    use crate::pure::config::tree::Node;
+
+    fn listening(text: &str) -> (String, u16, usize) {
+        let report = Report::default();
+        let node = Node::from_value(&json!({ "listen": text }), &Arc::from("f"));
+        let (addresses, port) = listen(&Section::top(&node, &report), "listen");
+        (addresses, port, report.finish().0.len())
+    }
+
+    #[test]
+    fn postgresql_may_listen_on_several_addresses() {
+        let cases = [
+            ("*:5433", "*", 5433),
+            ("10.0.0.1, 127.0.0.1:5433", "10.0.0.1,127.0.0.1", 5433),
+            ("10.0.0.1,[::1]:5433", "10.0.0.1,::1", 5433),
+            ("[::1],10.0.0.1:5433", "::1,10.0.0.1", 5433),
+            ("[::1]:5433", "::1", 5433),
+            ("10.0.0.1", "10.0.0.1", 5432),
+        ];
+        for (text, addresses, port) in cases {
+            assert_eq!(listening(text), (addresses.into(), port, 0), "{text}");
+        }
+        assert_eq!(listening("a:b").2, 1);
+    }
+
+    #[test]
+    fn watchdog_modes_have_many_names() {
+        let mode = |value: serde_json::Value| {
+            let report = Report::default();
+            let node = Node::from_value(&json!({ "mode": value }), &Arc::from("f"));
+            let mode = watchdog(&Section::top(&node, &report)).mode;
+            (mode, report.finish().0.len())
+        };
+        assert_eq!(mode(json!(null)), ("automatic".into(), 0));
+        assert_eq!(mode(json!(false)), ("off".into(), 0));
+        assert_eq!(mode(json!("Require")), ("required".into(), 0));
+        assert_eq!(mode(json!("never")), ("off".into(), 1));
+    }
+
+    #[test]
+    fn a_loopback_address_among_others_is_spoken_of() {
+        let warned = |host: &str, partner: &str| {
+            let report = Report::default();
+            let node = Node::from_value(&json!({}), &Arc::from("f"));
+            let partner = HostPort { host: partner.into(), port: 1 };
+            let raft = Raft { partner_addrs: vec![partner], ..Raft::default() };
+            check_loopback(&Section::top(&node, &report), "connect_address", host, &raft);
+            report.finish().1.len()
+        };
+        assert_eq!(warned("127.0.0.1", "10.0.0.1"), 1);
+        assert_eq!(warned("127.0.0.1", "127.0.0.2"), 0);
+        assert_eq!(warned("10.0.0.2", "10.0.0.1"), 0);
+    }
 }

@@ -32,13 +32,13 @@ const ROWS: &[(&str, Use, &str)] = &[
         "restapi",
         Use::Read,
         "listen connect_address authentication allowlist allowlist_include_members server_tokens \
-         verify_client",
+         verify_client certfile",
     ),
     ("restapi", Use::Open, "http_extra_headers"),
     (
         "restapi",
         Use::Unused,
-        "https_extra_headers certfile keyfile keyfile_password cafile ciphers thread_pool_size \
+        "https_extra_headers keyfile keyfile_password cafile ciphers thread_pool_size \
          request_queue_size",
     ),
     ("restapi.authentication", Use::Read, "username password"),

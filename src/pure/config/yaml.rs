@@ -1,6 +1,6 @@
 //! YAML as a tree in which every value knows where it was written.
 //!
-//! Patroni's reader takes YAML 1.1 (`on` is true, `0755` is octal, the last of two equal keys
+//! Patroni's reader takes YAML 1.1 (`on` is true, `0755` is octal for whoever wants a number, the last of two equal keys
 //! wins), so this one does too.
 use std::fmt;
 use std::sync::Arc;
@@ -97,7 +97,8 @@ fn line_of(at: &Location) -> Option<usize> {
 }
 
 /// Takes back what the parser reads as more than Patroni's does: `y` and `n`, `0o17`, `1e3` and
-/// `1.5e3` are words there.
+/// `1.5e3` are words there. Digits behind a zero stay as written, so that a password keeps its zeros;
+/// whoever wants a number of them reads it as octal.
 fn as_yaml_1_1(value: Value, spelling: Option<&str>) -> Value {
     let Some(word) = spelling.map(str::trim).filter(|word| !word.is_empty()) else { return value };
     let exponent = word.to_lowercase().split_once('e').map(|(_, power)| power.to_string());
@@ -105,7 +106,11 @@ fn as_yaml_1_1(value: Value, spelling: Option<&str>) -> Value {
     let is_word = match &value {
         Value::Bool(_) => word.len() == 1,
         Value::Number(number) if number.is_f64() => !word.contains('.') || !signed,
-        Value::Number(_) => word.to_lowercase().contains('o'),
+        Value::Number(_) => {
+            let digits = word.trim_start_matches(['+', '-']);
+            let leading_zero = digits.starts_with('0') && digits.len() > 1 && !digits.contains('x');
+            leading_zero && !digits.contains('b')
+        }
         _ => false,
     };
     if is_word { Value::from(word) } else { value }
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn scalars_mean_what_yaml_1_1_says() {
         let (node, _) = read("a: on\nb: 'on'\nc: 0755\nd: 1.5\ne: ~\nf: 10.0.0.1:5432\n1: x\n");
-        let expected = json!({"a": true, "b": "on", "c": 493, "d": 1.5, "e": null,
+        let expected = json!({"a": true, "b": "on", "c": "0755", "d": 1.5, "e": null,
             "f": "10.0.0.1:5432", "1": "x"});
         assert_eq!(node.value(), expected);
     }

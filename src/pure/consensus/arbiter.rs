@@ -244,14 +244,14 @@ impl Core {
         let waited = self.now >= arbitration.lease.won_at + SURVEY_MS;
         let members: Vec<RaftId> =
             self.cluster.members.iter().filter(|(_, m)| !m.witness).map(|(id, _)| *id).collect();
-        let surveyed = members.iter().all(|id| {
-            self.recent(*id).is_some_and(|f| f.data != DataDirectory::Unknown)
-        });
+        let surveyed = members
+            .iter()
+            .all(|id| self.recent(*id).is_some_and(|f| f.data != DataDirectory::Unknown));
         if !surveyed && !waited {
             return;
         }
         let verdicts = members.iter().map(|id| self.judge_creator(*id)).collect::<Vec<_>>();
-        let best = verdicts.iter().filter_map(|(score, _)| score.clone()).max();
+        let best = verdicts.iter().filter_map(|(score, _)| *score).max();
         let decision = |winner: Option<String>, reason: &str| Decision {
             epoch: self.cluster.epoch + 1,
             winner,
@@ -264,8 +264,7 @@ impl Core {
             Some(score) => {
                 let holder = score.3;
                 let name = self.cluster.name_of(holder).map(str::to_string);
-                let reason =
-                    if score.0 { "adopts the data it has" } else { "creates the cluster" };
+                let reason = if score.0 { "adopts the data it has" } else { "creates the cluster" };
                 let ttl_ms = self.recent(holder).and_then(|f| f.bootstrap_ttl_ms);
                 let ttl_ms = ttl_ms.unwrap_or(self.first_ttl_ms);
                 let decision = decision(name, reason);
@@ -297,8 +296,7 @@ impl Core {
         if facts.leaving {
             return no("is shutting down");
         }
-        let failed_last =
-            self.cluster.initialize_failure.as_ref().is_some_and(|f| f.node == name);
+        let failed_last = self.cluster.initialize_failure.as_ref().is_some_and(|f| f.node == name);
         if failed_last && !self.backed_off() {
             return no("failed to create the cluster; its next attempt waits");
         }
@@ -375,7 +373,8 @@ impl Core {
             .collect();
         let Some(arbitration) = &mut self.arbitration else { return false };
         let Some(asking) = &mut arbitration.asking else {
-            let rests = arbitration.last_outcome.as_ref().is_some_and(|(_, at)| now < at + AGAIN_MS);
+            let rests =
+                arbitration.last_outcome.as_ref().is_some_and(|(_, at)| now < at + AGAIN_MS);
             if !rests {
                 self.ask(reachable);
             }
@@ -393,8 +392,7 @@ impl Core {
         arbitration.round += 1;
         let round = arbitration.round;
         let asks = reachable.clone();
-        arbitration.asking =
-            Some(Asking { round, until: self.now + ASK_MS, waits_for: reachable });
+        arbitration.asking = Some(Asking { round, until: self.now + ASK_MS, waits_for: reachable });
         for id in asks {
             if id == self.id {
                 self.asked_by = None;
@@ -418,9 +416,8 @@ impl Core {
             .map(|(id, member)| Candidate { id: *id, member, fresh: fresh(id) })
             .collect();
         let wanted = self.cluster.failover.as_ref().and_then(|f| f.candidate.as_deref());
-        let wanted = wanted.filter(|name| {
-            candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some())
-        });
+        let wanted = wanted
+            .filter(|name| candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some()));
         let race = Race {
             cluster: &self.cluster,
             dynamic: &self.dynamic,

@@ -51,32 +51,66 @@ pub enum Input {
     /// A peer's greeting arrived or changed; we are connected to it.
     Greeted(Greeting),
     /// The connection to an address was lost.
-    Gone { addr: String, id: RaftId },
-    Raft { from: RaftId, message: Box<Message> },
-    Peer { from: RaftId, message: PeerMessage },
+    Gone {
+        addr: String,
+        id: RaftId,
+    },
+    Raft {
+        from: RaftId,
+        message: Box<Message>,
+    },
+    Peer {
+        from: RaftId,
+        message: PeerMessage,
+    },
     /// The write of this number, and all before it, are durable.
-    Persisted { number: u64 },
+    Persisted {
+        number: u64,
+    },
     /// The latest word about this node itself.
     Local(Box<Facts>),
     /// Put a command into the log; answered by a receipt with this ticket.
-    Propose { ticket: u64, command: Command },
+    Propose {
+        ticket: u64,
+        command: Command,
+    },
+    /// Ask a member for facts that are fresh; they come with the next view.
+    AskMember {
+        id: RaftId,
+    },
     /// Make this node a learner before it stops; answered by a receipt with this ticket.
-    GiveUpVote { ticket: u64 },
+    GiveUpVote {
+        ticket: u64,
+    },
 }
 
 /// What the host must do, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    SendRaft { addr: String, message: Box<Message> },
-    SendPeer { addr: String, message: PeerMessage },
+    SendRaft {
+        addr: String,
+        message: Box<Message>,
+    },
+    SendPeer {
+        addr: String,
+        message: PeerMessage,
+    },
     /// Durable before anything behind it.
     Keep(Promises),
     Write(LogWrite),
     /// Until when PostgreSQL may write under this epoch; `None`: not at all.
-    Deadline { epoch: u64, deadline: Option<Millis> },
-    Receipt { ticket: u64, outcome: Result<Outcome, String> },
+    Deadline {
+        epoch: u64,
+        deadline: Option<Millis>,
+    },
+    Receipt {
+        ticket: u64,
+        outcome: Result<Outcome, String>,
+    },
     /// Ask PostgreSQL now and come back with facts that carry this round.
-    AskFresh { round: u64 },
+    AskFresh {
+        round: u64,
+    },
     /// Our greeting changed.
     Greeting(Standing),
     /// Addresses to keep connections to.
@@ -195,6 +229,7 @@ impl Core {
             Input::Persisted { number } => self.persisted(number),
             Input::Local(facts) => self.local(*facts),
             Input::Propose { ticket, command } => self.propose(ticket, command),
+            Input::AskMember { id } => self.say(id, PeerMessage::Ask { round: self.now }),
             Input::GiveUpVote { ticket } => self.give_up_vote(ticket),
         }
         self.settle();
@@ -229,6 +264,11 @@ impl Core {
 
     pub fn group(&self) -> Option<&Group> {
         self.group.as_ref()
+    }
+
+    /// Addresses to keep connections to.
+    pub fn targets(&self) -> &[String] {
+        &self.targets
     }
 
     /// The latest facts of every member that was heard; our own included.
@@ -274,6 +314,11 @@ impl Core {
             founding.greeted(greeting.clone());
         }
         self.welcome_promised(&greeting);
+        if self.own.serial > 0 {
+            // Whoever just came knows nothing of us yet.
+            let message = PeerMessage::Facts(Box::new(self.own.clone()));
+            self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
+        }
         self.greetings.retain(|id, old| old.addr != greeting.addr || *id == greeting.id);
         self.greetings.insert(greeting.id, greeting);
         self.out.push(Output::Changed);
@@ -297,9 +342,9 @@ impl Core {
         match self.asked_by.filter(|(_, round)| own.round == *round) {
             Some((arbiter, _)) => {
                 self.asked_by = None;
-                self.say(arbiter, PeerMessage::Facts(own));
+                self.say(arbiter, PeerMessage::Facts(Box::new(own)));
             }
-            None => self.say_to_all(PeerMessage::Facts(own)),
+            None => self.say_to_all(PeerMessage::Facts(Box::new(own))),
         }
     }
 

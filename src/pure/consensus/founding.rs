@@ -36,11 +36,17 @@ pub struct Promises {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wish {
     Persist(Promises),
-    Say { addr: String, message: PeerMessage },
+    Say {
+        addr: String,
+        message: PeerMessage,
+    },
     /// The group exists and we are in it.
     Begin(Genesis),
     /// A cluster exists already: ask this node to let us in.
-    JoinAt { addr: String, cluster_id: String },
+    JoinAt {
+        addr: String,
+        cluster_id: String,
+    },
 }
 
 pub struct Founding {
@@ -94,7 +100,10 @@ impl Founding {
     }
 
     pub fn greeted(&mut self, greeting: Greeting) {
-        self.peers.insert(greeting.addr.clone(), greeting);
+        let known = self.peers.insert(greeting.addr.clone(), greeting);
+        if known.is_none() {
+            self.asked_at = None; // whoever just came was not asked yet
+        }
     }
 
     pub fn gone(&mut self, addr: &str) {
@@ -155,10 +164,12 @@ impl Founding {
     fn release_void_promise(&mut self) {
         let Some(to) = self.promises.promised_to.filter(|to| *to != self.own) else { return };
         let founder_stands = self.peers.values().any(|p| p.id == to);
-        let stands_behind_another =
-            self.peers.values().any(|p| p.id == to && p.standing.promised_to.is_some_and(|s| s != to));
-        let address_reborn = !founder_stands
-            && self.fresh_configured().count() + 1 == self.configured.len();
+        let stands_behind_another = self
+            .peers
+            .values()
+            .any(|p| p.id == to && p.standing.promised_to.is_some_and(|s| s != to));
+        let address_reborn =
+            !founder_stands && self.fresh_configured().count() + 1 == self.configured.len();
         if stands_behind_another || address_reborn {
             self.promises.promised_to = None;
         }

@@ -162,9 +162,9 @@ impl Group {
     /// A majority of voters was heard in the current check-quorum window; leader only.
     pub fn hears_majority(&self) -> bool {
         let voters = self.voters();
-        let heard = voters.iter().filter(|v| {
-            **v == self.id() || self.progress(**v).is_some_and(|(_, recent)| recent)
-        });
+        let heard = voters
+            .iter()
+            .filter(|v| **v == self.id() || self.progress(**v).is_some_and(|(_, recent)| recent));
         self.is_leader() && heard.count() * 2 > voters.len()
     }
 
@@ -191,7 +191,12 @@ impl Group {
         self.raw.propose(Vec::new(), data).is_ok()
     }
 
-    pub fn propose_membership(&mut self, kind: ConfChangeType, id: RaftId, context: Vec<u8>) -> bool {
+    pub fn propose_membership(
+        &mut self,
+        kind: ConfChangeType,
+        id: RaftId,
+        context: Vec<u8>,
+    ) -> bool {
         let mut single = ConfChangeSingle::default();
         single.set_change_type(kind);
         single.node_id = id;
@@ -218,6 +223,12 @@ impl Group {
 
     pub fn transfer_to(&mut self, id: RaftId) {
         self.raw.transfer_leader(id);
+    }
+
+    /// Stands for election now instead of after a timeout.
+    pub fn campaign(&mut self) {
+        let _ = self.raw.campaign();
+        self.draw_election_timeout();
     }
 
     pub fn step_down(&mut self) {
@@ -251,7 +262,9 @@ impl Group {
         let now_messages = ready.take_messages();
         let later_messages = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
-        round.confirmed.extend(ready.take_read_states().into_iter().map(|r| (r.index, r.request_ctx)));
+        round
+            .confirmed
+            .extend(ready.take_read_states().into_iter().map(|r| (r.index, r.request_ctx)));
         self.raw.advance_append_async(ready);
         self.hold(now, number, write, vote, now_messages, later_messages, round);
         if let Some(last) = committed.last().map(|entry| entry.index) {
@@ -337,7 +350,11 @@ impl Group {
         snapshot.data = state().into();
         let bytes = snapshot.write_to_bytes().ok()?;
         let compact_to = self.raw.mut_store().compact(snapshot);
-        Some(LogWrite { snapshot: Some(bytes), compact_to: Some(compact_to), ..LogWrite::default() })
+        Some(LogWrite {
+            snapshot: Some(bytes),
+            compact_to: Some(compact_to),
+            ..LogWrite::default()
+        })
     }
 
     /// raft-rs draws from the thread's luck on every reset; ours replaces its draw each time.
@@ -380,10 +397,7 @@ pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> Snapshot {
 
 /// The hard state that goes with [`genesis_snapshot`].
 pub fn genesis_hard_state() -> HardState {
-    let mut hs = HardState::default();
-    hs.term = 1;
-    hs.commit = 1;
-    hs
+    HardState { term: 1, commit: 1, ..HardState::default() }
 }
 
 /// A normal entry's data, if it has any (a leader's first entry has none).

@@ -21,9 +21,11 @@ impl Core {
             self.holder = Some(Holder::new(lease.epoch));
         }
         let ttl_ms = self.counted_ttl(lease.epoch, lease.ttl_ms);
-        let due = self.holder.as_ref().and_then(|h| h.last_sent).is_none_or(|at| {
-            self.now >= at + beat_every(ttl_ms)
-        });
+        let due = self
+            .holder
+            .as_ref()
+            .and_then(|h| h.last_sent)
+            .is_none_or(|at| self.now >= at + beat_every(ttl_ms));
         if due && self.group.as_ref().is_some_and(|g| g.leader() != 0) {
             self.send_beat(ttl_ms);
         }
@@ -37,7 +39,10 @@ impl Core {
         }
         let wanted = self.dynamic.ttl_ms;
         let known = self.retimed.filter(|(e, ttl, _)| (*e, *ttl) == (epoch, wanted));
-        if known.is_none() && wanted < lease_ttl_ms && let Some(holder) = &mut self.holder {
+        if known.is_none()
+            && wanted < lease_ttl_ms
+            && let Some(holder) = &mut self.holder
+        {
             holder.shorten(lease_ttl_ms - wanted);
             let deadline = holder.deadline;
             self.out.push(Output::Deadline { epoch, deadline });

@@ -26,7 +26,7 @@ impl Core {
 
     pub(super) fn peer_message(&mut self, from: RaftId, message: PeerMessage) {
         match message {
-            PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(facts),
+            PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(*facts),
             PeerMessage::Facts(_) => {}
             PeerMessage::Beat { epoch, serial, ttl_ms } => self.beat(from, epoch, serial, ttl_ms),
             PeerMessage::BeatAnswer { epoch, serial } => self.beat_answered(epoch, serial),
@@ -177,7 +177,10 @@ impl Core {
     fn vote_changed(&mut self, id: RaftId, votes: bool) {
         let name = self.cluster.name_of(id).unwrap_or("a new member").to_string();
         self.tell(format!("{name} is now a {}", if votes { "voter" } else { "learner" }));
-        if id == self.id && !votes && let Some(ticket) = self.leaving {
+        if id == self.id
+            && !votes
+            && let Some(ticket) = self.leaving
+        {
             self.out.push(Output::Receipt { ticket, outcome: Ok(Outcome::Done) });
         }
     }

@@ -39,7 +39,8 @@ impl Core {
     fn name_is_taken(&self, id: RaftId, member: &Member) -> Option<String> {
         let (other, known) = self.cluster.member_named(&member.name)?;
         let alive = other != id
-            && (other == self.id || self.greetings.get(&other).is_some_and(|g| g.addr != member.raft_addr));
+            && (other == self.id
+                || self.greetings.get(&other).is_some_and(|g| g.addr != member.raft_addr));
         alive.then(|| {
             format!(
                 "a node named {} is already running at {}; give this one another name",
@@ -139,13 +140,14 @@ impl Core {
 
     /// The holder's death should not also cost an election: another voter arbitrates, if it can.
     fn stand_apart_from_holder(&mut self) {
-        let holds = self.cluster.lease.as_ref().is_some_and(|l| {
-            l.holder == self.id && l.purpose == Purpose::Lead
-        });
+        let holds = self
+            .cluster
+            .lease
+            .as_ref()
+            .is_some_and(|l| l.holder == self.id && l.purpose == Purpose::Lead);
         let lease_is_live = self.holder.as_ref().is_some_and(|h| h.is_live(self.now));
-        let rested = self.arbitration.as_ref().is_some_and(|a| {
-            self.now >= a.transfer_at + TRANSFER_REST_MS
-        });
+        let rested =
+            self.arbitration.as_ref().is_some_and(|a| self.now >= a.transfer_at + TRANSFER_REST_MS);
         let enough = self.group.as_ref().is_some_and(|g| g.voters().len() > 2);
         if holds && lease_is_live && rested && enough {
             self.hand_arbitration_over();
@@ -156,7 +158,9 @@ impl Core {
     fn give_way_when_stuck(&mut self) {
         let Some(since) = self.group.as_ref().and_then(|g| g.stuck_since()) else { return };
         let bound = (2 * self.ttl_ms()).max(5000);
-        if self.now > since + 2 * bound && let Some(group) = &mut self.group {
+        if self.now > since + 2 * bound
+            && let Some(group) = &mut self.group
+        {
             group.step_down();
             self.tell("stops being the arbiter: its log has not been written for too long");
         } else if self.now > since + bound {

@@ -10,23 +10,48 @@ use crate::pure::cluster::state::Member;
 #[serde(rename_all = "snake_case")]
 pub enum PeerMessage {
     /// The sender's latest word about itself.
-    Facts(Facts),
+    Facts(Box<Facts>),
     /// The holder asks the arbiter to extend the lease. `ttl_ms` is what the holder counts on.
-    Beat { epoch: u64, serial: u64, ttl_ms: u64 },
+    Beat {
+        epoch: u64,
+        serial: u64,
+        ttl_ms: u64,
+    },
     /// A majority confirmed the arbiter in a round that began after this beat arrived.
-    BeatAnswer { epoch: u64, serial: u64 },
+    BeatAnswer {
+        epoch: u64,
+        serial: u64,
+    },
     /// The arbiter wants facts that are fresh.
-    Ask { round: u64 },
+    Ask {
+        round: u64,
+    },
     /// A node outside asks to be let in; anybody passes it on to the arbiter.
-    Join { id: RaftId, member: Member },
+    Join {
+        id: RaftId,
+        member: Member,
+    },
     /// The arbiter's answer to a node that cannot be let in.
-    JoinRefused { reason: String },
+    JoinRefused {
+        reason: String,
+    },
     /// A node that is about to stop asks to be made a learner.
-    Leave { id: RaftId },
+    Leave {
+        id: RaftId,
+    },
     /// "May I found the cluster?" Answered by a promise, given once.
-    Found { founder: RaftId },
-    Promised { founder: RaftId, id: RaftId, member: Member },
-    PromisedToAnother { founder: RaftId, promised_to: RaftId },
+    Found {
+        founder: RaftId,
+    },
+    Promised {
+        founder: RaftId,
+        id: RaftId,
+        member: Member,
+    },
+    PromisedToAnother {
+        founder: RaftId,
+        promised_to: RaftId,
+    },
     Genesis(Genesis),
 }
 

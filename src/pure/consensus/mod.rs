@@ -14,3 +14,4 @@ pub mod log;
 mod membership;
 pub mod message;
 mod outside;
+mod show;

@@ -55,10 +55,24 @@ impl Core {
         let voters: Vec<RaftId> = genesis.voters.iter().map(|(id, _)| *id).collect();
         let snapshot = genesis_snapshot(&voters, state);
         let log = MemoryLog::restore(genesis_hard_state(), snapshot, Vec::new());
-        self.enter(genesis.cluster_id, log);
+        self.enter(genesis.cluster_id.clone(), log);
         self.cluster = cluster;
+        if self.promises.promised_to == Some(self.id) {
+            self.lead_the_way(genesis);
+        }
         self.tell("the cluster is founded");
         self.out.push(Output::Changed);
+    }
+
+    /// The founder tells the first voters, and stands for election at once.
+    fn lead_the_way(&mut self, genesis: Genesis) {
+        let own = self.id;
+        for (id, _) in genesis.voters.iter().filter(|(id, _)| *id != own) {
+            self.say(*id, PeerMessage::Genesis(genesis.clone()));
+        }
+        if let Some(group) = &mut self.group {
+            group.campaign();
+        }
     }
 
     /// A cluster exists: take its identity and ask to be let in.

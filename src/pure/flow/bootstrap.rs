@@ -7,6 +7,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, StartAs};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/bootstrap.rs"));
 
@@ -64,3 +65,5 @@ impl Flow for Bootstrap {
         }
     }
 }
+
+impl Hears for Bootstrap {}

@@ -10,6 +10,7 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::deed::{Brief, Deed, Report, Source, StartAs, StopMode, WipePermission};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/cluster_init.rs"));
 
@@ -84,9 +85,7 @@ impl Flow for ClusterInit {
                 },
             },
             Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::SetAside => {
-                Deed::MoveDataDirectoryAside { suffix: String::from("failed") }
-            }
+            Activity::SetAside => Deed::MoveDataDirectoryAside { suffix: String::from("failed") },
             Activity::ReportFailure => Deed::Propose {
                 command: Command::InitialiseFailed {
                     epoch,
@@ -107,3 +106,5 @@ impl Flow for ClusterInit {
         }
     }
 }
+
+impl Hears for ClusterInit {}

@@ -10,6 +10,7 @@ use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::Status;
 use crate::pure::deed::{Deed, Release, Report, StopMode};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/demote.rs"));
 
@@ -85,3 +86,5 @@ impl Flow for Demote {
         }
     }
 }
+
+impl Hears for Demote {}

@@ -15,7 +15,7 @@ use crate::pure::deed::{
     WipePermission,
 };
 use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Situation, Standing};
+use crate::pure::situation::{Hears, Situation, Standing};
 
 include!(concat!(env!("OUT_DIR"), "/node.rs"));
 
@@ -36,6 +36,9 @@ pub struct Node {
     pub remote: Option<Source>,
     pub hand_over: Option<(FailoverRequest, Option<String>)>,
     pub sync_step: Option<SyncStep>,
+    /// This node began to create the cluster here; whatever came of it was never anybody's.
+    #[serde(default)]
+    pub born_here: bool,
     /// Held when the daemon was told to stop: then the lease is given back.
     pub led_when_stopped: bool,
 }
@@ -86,15 +89,14 @@ impl Node {
         match guard {
             Guard::StopAsked => s.wishes.stop,
             Guard::IsUnmanaged => self.inspection.unmanaged && s.initialized.is_none(),
+            Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::LeadsStandbyCluster => leads && s.remote.is_some() && self.has_copy(),
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
-            Guard::LeadsAndWasPrimary => {
-                leads && s.remote.is_none() && !runs && self.was_primary()
-            }
+            Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
-            Guard::IsWritable => writable,
+            Guard::IsWritable => writable && !s.guarded,
             Guard::ReinitializeAsked => s.wishes.reinitialize && s.clone_source.is_some() && !leads,
             Guard::MustBuild => {
                 self.has_no_copy() && !runs && s.clone_source.is_some() && s.initialized.is_some()
@@ -104,10 +106,19 @@ impl Node {
             }
             Guard::CanRejoin => !runs && self.has_copy() && s.upstream.is_some() && !leads,
             Guard::MustStandBy => {
-                !runs && self.has_copy() && s.initialized.is_some() && s.upstream.is_none() && !leads
+                !runs
+                    && self.has_copy()
+                    && s.initialized.is_some()
+                    && s.upstream.is_none()
+                    && !leads
             }
-            Guard::LeaseIsLost => !led,
-            Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led,
+            Guard::LeaseIsLost => match &s.lease {
+                Standing::Mine { epoch, .. } => *epoch != self.epoch,
+                Standing::Theirs { .. } => true,
+                // A daemon that has just come back has no answered beat yet; its guard knows.
+                Standing::Nobody => !s.guarded,
+            },
+            Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led && !s.guarded,
             Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::PostmasterIsGone => !runs,
             Guard::RestartAsked => s.wishes.restart,
@@ -127,7 +138,7 @@ impl Node {
         self.rules = s.rules.clone();
         self.pre_promote = s.pre_promote;
         self.remote = s.remote.clone();
-        self.led_when_stopped = s.epoch() == Some(self.epoch);
+        self.led_when_stopped = s.guarded || s.epoch().is_some_and(|epoch| epoch == self.epoch);
     }
 }
 
@@ -147,14 +158,15 @@ impl Meaning<Names, Input<Node>> for Node {
             self.permission = None;
         }
         if action == Action::PermitWipe {
-            self.permission =
-                Some(WipePermission::Operator { what: String::from("reinitialize") });
+            self.permission = Some(WipePermission::Operator { what: String::from("reinitialize") });
         }
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
         match action {
-            Action::NoteInspection | Action::PermitWipe | Action::NoteLeadership => {}
+            Action::NoteInspection | Action::PermitWipe | Action::TakeStanding => {}
             Action::TakeEpoch => {
+                let creates = matches!(s.lease, Standing::Mine { creates: true, .. });
+                self.born_here = creates && !self.has_copy();
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
             }
@@ -188,6 +200,9 @@ impl Flow for Node {
         let epoch = self.epoch;
         match activity {
             Activity::InspectNode => Deed::InspectNode,
+            Activity::SetAside => {
+                Deed::MoveDataDirectoryAside { suffix: String::from("stillborn") }
+            }
             Activity::RunClusterInitFlow => Deed::Run(Brief::ClusterInit {
                 epoch,
                 has_data: self.has_copy(),
@@ -233,7 +248,9 @@ impl Flow for Node {
                 epoch,
                 candidate: self.hand_over.as_ref().and_then(|(_, c)| c.clone()),
             }),
-            Activity::RunResignationFlow => self.demotion(StopMode::Immediate, "cannot serve its lease"),
+            Activity::RunResignationFlow => {
+                self.demotion(StopMode::Immediate, "cannot serve its lease")
+            }
             Activity::RunDemotionFlow => {
                 Deed::Run(Brief::Demote { mode: StopMode::Immediate, release: None })
             }
@@ -262,8 +279,7 @@ impl Flow for Node {
 
 impl Node {
     fn demotion(&self, mode: StopMode, reason: &str) -> Deed {
-        let release =
-            Release { epoch: self.epoch, reason: reason.to_string(), hand_over_to: None };
+        let release = Release { epoch: self.epoch, reason: reason.to_string(), hand_over_to: None };
         Deed::Run(Brief::Demote { mode, release: Some(release) })
     }
 
@@ -278,11 +294,19 @@ impl Node {
 
     fn sync_deed(&self) -> Deed {
         match &self.sync_step {
-            Some(SyncStep::Apply(value)) => Deed::SetSynchronousStandbyNames { value: value.clone() },
+            Some(SyncStep::Apply(value)) => {
+                Deed::SetSynchronousStandbyNames { value: value.clone() }
+            }
             Some(SyncStep::Publish(sync)) => Deed::Propose {
                 command: Command::SetSync { epoch: self.epoch, sync: sync.clone() },
             },
             None => Deed::SetSynchronousStandbyNames { value: String::new() },
         }
+    }
+}
+
+impl Hears for Node {
+    fn hear(&self, situation: &Situation) -> Vec<Event> {
+        vec![Event::Beat(Box::new(situation.clone()))]
     }
 }

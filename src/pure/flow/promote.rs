@@ -11,6 +11,7 @@ use crate::pure::cluster::state::HistoryRow;
 use crate::pure::deed::{Deed, Report, StartAs};
 use crate::pure::machine::{Flow, Input};
 use crate::pure::postgres::lsn::Lsn;
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/promote.rs"));
 
@@ -90,3 +91,5 @@ impl Flow for Promote {
         }
     }
 }
+
+impl Hears for Promote {}

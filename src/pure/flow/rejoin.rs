@@ -8,6 +8,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, RejoinRules, Report, Source, StartAs, StopMode, WipePermission};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/rejoin.rs"));
 
@@ -87,3 +88,5 @@ impl Rejoin {
         Deed::ClearDataDirectory { permission }
     }
 }
+
+impl Hears for Rejoin {}

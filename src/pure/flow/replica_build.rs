@@ -11,6 +11,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, Method, Source, StartAs, WipePermission};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::{Hears, Situation};
 
 include!(concat!(env!("OUT_DIR"), "/replica_build.rs"));
 
@@ -121,5 +122,13 @@ impl Flow for ReplicaBuild {
             Delay::StallTimeout => HOUR_MS,
             Delay::RetryDelay => 5 * SECOND_MS,
         }
+    }
+}
+
+impl Hears for ReplicaBuild {
+    fn hear(&self, situation: &Situation) -> Vec<Event> {
+        // A leader that is lost while we copy is no reason to stop: the source may live on.
+        let source = situation.clone_source.clone().or_else(|| situation.remote.clone());
+        vec![Event::TopologyChanged { source }]
     }
 }

@@ -5,6 +5,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, StartAs, StopMode};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/restart.rs"));
 
@@ -64,3 +65,5 @@ impl Flow for Restart {
         }
     }
 }
+
+impl Hears for Restart {}

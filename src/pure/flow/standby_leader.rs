@@ -5,6 +5,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, Source};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::situation::{Hears, Situation};
 
 include!(concat!(env!("OUT_DIR"), "/standby_leader.rs"));
 
@@ -63,5 +64,12 @@ impl Flow for StandbyLeader {
             Delay::StartTimeout => 300_000,
             Delay::RetryDelay => 2_000,
         }
+    }
+}
+
+impl Hears for StandbyLeader {
+    fn hear(&self, situation: &Situation) -> Vec<Event> {
+        let remote = situation.remote.clone();
+        vec![Event::SituationChanged { epoch: situation.epoch(), remote }]
     }
 }

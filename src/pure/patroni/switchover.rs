@@ -112,7 +112,7 @@ fn possible(
         if synchronous && !listed {
             return Err("candidate name does not match with sync_standby".to_owned());
         }
-        if !cluster.member_named(candidate).is_some_and(|(_, member)| !member.witness) {
+        if cluster.member_named(candidate).is_none_or(|(_, member)| member.witness) {
             return Err("candidate does not exists".to_owned());
         }
     } else if synchronous && standbys.is_empty() {

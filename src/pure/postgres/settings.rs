@@ -162,7 +162,7 @@ pub fn command_line(parameters: &Parameters) -> Vec<String> {
 pub fn conf_text(include: &str, parameters: &Parameters, recovery: &Parameters) -> String {
     let mut text = String::from(
         "# Written by Surus and overwritten at the next change: set parameters in the dynamic\n\
-         # configuration (surusctl edit-config) or in postgresql.parameters instead.\n",
+         # configuration (edit-config) or in postgresql.parameters instead.\n",
     );
     text.push_str(&format!("include {}\n\n", quoted(include)));
     let recovery_wins = |name: &str| recovery.keys().any(|r| r.eq_ignore_ascii_case(name));

@@ -31,7 +31,11 @@ impl World {
             };
             for slot in &daemon.crew.slots {
                 let waits = slot.body.waiting_for();
-                text.push_str(&format!("{} is {} ({waits}); ", slot.body.flow(), slot.body.state()));
+                text.push_str(&format!(
+                    "{} is {} ({waits}); ",
+                    slot.body.flow(),
+                    slot.body.state()
+                ));
             }
             let lease = daemon.core.cluster().lease.as_ref().map(|l| (l.holder, l.epoch));
             let raft = daemon.core.group().map(|g| (g.role(), g.term(), g.leader(), g.voters()));

@@ -1,11 +1,11 @@
 //! The seven promises of `safety.md`, checked after every event: one file each.
-pub mod one_birth;
-pub mod one_writer;
-pub mod nothing_lost;
-pub mod no_good_copy_dies;
+pub mod comes_back;
 pub mod every_flow_ends;
 pub mod memory_first;
-pub mod comes_back;
+pub mod no_good_copy_dies;
+pub mod nothing_lost;
+pub mod one_birth;
+pub mod one_writer;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -10,9 +10,9 @@ impl World {
             return;
         }
         let others = self.nodes.iter().filter(|n| n.at != at);
-        let covered = others
-            .filter_map(|n| n.postgres.cluster())
-            .any(|c| c.system_identifier == ours.system_identifier && ours.wal.is_prefix_of(&c.wal));
+        let covered = others.filter_map(|n| n.postgres.cluster()).any(|c| {
+            c.system_identifier == ours.system_identifier && ours.wal.is_prefix_of(&c.wal)
+        });
         if !covered {
             let what = format!(
                 "{} removes the only copy of its history, permitted by {permission:?}",

@@ -4,6 +4,8 @@
 //! connection strings is hidden on the way.
 use serde_json::{Value, json};
 
+pub mod text;
+
 use super::config::redact::redacted;
 use super::config::{Config, Dynamic};
 use super::patroni::look::Look;

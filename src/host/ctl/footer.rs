@@ -1,0 +1,54 @@
+//! What stands below the table: what is planned, what is going on, and what to doubt.
+use serde_json::Value;
+
+/// What stands below the table.
+pub fn footers(body: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    if body["pause"] == true {
+        lines.push(" Maintenance mode: on".to_owned());
+    }
+    lines.extend(scheduled(&body["scheduled_switchover"]));
+    let own = &body["surus"];
+    if own["quorum"] == false {
+        let node = own["node"].as_str().unwrap_or("?");
+        let age = own["quorum_age_s"].as_u64().map_or("?".to_owned(), |s| s.to_string());
+        lines.push(format!(" No quorum: shown is what member {node} knew {age} s ago"));
+    }
+    for (name, member) in own["members"].as_object().into_iter().flatten() {
+        lines.extend(building(name, &member["build"]));
+    }
+    lines
+}
+
+/// The time, and below it, right-aligned, from whom and to whom.
+fn scheduled(switchover: &Value) -> Vec<String> {
+    let Some(at) = switchover["at"].as_str() else {
+        return Vec::new();
+    };
+    let head = " Switchover scheduled at:";
+    let mut lines = vec![format!("{head} {at}")];
+    for key in ["from", "to"] {
+        if let Some(name) = switchover[key].as_str() {
+            lines.push(format!("{:>width$} {name}", format!("{key}:"), width = head.len()));
+        }
+    }
+    lines
+}
+
+/// ` Building pg2: basebackup from pg0, copying, 45 %`
+fn building(name: &str, build: &Value) -> Option<String> {
+    let word = |key: &str| build[key].as_str().filter(|text| !text.is_empty());
+    let mut text = format!(" Building {name}: {}", word("method")?);
+    if let Some(source) = word("source") {
+        text.push_str(&format!(" from {source}"));
+    }
+    if let Some(phase) = word("phase") {
+        text.push_str(&format!(", {phase}"));
+    }
+    let number = |key: &str| build[key].as_u64().unwrap_or_default();
+    if number("bytes_total") > 0 {
+        let percent = number("bytes_done").min(number("bytes_total")) * 100 / number("bytes_total");
+        text.push_str(&format!(", {percent} %"));
+    }
+    Some(text)
+}

@@ -1,0 +1,166 @@
+//! The beat: computes the situation on every change and at least once a `loop_wait`, and tells it
+//! to the node's machine. Also the housekeeping that hangs on the pulse.
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use jiff::Timestamp;
+
+use super::{World, conf, observe};
+use crate::host::actor::consensus::lock;
+use crate::host::actor::flow::{FlowActor, Hear};
+use crate::host::clock;
+use crate::pure::cluster::RaftId;
+use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::sync;
+use crate::pure::config::Dynamic;
+use crate::pure::deed::{Method, Source};
+use crate::pure::flow::node::Node;
+use crate::pure::situation::{Situation, Sources};
+use crate::pure::view::View;
+
+/// Until the node's machine is gone.
+pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
+    let mut view = world.view.clone();
+    let mut pulse_at = clock::now();
+    while !world.gone.get() {
+        view.mark_unchanged();
+        node.do_send(Hear(Arc::new(situation(&world))));
+        if clock::now() >= pulse_at || world.pulse_now.replace(false) {
+            pulse_at = clock::now() + world.dynamic().loop_wait_ms;
+            pulse(&world).await;
+        }
+        let nap = Duration::from_millis(next_wake(&world, pulse_at));
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            () = world.changed.notified() => {}
+            () = tokio::time::sleep(nap) => {}
+        }
+    }
+}
+
+/// The pulse, or the lease's deadline if that is sooner.
+fn next_wake(world: &World, pulse_at: u64) -> u64 {
+    let now = clock::now();
+    let deadline = world.view().lease.deadline.filter(|at| *at > now);
+    deadline.map_or(pulse_at, |at| at.min(pulse_at)).saturating_sub(now).max(1)
+}
+
+async fn pulse(world: &Rc<World>) {
+    follow_configuration(world).await;
+    observe::keep_slots(world).await;
+    replace_dead_guard(world).await;
+    run_scheduled_restart(world);
+}
+
+async fn follow_configuration(world: &Rc<World>) {
+    let view = world.view();
+    let version = view.cluster.config.as_ref().map(|_| view.cluster.config_version);
+    if world.seen.borrow().config_version == version {
+        return;
+    }
+    world.seen.borrow_mut().config_version = version;
+    let dynamic = Dynamic::from_value(view.cluster.config.as_ref());
+    for warning in &dynamic.warnings {
+        tracing::warn!(warning, "dynamic configuration");
+    }
+    world.dynamic.send_replace(Arc::new(dynamic));
+    if let Err(problem) = conf::apply_configuration(world).await {
+        tracing::warn!(problem, "the configuration could not be applied");
+    }
+    world.changed.notify_one();
+}
+
+/// A guard that died is replaced at once, while the lease lasts.
+async fn replace_dead_guard(world: &Rc<World>) {
+    let held = world.view().lease.held;
+    let dead = world.guard.borrow().as_ref().is_some_and(|g| !g.is_alive());
+    let armed = lock(&world.deadline).guard.is_some();
+    if held && dead && armed {
+        tracing::warn!("the guard died; starts another");
+        *world.guard.borrow_mut() = None;
+        let epoch = lock(&world.deadline).epoch;
+        let arming = super::lead::arm_guard(world, epoch);
+        if !matches!(tokio::time::timeout(Duration::from_secs(2), arming).await, Ok(Ok(_))) {
+            tracing::error!("no guard could be armed");
+        }
+    }
+    world.publish();
+}
+
+fn run_scheduled_restart(world: &Rc<World>) {
+    let due = world.scheduled_restart.borrow().as_ref().is_some_and(|s| {
+        let at = s.get("schedule").and_then(|v| v.as_str());
+        at.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|at| at <= Timestamp::now())
+    });
+    if due {
+        *world.scheduled_restart.borrow_mut() = None;
+        world.wishes.borrow_mut().restart = true;
+    }
+}
+
+/// Whom this node should stream from now.
+pub fn current_upstream(world: &World) -> Option<Source> {
+    situation(world).upstream
+}
+
+/// Where this node stands, right now.
+pub fn situation(world: &World) -> Situation {
+    let view = world.view();
+    let dynamic = world.dynamic();
+    let settings = world.settings();
+    let own = world.facts(0);
+    let mut heard: BTreeMap<RaftId, &Facts> =
+        view.facts.iter().map(|(id, heard)| (*id, &heard.facts)).collect();
+    heard.insert(world.id, &own);
+    let now = clock::now();
+    let live = view.lease.held && view.lease.deadline.is_some_and(|at| now < at);
+    let seen_alive = world.seen.borrow().postmaster_alive;
+    Situation::compute(Sources {
+        own: world.id,
+        cluster: &view.cluster,
+        dynamic: &dynamic,
+        live_epoch: live.then_some(view.lease.epoch),
+        sync_step: sync_step(world, &view, &dynamic, &own),
+        heard: &heard,
+        wishes: world.wishes.borrow().clone(),
+        methods: methods(world),
+        postmaster_alive: seen_alive,
+        guarded: world.guard.borrow().as_ref().is_some_and(|guard| {
+            guard.armed().is_some_and(|(_, deadline)| now < deadline)
+        }),
+        failover_is_due: failover_is_due(&view),
+        use_pg_rewind: settings.use_pg_rewind == Some(true),
+        use_slots: settings.use_slots != Some(false),
+        remove_on_rewind_failure: settings.remove_data_directory_on_rewind_failure == Some(true),
+        remove_on_diverged_timelines: settings.remove_data_directory_on_diverged_timelines
+            == Some(true),
+        pre_promote: settings.pre_promote.is_some(),
+    })
+}
+
+fn methods(world: &World) -> Vec<Method> {
+    let config = world.config();
+    let methods = config.postgresql.as_ref().map(|p| p.create_replica_methods.clone());
+    let plain = |m: crate::pure::config::ReplicaMethod| Method {
+        name: m.name,
+        keep_data: m.keep_data,
+        no_leader: m.no_leader,
+    };
+    methods.unwrap_or_default().into_iter().map(plain).collect()
+}
+
+fn sync_step(world: &World, view: &View, dynamic: &Dynamic, own: &Facts) -> Option<sync::SyncStep> {
+    let sql = own.sql.as_ref().filter(|sql| !sql.in_recovery && view.lease.held)?;
+    let members: Vec<&Facts> = view.facts.values().map(|h| &h.facts).collect();
+    let name = world.config().name.clone();
+    sync::next_step(&name, &view.cluster, dynamic, sql, &members)
+}
+
+fn failover_is_due(view: &View) -> bool {
+    let Some(request) = &view.cluster.failover else { return false };
+    let at = request.scheduled_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    request.scheduled_at.is_none() || at.is_some_and(|at| at <= Timestamp::now())
+}

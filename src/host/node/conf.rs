@@ -1,0 +1,281 @@
+//! Starting, stopping and pointing: PostgreSQL with the files that its role asks for.
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::World;
+use crate::host::postgres::Server;
+use crate::host::postgres::conf_files::{ConfFiles, Signal};
+use crate::host::postgres::start::Ready;
+use crate::host::postgres::stop::StoppedBy;
+use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
+use crate::pure::deed::{Inspection, Report, Source, StartAs, StopMode};
+use crate::pure::postgres::conninfo::{PrimaryConninfo, pgpass};
+use crate::pure::postgres::hba::file_text;
+use crate::pure::postgres::recovery::{Upstream, standby_parameters};
+use crate::pure::postgres::settings::{self, Parameters, command_line, conf_text};
+use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::postgres::version::Version;
+
+/// Kept as the base of postgresql.conf; ours includes it.
+const BASE_CONF: &str = "postgresql.base.conf";
+/// A leader that crashed counts as unable to serve after this long without a word.
+const FAST_STOP_MAX: Duration = Duration::from_secs(45);
+
+/// Looks at everything that an earlier life may have left.
+pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
+    let server = world.server()?;
+    let killed = server.kill_leftovers().await?;
+    if killed > 0 {
+        tracing::warn!(killed, "ended programs that an earlier life had left running");
+    }
+    let found = server.inspect().await?;
+    let guard_epoch = super::lead::find_guard(world).await;
+    let unmanaged = found.postmaster.is_some() && !found.started_by_us;
+    let inspection = Inspection {
+        data: found.data.clone(),
+        postmaster_alive: found.postmaster.is_some(),
+        running_as_primary: found.running_as_primary,
+        guard_epoch,
+        unmanaged,
+    };
+    {
+        let mut seen = world.seen.borrow_mut();
+        seen.data = found.data;
+        seen.postmaster_alive = found.postmaster.is_some();
+        if !seen.postmaster_alive {
+            seen.sql = None;
+        }
+    }
+    world.started.notify_one();
+    world.look.notify_one();
+    Ok(Report::Inspected(inspection))
+}
+
+/// The version of the binaries that the server uses.
+pub async fn version(server: &Server) -> Result<Version, String> {
+    server.major().await.map(Version::major_release)
+}
+
+fn postgresql(world: &World) -> Result<Postgresql, String> {
+    world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
+}
+
+/// Passfile lines for streaming from, and rewinding against, one source.
+pub fn passfile(config: &Postgresql, source: &Source) -> String {
+    let address = HostPort { host: source.host.clone(), port: source.port };
+    let rewind = config.rewind.as_ref().unwrap_or(&config.superuser);
+    [&config.replication, rewind, &config.superuser].map(|user| pgpass(user, &address)).concat()
+}
+
+/// The files for one role.
+async fn files(
+    world: &World,
+    server: &Server,
+    standby: Option<&Option<Source>>,
+) -> Result<ConfFiles, String> {
+    let config = postgresql(world)?;
+    let version = version(server).await?;
+    let control = server.control().await.unwrap_or_default();
+    let settings = with_defaults(world.settings());
+    let sync_names = world.sync_names.borrow().clone().filter(|_| standby.is_none());
+    let config_dir = server.config_dir().display().to_string();
+    let rendered = settings::parameters(&settings::Server {
+        scope: &world.config().scope,
+        listen_addresses: &config.listen_addresses,
+        port: config.port,
+        config_dir: config_dir.trim_end_matches('/'),
+        version,
+        settings: &settings,
+        control: &control.settings,
+        standby: standby.is_some(),
+        synchronous_standby_names: sync_names.as_deref(),
+        hot_standby_feedback: false,
+        known: None,
+    });
+    for warning in &rendered.warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    let recovery = match standby {
+        Some(source) => recovery(world, &config, version, source.as_ref()),
+        None => Parameters::new(),
+    };
+    let custom = config.custom_conf.as_ref().map(|path| path.display().to_string());
+    let include = custom.as_deref().unwrap_or(BASE_CONF);
+    Ok(ConfFiles {
+        postgresql_conf: Some(conf_text(include, &rendered.parameters, &recovery)),
+        pg_hba: settings.pg_hba.as_ref().map(|lines| file_text(lines)),
+        pg_ident: settings.pg_ident.as_ref().map(|lines| file_text(lines)),
+        signal: if standby.is_some() { Signal::Standby } else { Signal::None },
+        arguments: command_line(&rendered.parameters),
+        keep_auto_conf: false,
+    })
+}
+
+/// Where the user says nothing: a replica that lost its upstream looks for it twice a second.
+fn with_defaults(mut settings: PostgresSettings) -> PostgresSettings {
+    let retry = "wal_retrieve_retry_interval";
+    if !settings.parameters.contains_key(retry) {
+        settings.parameters.insert(retry.into(), "500ms".into());
+    }
+    settings
+}
+
+fn recovery(
+    world: &World,
+    config: &Postgresql,
+    version: Version,
+    source: Option<&Source>,
+) -> Parameters {
+    let name = world.config().name.clone();
+    let passfile = config.pgpass.display().to_string();
+    let conninfo = source.map(|source| {
+        let upstream = HostPort { host: source.host.clone(), port: source.port };
+        let has_password = config.replication.password.is_some();
+        PrimaryConninfo {
+            upstream: &upstream,
+            user: &config.replication,
+            database: &config.database,
+            passfile: has_password.then_some(passfile.as_str()),
+            application_name: &name,
+            version,
+        }
+        .text()
+    });
+    let settings = world.settings();
+    let dynamic = world.dynamic();
+    let leads = world.view().lease.held;
+    standby_parameters(
+        &settings.recovery_conf,
+        Upstream {
+            primary_conninfo: conninfo.as_deref().unwrap_or(""),
+            primary_slot_name: source.and_then(|s| s.slot.as_deref()),
+            standby_cluster: dynamic.standby_cluster.as_ref().filter(|_| leads),
+        },
+    )
+}
+
+/// Starts with the files that the role asks for; one that runs already is left alone.
+pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
+    let server = world.server()?;
+    let _doing = world.doing(PgState::Starting);
+    if server.hold_postmaster().await?.is_some() {
+        return started(world, &server, &as_).await;
+    }
+    let (standby, ready) = match &as_ {
+        StartAs::Primary { epoch } => {
+            super::lead::must_be_armed(world, *epoch)?;
+            (None, Ready::ReadWrite)
+        }
+        StartAs::Standby { source } => (Some(source), Ready::Accepting),
+    };
+    let config = postgresql(world)?;
+    let files = files(world, &server, standby).await?;
+    if let StartAs::Standby { source: Some(source) } = &as_ {
+        server.write_passfile(&passfile(&config, source)).await?;
+    }
+    let limit = Duration::from_secs(24 * 3600);
+    server.start(&files, limit, ready).await?;
+    started(world, &server, &as_).await
+}
+
+async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Report, String> {
+    let role = match as_ {
+        StartAs::Primary { .. } => Role::Primary,
+        StartAs::Standby { .. } => Role::Replica,
+    };
+    {
+        let mut seen = world.seen.borrow_mut();
+        seen.postmaster_alive = true;
+        seen.role = role;
+        seen.rest = PgState::Crashed;
+    }
+    world.started.notify_one();
+    super::observe::look(world, 0).await;
+    super::callbacks::started(world, role);
+    let control = server.control().await.unwrap_or_default();
+    Ok(Report::At { timeline: control.timeline, lsn: control.checkpoint })
+}
+
+/// Stops; done when no process of the data directory is left.
+pub async fn stop(world: &Rc<World>, mode: StopMode) -> Result<Report, String> {
+    let server = world.server()?;
+    let before_stop = world.settings().before_stop;
+    let _doing = world.doing(PgState::Stopping);
+    {
+        let mut seen = world.seen.borrow_mut();
+        seen.rest = PgState::Stopped;
+    }
+    if let (StopMode::Fast, Some(command)) = (mode, before_stop)
+        && let Err(problem) = run_before_stop(&server, &command).await
+    {
+        tracing::warn!(problem, "before_stop");
+    }
+    let stopped = server.stop(mode, Some(FAST_STOP_MAX)).await?;
+    let led = {
+        let mut seen = world.seen.borrow_mut();
+        (seen.postmaster_alive, seen.sql) = (false, None);
+        seen.role == Role::Primary
+    };
+    if stopped.by != StoppedBy::Nothing {
+        super::callbacks::stopped(world, if led { Role::Primary } else { Role::Replica });
+    }
+    if led {
+        world.seen.borrow_mut().role = Role::Demoted;
+    }
+    if !stopped.clean {
+        return Ok(Report::Done);
+    }
+    Ok(Report::At { timeline: stopped.timeline, lsn: stopped.checkpoint })
+}
+
+async fn run_before_stop(server: &Server, command: &str) -> Result<(), String> {
+    server.script(command)?.run().await.map(|_| ())
+}
+
+/// Streams from another upstream, by reload.
+pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result<Report, String> {
+    let server = world.server()?;
+    if server.hold_postmaster().await?.is_none() {
+        return start(world, StartAs::Standby { source }).await;
+    }
+    let config = postgresql(world)?;
+    let files = files(world, &server, Some(&source)).await?;
+    if let Some(source) = &source {
+        server.write_passfile(&passfile(&config, source)).await?;
+    }
+    server.reload_with(&files).await?;
+    super::callbacks::reloaded(world);
+    world.look.notify_one();
+    Ok(Report::Done)
+}
+
+/// Puts synchronous_standby_names into force.
+pub async fn set_sync_names(world: &Rc<World>, value: String) -> Result<Report, String> {
+    *world.sync_names.borrow_mut() = Some(value.clone());
+    let server = world.server()?;
+    let files = files(world, &server, None).await?;
+    server.reload_with(&files).await?;
+    server.await_setting("synchronous_standby_names", &value, Duration::from_secs(5)).await?;
+    super::observe::look(world, 0).await;
+    Ok(Report::Done)
+}
+
+/// The configuration changed: write the files again and reload a server that runs.
+pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
+    let server = world.server()?;
+    if server.hold_postmaster().await?.is_none() {
+        return Ok(());
+    }
+    let in_recovery = world.seen.borrow().sql.as_ref().map(|sql| sql.in_recovery);
+    let upstream = super::beat::current_upstream(world);
+    let standby = match in_recovery {
+        Some(true) => Some(upstream),
+        Some(false) => None,
+        None => return Ok(()),
+    };
+    let files = files(world, &server, standby.as_ref()).await?;
+    server.reload_with(&files).await?;
+    super::callbacks::reloaded(world);
+    super::observe::pending_restart(world, &server, &files).await;
+    Ok(())
+}

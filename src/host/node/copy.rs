@@ -1,0 +1,320 @@
+//! Filling, comparing and mending the data directory.
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::World;
+use super::conf::passfile;
+use super::perform::until_view_changes;
+use crate::host::postgres::replica::{CopyProgress, Remote};
+use crate::host::postgres::{Connection, Server, method};
+use crate::pure::cluster::facts::{BuildProgress, DataDirectory};
+use crate::pure::config::{CommandOption, HostPort, Postgresql, ReplicaMethod};
+use crate::pure::deed::{Report, Source, WipePermission};
+use crate::pure::postgres::conninfo::user_conninfo;
+use crate::pure::postgres::state::{PgState, Role};
+
+fn postgresql(world: &World) -> Result<Postgresql, String> {
+    world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
+}
+
+/// Empties the data directory, if the permission covers what lies there (promise P4).
+pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Report, String> {
+    let server = world.server()?;
+    let found = server.inspect().await?;
+    if found.postmaster.is_some() {
+        return Err(String::from("PostgreSQL runs on the directory that is to be emptied"));
+    }
+    match (&permission, &found.data) {
+        (_, DataDirectory::Empty) => return Ok(Report::Done),
+        (WipePermission::OwnLeftovers, DataDirectory::Incomplete)
+            if found.unfinished.as_deref() == Some("rewind") =>
+        {
+            let aside = server.move_aside("rewind").await?;
+            tracing::warn!(to = %aside.display(), "moved aside what a failed pg_rewind left");
+            return Ok(Report::Done);
+        }
+        (WipePermission::OwnLeftovers, DataDirectory::Incomplete) => {}
+        (WipePermission::OwnLeftovers, other) => {
+            return Err(format!(
+                "the data directory is not empty and not ours to remove: {other:?}"
+            ));
+        }
+        (WipePermission::Operator { .. }, _) => {}
+        (WipePermission::NewerCopyElsewhere { epoch, .. }, _) => {
+            let view = world.view();
+            if view.cluster.epoch != *epoch || view.cluster.leader().is_none() {
+                return Err(String::from("the newer copy elsewhere is no longer attested"));
+            }
+        }
+    }
+    tracing::warn!(because = ?permission, "empties the data directory");
+    server.clear_data_directory().await?;
+    world.seen.borrow_mut().data = DataDirectory::Empty;
+    Ok(Report::Done)
+}
+
+pub async fn move_aside(world: &Rc<World>, suffix: &str) -> Result<Report, String> {
+    let server = world.server()?;
+    if matches!(server.inspect().await?.data, DataDirectory::Empty) {
+        return Ok(Report::Done);
+    }
+    let aside = server.move_aside(suffix).await?;
+    tracing::warn!(to = %aside.display(), "moved the data directory aside");
+    world.seen.borrow_mut().data = DataDirectory::Empty;
+    Ok(Report::Done)
+}
+
+/// initdb or the custom method, on an empty directory; its own leftovers go first.
+pub async fn create_cluster(world: &Rc<World>) -> Result<Report, String> {
+    let server = world.server()?;
+    let config = world.config();
+    let bootstrap = config.bootstrap.clone().unwrap_or_default();
+    let own = postgresql(world)?;
+    clear(world, WipePermission::OwnLeftovers).await?;
+    world.seen.borrow_mut().role = Role::Uninitialized;
+    match &bootstrap.method {
+        Some(method) => {
+            let _doing = world.doing(PgState::CustomBootstrap);
+            server.custom_bootstrap(method, &config.scope).await?;
+        }
+        None => {
+            let _doing = world.doing(PgState::Initializing);
+            let options: Vec<String> = arguments(&bootstrap.initdb);
+            let user = &own.superuser;
+            server.initdb(&options, &user.username, user.password.as_ref()).await?;
+            append_hba(world, &bootstrap.pg_hba).await?;
+        }
+    }
+    Ok(Report::Done)
+}
+
+fn arguments(options: &[CommandOption]) -> Vec<String> {
+    options.iter().map(CommandOption::argument).collect()
+}
+
+/// `bootstrap.pg_hba` goes behind initdb's own lines, unless postgresql.pg_hba replaces all.
+async fn append_hba(world: &Rc<World>, lines: &[String]) -> Result<(), String> {
+    if lines.is_empty() || world.settings().pg_hba.is_some() {
+        return Ok(());
+    }
+    let path = world.server()?.config_dir().join("pg_hba.conf");
+    let wrong = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut text = tokio::fs::read_to_string(&path).await.map_err(wrong)?;
+    text.push_str(&format!("\n{}\n", lines.join("\n")));
+    tokio::fs::write(&path, text).await.map_err(wrong)
+}
+
+/// Runs one replica method.
+pub async fn copy(world: &Rc<World>, name: &str, source: Option<Source>) -> Result<Report, String> {
+    let server = world.server()?;
+    let own = postgresql(world)?;
+    let _doing = world.doing(PgState::CreatingReplica);
+    world.seen.borrow_mut().role = Role::Uninitialized;
+    let progress = Progress::begin(world, name, source.as_ref());
+    let custom = own.create_replica_methods.iter().find(|m| m.name == name && name != "basebackup");
+    match (custom, source) {
+        (Some(method), source) => run_method(world, method, source).await?,
+        (None, Some(source)) => {
+            let version = super::conf::version(&server).await?;
+            let address = HostPort { host: source.host.clone(), port: source.port };
+            let remote = Remote {
+                conninfo: user_conninfo(&own.replication, &address, Some(&own.database), version),
+                passfile: passfile(&own, &source),
+            };
+            let options = arguments(&own.basebackup);
+            basebackup(world, &server, &remote, &options).await?;
+        }
+        (None, None) => return Err(String::from("there is nobody to copy from")),
+    }
+    drop(progress);
+    Ok(Report::Done)
+}
+
+async fn basebackup(
+    world: &Rc<World>,
+    server: &Server,
+    remote: &Remote,
+    options: &[String],
+) -> Result<(), String> {
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let mut on_progress = move |seen| {
+        told.send(seen).ok();
+    };
+    let copying = server.basebackup(remote, options, &mut on_progress);
+    tokio::pin!(copying);
+    loop {
+        tokio::select! {
+            done = &mut copying => return done,
+            Some(seen) = heard.recv() => note_progress(world, seen),
+        }
+    }
+}
+
+async fn run_method(
+    world: &Rc<World>,
+    method: &ReplicaMethod,
+    source: Option<Source>,
+) -> Result<(), String> {
+    let server = world.server()?;
+    let own = postgresql(world)?;
+    let version = super::conf::version(&server).await?;
+    let connstring = source.as_ref().map_or_else(String::new, |source| {
+        let address = HostPort { host: source.host.clone(), port: source.port };
+        user_conninfo(&own.replication, &address, Some(&own.database), version)
+    });
+    let remote = Remote {
+        conninfo: connstring.clone(),
+        passfile: source.as_ref().map_or_else(String::new, |s| passfile(&own, s)),
+    };
+    let config = world.config();
+    let call = method::MethodCall {
+        scope: &config.scope,
+        data_dir: &own.data_dir,
+        connstring: &connstring,
+    };
+    let arguments = method::arguments(method, &call);
+    let command = method::command(method);
+    server.run_method(command, arguments, &remote, &method.name, method.keep_data).await?;
+    Ok(())
+}
+
+/// Shows how far the copy is while it runs.
+struct Progress(Rc<World>);
+
+impl Progress {
+    fn begin(world: &Rc<World>, method: &str, source: Option<&Source>) -> Progress {
+        let machines = world.machines.borrow();
+        let knowledge = machines.get("replica_build").map(|m| m.knowledge.clone());
+        drop(machines);
+        let number = |key: &str| {
+            knowledge.as_ref().and_then(|k| k.get(key)).and_then(|v| v.as_u64()).unwrap_or(0) as u32
+        };
+        let methods = knowledge.as_ref().and_then(|k| k.get("methods")?.as_array().map(Vec::len));
+        world.seen.borrow_mut().build = Some(BuildProgress {
+            method: method.to_string(),
+            method_number: number("method") + 1,
+            methods: methods.unwrap_or(1) as u32,
+            attempt: number("attempt") + 1,
+            source: source.map(|s| s.member.clone()).unwrap_or_default(),
+            phase: String::from("copying"),
+            ..BuildProgress::default()
+        });
+        Progress(world.clone())
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.seen.borrow_mut().build = None;
+    }
+}
+
+fn note_progress(world: &Rc<World>, seen: CopyProgress) {
+    if let Some(build) = &mut world.seen.borrow_mut().build {
+        build.bytes_done = seen.bytes_done;
+        build.bytes_total = seen.bytes_total;
+        build.bytes_per_second = seen.bytes_per_second;
+    }
+    world.look.notify_one();
+}
+
+pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report, String> {
+    let cluster = world.view().cluster.system_identifier().map(str::to_string);
+    let wanted = wanted.or(cluster);
+    let system_identifier = world.server()?.verify_copy(wanted.as_deref()).await?;
+    Ok(Report::Identified { system_identifier })
+}
+
+/// Until the walreceiver streams; a node that shall not stream is done when it runs.
+pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
+    let nostream = world.config().tags.get("nostream").is_some_and(|v| v == true);
+    loop {
+        super::observe::look(world, 0).await;
+        let (alive, streams) = {
+            let seen = world.seen.borrow();
+            let streams = seen
+                .sql
+                .as_ref()
+                .is_some_and(|sql| nostream || sql.replication_state.is_some() || !sql.in_recovery);
+            (seen.postmaster_alive, streams)
+        };
+        if streams {
+            return Ok(Report::Done);
+        }
+        if !alive {
+            return Err(String::from("PostgreSQL died before it streamed"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until the source is out of recovery, then compares our WAL with its history.
+pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Report, String> {
+    let server = world.server()?;
+    leader_is_writable(world, &source).await;
+    let remote = replication_remote(world, &source).await?;
+    let lineage = server.lineage(&remote).await?;
+    let replayed =
+        world.seen.borrow().sql.as_ref().filter(|sql| sql.in_recovery).map(|sql| sql.replay_lsn);
+    let divergence = server.check_divergence(&lineage, replayed).await?;
+    tracing::info!(
+        diverged = divergence.yes,
+        because = divergence.because,
+        "compared with the leader"
+    );
+    Ok(Report::Diverged { yes: divergence.yes, because: divergence.because })
+}
+
+/// A leader that is about to be promoted has its old history still.
+async fn leader_is_writable(world: &World, source: &Source) {
+    let writable = || {
+        let view = world.view();
+        view.facts.values().any(|h| h.facts.name == source.member && h.facts.is_writable())
+    };
+    let cascades = world.view().cluster.leader() != Some(source.member.as_str());
+    while !cascades && !writable() {
+        until_view_changes(world, Duration::from_millis(500)).await;
+    }
+}
+
+async fn replication_remote(world: &Rc<World>, source: &Source) -> Result<Remote, String> {
+    let own = postgresql(world)?;
+    let version = super::conf::version(&world.server()?).await?;
+    let address = HostPort { host: source.host.clone(), port: source.port };
+    Ok(Remote {
+        conninfo: user_conninfo(&own.replication, &address, Some(&own.database), version),
+        passfile: passfile(&own, source),
+    })
+}
+
+/// pg_rewind against the leader, after a checkpoint there (its control file must name the new
+/// timeline, or pg_rewind sees nothing to do).
+pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String> {
+    let server = world.server()?;
+    let own = postgresql(world)?;
+    let _doing = world.doing(PgState::Starting);
+    let user = own.rewind.as_ref().unwrap_or(&own.superuser);
+    checkpoint_there(&server, &own, &source).await;
+    let version = super::conf::version(&server).await?;
+    let address = HostPort { host: source.host.clone(), port: source.port };
+    let remote = Remote {
+        conninfo: user_conninfo(user, &address, Some(&own.database), version),
+        passfile: passfile(&own, &source),
+    };
+    server.rewind(&remote, &[]).await?;
+    Ok(Report::Done)
+}
+
+async fn checkpoint_there(server: &Server, own: &Postgresql, source: &Source) {
+    let connection = Connection {
+        host: source.host.clone(),
+        port: source.port,
+        user: own.superuser.username.clone(),
+        password: own.superuser.password.clone(),
+        database: own.database.clone(),
+    };
+    let there = Server { connection, ..server.clone() };
+    if let Err(problem) = there.checkpoint().await {
+        tracing::warn!(problem, "could not ask the leader for a checkpoint");
+    }
+}

@@ -1,0 +1,132 @@
+//! The desk where REST's requests are answered.
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{World, conf};
+use crate::host::actor::consensus::{Propose, SetMember};
+use crate::host::request::Request;
+use crate::pure::cluster::command::{Command, Outcome};
+use crate::pure::cluster::state::FailoverRequest;
+use crate::pure::dump;
+
+/// How long a change may take to be agreed on.
+const PROPOSE_MAX: Duration = Duration::from_secs(5);
+
+pub async fn keep_answering(world: Rc<World>, mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        answer(&world, request).await;
+    }
+}
+
+async fn answer(world: &Rc<World>, request: Request) {
+    match request {
+        Request::Propose { command, reply } => propose(world, command, reply),
+        Request::Restart { timeout_ms: _, reply } => restart(world, reply),
+        Request::Reinitialize { force, from_leader, reply } => {
+            reply.send(reinitialize(world, force, from_leader)).ok();
+        }
+        Request::Reload { reply } => {
+            reply.send(reload(world).await).ok();
+        }
+        Request::ScheduleRestart { schedule, reply } => {
+            let mut place = world.scheduled_restart.borrow_mut();
+            let had = place.is_some();
+            *place = schedule;
+            reply.send(Ok(had)).ok();
+        }
+        Request::Dump { reply } => {
+            reply.send(dump(world)).ok();
+        }
+    }
+}
+
+fn propose(world: &Rc<World>, command: Command, reply: oneshot::Sender<Result<Outcome, String>>) {
+    let consensus = world.consensus.clone();
+    let tidy = tidied(command);
+    actix::spawn(async move {
+        let (sender, answer) = oneshot::channel();
+        consensus.do_send(Propose(tidy, sender));
+        let outcome = match tokio::time::timeout(PROPOSE_MAX, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(String::from("the consensus is gone")),
+            Err(_) => Err(String::from("no quorum: the change was not agreed on in time")),
+        };
+        reply.send(outcome).ok();
+    });
+}
+
+/// An empty name is no name.
+fn tidied(command: Command) -> Command {
+    let Command::SetFailover { request } = command else { return command };
+    let some = |text: Option<String>| text.filter(|t| !t.is_empty());
+    Command::SetFailover {
+        request: FailoverRequest {
+            leader: some(request.leader),
+            candidate: some(request.candidate),
+            scheduled_at: some(request.scheduled_at),
+        },
+    }
+}
+
+fn busy(world: &World) -> Option<String> {
+    world.local.borrow().busy.clone()
+}
+
+fn restart(world: &Rc<World>, reply: oneshot::Sender<Result<(), String>>) {
+    if let Some(task) = busy(world) {
+        reply.send(Err(format!("{task} already in progress"))).ok();
+        return;
+    }
+    *world.restart_reply.borrow_mut() = Some(reply);
+    world.wishes.borrow_mut().restart = true;
+    world.changed.notify_one();
+}
+
+fn reinitialize(world: &Rc<World>, force: bool, from_leader: bool) -> Result<(), String> {
+    let view = world.view();
+    let Some(leader) = view.cluster.leader() else {
+        return Err(String::from("Cluster has no leader, can not reinitialize"));
+    };
+    if leader == view.own_name {
+        return Err(String::from("I am the leader, can not reinitialize"));
+    }
+    if let Some(task) = busy(world).filter(|_| !force) {
+        return Err(format!("{task} already in progress"));
+    }
+    let mut wishes = world.wishes.borrow_mut();
+    (wishes.reinitialize, wishes.from_leader) = (true, from_leader);
+    drop(wishes);
+    world.changed.notify_one();
+    Ok(())
+}
+
+/// Reads the file again and applies what can be applied.
+pub async fn reload(world: &Rc<World>) -> Result<(), String> {
+    let path = world.config().path.clone();
+    let config = crate::host::config::load_file(&path)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let member = super::super::run::member_of(&config);
+    {
+        let mut place = world.config.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *place = std::sync::Arc::new(config);
+    }
+    world.consensus.do_send(SetMember(member));
+    conf::apply_configuration(world).await?;
+    world.look.notify_one();
+    Ok(())
+}
+
+fn dump(world: &Rc<World>) -> Value {
+    let own = world.facts(0);
+    let postgres = serde_json::to_value(&own).unwrap_or_default();
+    dump::assemble(
+        &world.view(),
+        &world.local.borrow(),
+        &world.dynamic(),
+        &world.config(),
+        postgres,
+    )
+}

@@ -1,0 +1,252 @@
+//! What a leader does: guard, promotion, roles, and words to the log.
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::World;
+use super::perform::until_view_changes;
+use crate::host::actor::consensus::{GiveUpVote, Propose, lock};
+use crate::host::clock;
+use crate::host::watchdog::{Mode, Watchdog};
+use crate::host::guard::{Guard, stray};
+use crate::host::postgres::processes::blocking;
+use crate::host::postgres::roles::{Role as NewRole, RoleKind};
+use crate::pure::cluster::command::{Command, Outcome};
+use crate::pure::consensus::core::Input;
+use crate::pure::deed::Report;
+use crate::pure::postgres::conninfo::{conninfo, pgpass};
+use crate::pure::postgres::lsn::Lsn;
+use crate::pure::postgres::state::Role;
+
+/// One attempt to put a command into the log; then it is proposed again.
+const PROPOSE_MAX: Duration = Duration::from_millis(1500);
+const STEP: Duration = Duration::from_millis(50);
+
+/// A guard of an earlier life, if it lives: from now on it is told of every new deadline.
+pub async fn find_guard(world: &Rc<World>) -> Option<u64> {
+    let server = world.server().ok()?;
+    if world.guard.borrow().is_none() && server.state_dir.join("guard.pid").exists() {
+        let guard = ensure_guard(world).await.ok()?;
+        if guard.armed().is_some() {
+            lock(&world.deadline).guard = Some(guard.handle());
+        }
+    }
+    end_strays(world).await;
+    let guard = world.guard.borrow().clone()?;
+    guard.armed().map(|(epoch, _)| epoch)
+}
+
+async fn end_strays(world: &Rc<World>) {
+    let Ok(server) = world.server() else { return };
+    let known = world.guard.borrow().as_ref().and_then(|g| g.view().pid);
+    match blocking(move || stray::end_strays(&server.data_dir, known)).await {
+        Ok(0) | Err(_) => {}
+        Ok(ended) => tracing::warn!(ended, "ended guards that an earlier life had left behind"),
+    }
+}
+
+async fn ensure_guard(world: &Rc<World>) -> Result<Rc<Guard>, String> {
+    if let Some(guard) = world.guard.borrow().clone().filter(|g| g.is_alive()) {
+        return Ok(guard);
+    }
+    let server = world.server()?;
+    let guard = blocking(move || Guard::ensure(&server.data_dir, &server.state_dir, None))
+        .await?
+        .map_err(|error| format!("the guard could not be started: {error}"))?;
+    let guard = Rc::new(guard);
+    *world.guard.borrow_mut() = Some(guard.clone());
+    Ok(guard)
+}
+
+/// A guard that stands, and is armed for this epoch with a deadline that is ahead.
+pub async fn arm_guard(world: &Rc<World>, epoch: u64) -> Result<Report, String> {
+    std::fs::create_dir_all(&world.server()?.data_dir).ok();
+    own_data_dir(world)?;
+    let guard = ensure_guard(world).await?;
+    let deadline = loop {
+        let known = { lock(&world.deadline).deadline_of(epoch) };
+        if let Some(deadline) = known.filter(|at| *at > clock::now()) {
+            break deadline;
+        }
+        until_view_changes(world, STEP).await;
+    };
+    let arming = guard.clone();
+    arming.arm(epoch, deadline).map_err(|error| format!("the guard was not armed: {error}"))?;
+    wake_watchdog(world)?;
+    let mut shared = lock(&world.deadline);
+    shared.guard = Some(guard.handle());
+    if let Some(latest) = shared.deadline_of(epoch) {
+        guard.set_deadline(epoch, latest);
+    }
+    Ok(Report::Done)
+}
+
+/// The kernel's watchdog, where the configuration wants one.
+fn wake_watchdog(world: &World) -> Result<(), String> {
+    let config = world.config();
+    let mode = Mode::of(&config.watchdog);
+    if mode == Mode::Off || lock(&world.deadline).watchdog.is_some() {
+        return Ok(());
+    }
+    let ttl_ms = world.view().cluster.lease.as_ref().map_or(0, |lease| lease.ttl_ms);
+    match Watchdog::activate(&config.watchdog, ttl_ms) {
+        Ok(watchdog) => lock(&world.deadline).watchdog = Some(watchdog),
+        Err(problem) if mode == Mode::Required => return Err(problem),
+        Err(problem) => tracing::info!(problem, "goes on without a watchdog"),
+    }
+    Ok(())
+}
+
+fn own_data_dir(world: &Rc<World>) -> Result<(), String> {
+    let server = world.server()?;
+    crate::host::postgres::aside::make_data_dir(&server.data_dir, server.run_as.as_ref())
+}
+
+/// Refuses to go on towards writes unless the guard is armed for this epoch.
+pub fn must_be_armed(world: &World, epoch: u64) -> Result<(), String> {
+    let guard = world.guard.borrow();
+    match guard.as_ref().and_then(|g| g.armed().filter(|_| g.is_alive())) {
+        Some((armed, deadline)) if armed == epoch && deadline > clock::now() => Ok(()),
+        other => Err(format!("the guard is not armed for epoch {epoch}: {other:?}")),
+    }
+}
+
+pub async fn disarm_guard(world: &Rc<World>) -> Result<Report, String> {
+    let Ok(server) = world.server() else { return Ok(Report::Done) };
+    if server.hold_postmaster().await?.is_some() {
+        let standby = server.data_dir.join("standby.signal").exists();
+        if !standby {
+            return Err(String::from("PostgreSQL still runs: the guard stays armed"));
+        }
+    }
+    let watchdog = {
+        let mut shared = lock(&world.deadline);
+        shared.guard = None;
+        shared.watchdog.take()
+    };
+    watchdog.into_iter().for_each(Watchdog::stand_down);
+    if let Some(guard) = world.guard.borrow().as_ref() {
+        guard.disarm();
+    }
+    Ok(Report::Done)
+}
+
+pub async fn promote(world: &Rc<World>) -> Result<Report, String> {
+    let server = world.server()?;
+    let epoch = lock(&world.deadline).epoch;
+    must_be_armed(world, epoch)?;
+    let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
+    world.seen.borrow_mut().role = Role::Primary;
+    super::observe::look(world, 0).await;
+    super::observe::keep_slots(world).await;
+    super::callbacks::started(world, Role::Primary);
+    actix::spawn(async move {
+        // Others rewind against us: the control file must name the new timeline soon.
+        if let Err(problem) = server.checkpoint().await {
+            tracing::warn!(problem, "the checkpoint after the promotion failed");
+        }
+    });
+    Ok(Report::At { timeline, lsn })
+}
+
+pub async fn create_roles(world: &Rc<World>) -> Result<Report, String> {
+    let config = world.config();
+    let Some(own) = &config.postgresql else { return Ok(Report::Done) };
+    let mut roles = Vec::new();
+    let role = |user: &crate::pure::config::PgUser, kind| NewRole {
+        name: user.username.clone(),
+        password: user.password.clone(),
+        kind,
+    };
+    if !own.superuser.username.is_empty() && own.superuser.password.is_some() {
+        roles.push(role(&own.superuser, RoleKind::Superuser));
+    }
+    if own.replication.username != own.superuser.username {
+        roles.push(role(&own.replication, RoleKind::Replication));
+    }
+    if let Some(rewind) = own.rewind.as_ref().filter(|r| r.username != own.superuser.username) {
+        roles.push(role(rewind, RoleKind::Rewind));
+    }
+    world.server()?.create_roles(&roles).await?;
+    Ok(Report::Done)
+}
+
+pub async fn post_bootstrap(world: &Rc<World>) -> Result<Report, String> {
+    let config = world.config();
+    let script = config.bootstrap.as_ref().and_then(|b| b.post_bootstrap.clone());
+    let (Some(script), Some(own)) = (script, &config.postgresql) else { return Ok(Report::Done) };
+    let server = world.server()?;
+    let port = own.port.to_string();
+    let to = &server.connection;
+    let dsn = conninfo([
+        ("dbname", to.database.as_str()),
+        ("user", to.user.as_str()),
+        ("host", to.host.as_str()),
+        ("port", port.as_str()),
+    ]);
+    let address = crate::pure::config::HostPort { host: to.host.clone(), port: own.port };
+    server.post_bootstrap(&script, &dsn, &pgpass(&own.superuser, &address)).await?;
+    Ok(Report::Done)
+}
+
+pub async fn pre_promote(world: &Rc<World>) -> Result<Report, String> {
+    let Some(command) = world.settings().pre_promote else { return Ok(Report::Done) };
+    world.server()?.script(&command)?.run().await?;
+    Ok(Report::Done)
+}
+
+/// Until the command was applied, or refused; the flow's own time bounds it.
+pub async fn propose(world: &Rc<World>, command: Command) -> Result<Report, String> {
+    let command = with_wall_clock(command);
+    loop {
+        let (reply, answer) = oneshot::channel();
+        world.consensus.do_send(Propose(command.clone(), reply));
+        match tokio::time::timeout(PROPOSE_MAX, answer).await {
+            Ok(Ok(Ok(Outcome::Done))) => return Ok(Report::Applied),
+            Ok(Ok(Ok(Outcome::Refused(why)))) => return Err(why),
+            Ok(Ok(Err(why))) => tracing::debug!(why, "proposes again"),
+            Ok(Err(_)) | Err(_) => {}
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Pure code has no clock: texts for people get theirs here.
+fn with_wall_clock(command: Command) -> Command {
+    match command {
+        Command::AddHistory { mut row } => {
+            row.timestamp = clock::wall();
+            Command::AddHistory { row }
+        }
+        Command::InitialiseFailed { epoch, node, reason, .. } => {
+            Command::InitialiseFailed { epoch, node, reason, at: clock::wall() }
+        }
+        other => other,
+    }
+}
+
+/// Until the member says that it has our WAL up to the shutdown checkpoint, and that record too.
+pub async fn await_received(world: &Rc<World>, member: &str, lsn: Lsn) -> Result<Report, String> {
+    if lsn == Lsn(0) {
+        return Err(String::from("PostgreSQL did not stop cleanly"));
+    }
+    loop {
+        let view = world.view();
+        let Some((id, _)) = view.cluster.member_named(member) else {
+            return Err(format!("{member} is not a member"));
+        };
+        let heard = view.facts.get(&id).and_then(|h| h.facts.sql.as_ref());
+        if heard.is_some_and(|sql| sql.position() > lsn) {
+            return Ok(Report::Done);
+        }
+        world.tell_consensus(Input::AskMember { id });
+        until_view_changes(world, STEP).await;
+    }
+}
+
+pub async fn give_up_vote(world: &Rc<World>) -> Result<Report, String> {
+    let (reply, answer) = oneshot::channel();
+    world.consensus.do_send(GiveUpVote(reply));
+    answer.await.map_err(|_| String::from("the consensus is gone"))?.map(|_| Report::Done)
+}

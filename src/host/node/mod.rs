@@ -1,0 +1,257 @@
+//! One node's world: what its flows work with, and what they leave to be seen.
+//!
+//! Everything here lives on the flows' thread; the consensus has its own and is only sent to.
+pub mod beat;
+pub mod callbacks;
+pub mod conf;
+pub mod copy;
+pub mod desk;
+pub mod lead;
+pub mod observe;
+pub mod perform;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::Addr;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::host::actor::consensus::{Consensus, SharedDeadline, Tell};
+use crate::host::guard::Guard;
+use crate::host::journal::Journal;
+use crate::host::postgres::Server;
+use crate::host::postgres::callback::Callbacks;
+use crate::pure::cluster::RaftId;
+use crate::pure::cluster::facts::{BuildProgress, DataDirectory, Facts, SqlFacts};
+use crate::pure::config::{Config, Dynamic, PostgresSettings, effective};
+use crate::pure::consensus::core::Input;
+use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::situation::Wishes;
+use crate::pure::view::{LocalView, MachineView, View};
+
+/// What the flows of one node share.
+pub struct World {
+    pub id: RaftId,
+    pub config: Arc<std::sync::RwLock<Arc<Config>>>,
+    pub server: RefCell<Option<Server>>,
+    pub journal: RefCell<Journal>,
+    pub consensus: Addr<Consensus>,
+    pub deadline: SharedDeadline,
+    pub guard: RefCell<Option<Rc<Guard>>>,
+    pub view: watch::Receiver<Arc<View>>,
+    pub local: watch::Sender<Arc<LocalView>>,
+    pub dynamic: watch::Sender<Arc<Dynamic>>,
+    /// Something that a situation is made of changed.
+    pub changed: Notify,
+    /// Somebody wants facts at once.
+    pub look: Notify,
+    /// A postmaster may have come up.
+    pub started: Notify,
+    pub seen: RefCell<Seen>,
+    pub wishes: RefCell<Wishes>,
+    pub restart_reply: RefCell<Option<oneshot::Sender<Result<(), String>>>>,
+    pub scheduled_restart: RefCell<Option<serde_json::Value>>,
+    /// What Surus wants synchronous_standby_names to be; nothing while it has no say.
+    pub sync_names: RefCell<Option<String>>,
+    pub machines: RefCell<BTreeMap<String, MachineView>>,
+    pub callbacks: RefCell<Callbacks>,
+    /// The node's machine came to its end: the daemon may exit.
+    pub gone: Cell<bool>,
+    /// The housekeeping of the pulse is due at once.
+    pub pulse_now: Cell<bool>,
+}
+
+/// What was last seen of the own PostgreSQL.
+#[derive(Default)]
+pub struct Seen {
+    pub data: DataDirectory,
+    pub postmaster_alive: bool,
+    pub sql: Option<SqlFacts>,
+    /// A deed that is under way says what the state is.
+    pub doing: Option<PgState>,
+    /// The state to show while nothing is done and PostgreSQL is down.
+    pub rest: PgState,
+    pub role: Role,
+    /// The role that the callbacks were last told.
+    pub told_role: Option<Role>,
+    pub build: Option<BuildProgress>,
+    pub pending_restart: serde_json::Map<String, serde_json::Value>,
+    pub serial: u64,
+    pub node_state: String,
+    pub config_version: Option<u64>,
+}
+
+impl World {
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    pub fn dynamic(&self) -> Arc<Dynamic> {
+        self.dynamic.borrow().clone()
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// The server of this node.
+    ///
+    /// # Errors
+    /// On a witness, which has none.
+    pub fn server(&self) -> Result<Server, String> {
+        self.server.borrow().clone().ok_or_else(|| String::from("a witness has no PostgreSQL"))
+    }
+
+    /// The `postgresql` settings in force on this node.
+    pub fn settings(&self) -> PostgresSettings {
+        let (config, dynamic) = (self.config(), self.dynamic());
+        config.postgresql.as_ref().map(|p| effective(p, &dynamic)).unwrap_or_default()
+    }
+
+    pub fn tell_consensus(&self, input: Input) {
+        self.consensus.do_send(Tell(input));
+    }
+
+    /// A machine moved.
+    pub fn moved(&self, flow: &str, from: &str, to: &str, cause: &str) {
+        if flow == "node" {
+            self.node_moved(from, to, cause);
+        }
+    }
+
+    fn node_moved(&self, from: &str, to: &str, cause: &str) {
+        self.seen.borrow_mut().node_state = to.to_string();
+        if to == "restarting" {
+            self.wishes.borrow_mut().restart = false;
+        }
+        if to == "rebuilding" {
+            let mut wishes = self.wishes.borrow_mut();
+            (wishes.reinitialize, wishes.from_leader) = (false, false);
+        }
+        if from == "restarting" && to != "restarting" {
+            let outcome =
+                if to == "inspecting" { Ok(()) } else { Err(format!("restart failed: {cause}")) };
+            if let Some(reply) = self.restart_reply.borrow_mut().take() {
+                reply.send(outcome).ok();
+            }
+        }
+        if to == "leading" || to == "following" {
+            self.pulse_now.set(true);
+        }
+        if to == "troubled" {
+            tracing::warn!(cause, "something needs a look");
+        }
+        self.look.notify_one();
+    }
+
+    pub fn show(&self, view: MachineView) {
+        self.machines.borrow_mut().insert(view.flow.clone(), view);
+        self.publish();
+    }
+
+    pub fn hide(&self, flow: &str) {
+        self.machines.borrow_mut().remove(flow);
+        self.publish();
+    }
+
+    /// Tells REST what the machines are doing.
+    pub fn publish(&self) {
+        let machines = self.machines.borrow();
+        let node = machines.get("node").map_or("starting", |m| m.state.as_str()).to_string();
+        let guard = self.guard.borrow().as_ref().map(|g| g.view()).unwrap_or_default();
+        let busy = match node.as_str() {
+            "initialising" => Some("bootstrap"),
+            "building" | "rebuilding" => Some("reinitialize"),
+            "restarting" | "recovering" => Some("restart"),
+            "promoting" => Some("promote"),
+            "demoting" | "resigning" | "switching_over" => Some("demote"),
+            "rejoining" => Some("rejoin"),
+            _ => None,
+        };
+        let local = LocalView {
+            machines: machines.values().cloned().collect(),
+            sentence: self.sentence(&node),
+            guard,
+            busy: busy.map(str::to_string),
+        };
+        self.local.send_replace(Arc::new(local));
+    }
+
+    /// Patroni's one sentence about this cycle.
+    pub fn sentence(&self, node: &str) -> String {
+        let view = self.view.borrow();
+        let own = &view.own_name;
+        match (node, view.cluster.leader()) {
+            ("leading" | "standby_leading", _) => {
+                format!("no action. I am ({own}), the leader with the lock")
+            }
+            ("following", Some(leader)) => {
+                format!("no action. I am ({own}), a secondary, and following a leader ({leader})")
+            }
+            (state, Some(leader)) => format!("{state}; the leader is ({leader})"),
+            (state, None) => format!("{state}; nobody leads"),
+        }
+    }
+
+    /// The state as Patroni words it.
+    pub fn pg_state(&self) -> PgState {
+        let seen = self.seen.borrow();
+        match (&seen.doing, seen.postmaster_alive, &seen.sql) {
+            (Some(doing), _, _) => *doing,
+            (None, true, Some(_)) => PgState::Running,
+            (None, true, None) => PgState::Starting,
+            (None, false, _) => seen.rest,
+        }
+    }
+
+    /// All that this node says of itself, to be gossiped.
+    pub fn facts(&self, round: u64) -> Facts {
+        let config = self.config();
+        let state = self.pg_state();
+        let bootstrap_ttl_ms =
+            config.bootstrap.as_ref().map(|b| Dynamic::from_value(Some(&b.dcs)).ttl_ms);
+        let mut seen = self.seen.borrow_mut();
+        seen.serial += 1;
+        Facts {
+            raft_id: self.id,
+            name: config.name.clone(),
+            serial: seen.serial,
+            round,
+            has_postgres: config.postgresql.is_some(),
+            state,
+            role: seen.role,
+            postmaster_alive: seen.postmaster_alive,
+            data: seen.data.clone(),
+            sql: seen.sql.clone(),
+            tags: config.tags.clone(),
+            pending_restart: seen.pending_restart.clone(),
+            watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
+            bootstrap_ttl_ms,
+            sentence: self.sentence(&seen.node_state),
+            node_state: seen.node_state.clone(),
+            build: seen.build.clone(),
+            scheduled_restart: self.scheduled_restart.borrow().clone(),
+            leaving: self.wishes.borrow().stop,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        }
+    }
+
+    /// While the result lives, the node shows this state.
+    pub fn doing(self: &Rc<Self>, state: PgState) -> Doing {
+        self.seen.borrow_mut().doing = Some(state);
+        self.look.notify_one();
+        Doing(self.clone())
+    }
+}
+
+/// Ends when the deed does, also when it is cancelled.
+pub struct Doing(Rc<World>);
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        self.0.seen.borrow_mut().doing = None;
+        self.0.look.notify_one();
+    }
+}

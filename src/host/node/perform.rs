@@ -1,0 +1,134 @@
+//! From a deed to real work: one match, the work is in the files beside this one.
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use super::{World, conf, copy, lead};
+use crate::host::actor::flow::{FlowActor, Halt, Hear, OnEnd};
+use crate::pure::deed::{Brief, Deed, Report, StartAs};
+use crate::pure::flow::bootstrap::Bootstrap;
+use crate::pure::flow::cluster_init::ClusterInit;
+use crate::pure::flow::demote::Demote;
+use crate::pure::flow::promote::Promote;
+use crate::pure::flow::rejoin::Rejoin;
+use crate::pure::flow::replica_build::ReplicaBuild;
+use crate::pure::flow::restart::Restart;
+use crate::pure::flow::standby_leader::StandbyLeader;
+use crate::pure::flow::switchover::Switchover;
+use crate::pure::situation::Hears;
+
+/// Does one deed; dropping the future ends whatever it started.
+pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
+    match deed {
+        Deed::InspectNode => conf::inspect(&world).await,
+        Deed::ClearDataDirectory { permission } => copy::clear(&world, permission).await,
+        Deed::MoveDataDirectoryAside { suffix } => copy::move_aside(&world, &suffix).await,
+        Deed::CreateCluster => copy::create_cluster(&world).await,
+        Deed::StartPostgres { as_ } => conf::start(&world, as_).await,
+        Deed::StopPostgres { mode } => conf::stop(&world, mode).await,
+        Deed::Promote => lead::promote(&world).await,
+        Deed::Checkpoint => world.server()?.checkpoint().await.map(|()| Report::Done),
+        Deed::CreateRoles => lead::create_roles(&world).await,
+        Deed::RunPostBootstrap => lead::post_bootstrap(&world).await,
+        Deed::RunPrePromote => lead::pre_promote(&world).await,
+        Deed::CopyCluster { method, source } => copy::copy(&world, &method, source).await,
+        Deed::VerifyCopy { system_identifier } => copy::verify(&world, system_identifier).await,
+        Deed::WatchReplay => copy::watch_replay(&world).await,
+        Deed::CheckDivergence { source } => copy::check_divergence(&world, source).await,
+        Deed::Rewind { source } => copy::rewind(&world, source).await,
+        Deed::PointUpstream { source } => conf::point_upstream(&world, source).await,
+        Deed::ArmGuard { epoch } => lead::arm_guard(&world, epoch).await,
+        Deed::DisarmGuard => lead::disarm_guard(&world).await,
+        Deed::Propose { command } => lead::propose(&world, command).await,
+        Deed::AwaitReceived { member, lsn } => lead::await_received(&world, &member, lsn).await,
+        Deed::SetSynchronousStandbyNames { value } => conf::set_sync_names(&world, value).await,
+        Deed::GiveUpVote => lead::give_up_vote(&world).await,
+        Deed::Run(_) => Err(String::from("a flow is run by its actor")),
+    }
+}
+
+/// Starts the flow that a brief describes; `resumed` goes on where its last record says.
+pub fn start_flow(
+    world: Rc<World>,
+    brief: Brief,
+    resumed: bool,
+    on_end: OnEnd,
+) -> (Recipient<Hear>, Recipient<Halt>) {
+    let config = world.config();
+    let node = config.name.clone();
+    match brief {
+        Brief::ClusterInit { epoch, has_data, remote } => {
+            let dcs = config.bootstrap.as_ref().map(|b| b.dcs.clone());
+            let config = dcs.filter(|v| v.is_object()).unwrap_or_else(|| serde_json::json!({}));
+            let flow = ClusterInit {
+                epoch,
+                node,
+                has_data,
+                remote,
+                config,
+                system_identifier: String::new(),
+                problem: String::new(),
+            };
+            start(world, flow, resumed, on_end)
+        }
+        Brief::Bootstrap { epoch } => {
+            let has_script = config.bootstrap.as_ref().is_some_and(|b| b.post_bootstrap.is_some());
+            start(world, Bootstrap { epoch, has_script }, resumed, on_end)
+        }
+        Brief::ReplicaBuild { source, permission, methods } => {
+            start(world, ReplicaBuild::new(source, permission, methods), resumed, on_end)
+        }
+        Brief::Rejoin { source, rules } => start(world, Rejoin { source, rules }, resumed, on_end),
+        Brief::Promote { epoch, pre_promote, start_needed } => {
+            let start_needed = start_needed || !world.seen.borrow().postmaster_alive;
+            let flow = Promote {
+                epoch,
+                node,
+                pre_promote,
+                start_needed,
+                timeline: 0,
+                lsn: Default::default(),
+            };
+            start(world, flow, resumed, on_end)
+        }
+        Brief::Demote { mode, release } => {
+            start(world, Demote { mode, release, shutdown: None }, resumed, on_end)
+        }
+        Brief::Switchover { epoch, candidate } => {
+            start(world, Switchover { epoch, candidate, shutdown: None }, resumed, on_end)
+        }
+        Brief::Restart { as_, crashed } => {
+            let primary = matches!(as_, StartAs::Primary { .. });
+            let start_timeout_ms =
+                if primary { world.dynamic().primary_start_timeout_ms } else { 600_000 };
+            let start_timeout_ms = start_timeout_ms.max(1000);
+            start(world, Restart { as_, crashed, start_timeout_ms }, resumed, on_end)
+        }
+        Brief::StandbyLeader { epoch, remote } => {
+            start(world, StandbyLeader { epoch, remote }, resumed, on_end)
+        }
+    }
+}
+
+fn start<F: Hears>(
+    world: Rc<World>,
+    knowledge: F,
+    resumed: bool,
+    on_end: OnEnd,
+) -> (Recipient<Hear>, Recipient<Halt>) {
+    let actor = if resumed {
+        FlowActor::resume(world, knowledge, on_end)
+    } else {
+        FlowActor::begin(world, knowledge, on_end)
+    };
+    let address = actor.start();
+    (address.clone().recipient(), address.recipient())
+}
+
+/// A pause that ends early when the view changes.
+pub async fn until_view_changes(world: &World, at_most: Duration) {
+    let mut view = world.view.clone();
+    view.mark_unchanged();
+    tokio::time::timeout(at_most, view.changed()).await.ok();
+}

@@ -1,0 +1,388 @@
+//! Builds the node: stores, threads, actors, and who tells whom; stops it in order.
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::actor::consensus::{
+    Consensus, Deadline, Disk, KEEP_NUMBERS, PeerHeard, SharedDeadline, Written,
+};
+use super::actor::flow::FlowActor;
+use super::journal::Journal;
+use super::node::{Seen, World, beat, desk, observe};
+use super::peer::{Hello, Peers};
+use super::postgres::account::Account;
+use super::postgres::callback::Callbacks;
+use super::postgres::{Connection, Server};
+use super::request::{Handle, Request};
+use super::store::{Identity, Loaded, LogWriter, SledLog};
+use super::{clock, config, log, rest};
+use crate::pure::cluster::state::Member;
+use crate::pure::config::{Config, Dynamic, Postgresql};
+use crate::pure::consensus::core::{Core, Seat};
+use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::log::MemoryLog;
+use crate::pure::flow::node::Node;
+use crate::pure::postgres::state::PgState;
+use crate::pure::situation::Wishes;
+use crate::pure::view::{LocalView, View};
+use protobuf::Message as _;
+
+/// Runs the daemon in the foreground; its exit code.
+pub fn run(path: &Path) -> i32 {
+    let config = match config::load_file(path) {
+        Ok(config) => config,
+        Err(faults) => {
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            return 1;
+        }
+    };
+    if let Err(problem) = log::begin(&config.log) {
+        eprintln!("{problem}");
+        return 1;
+    }
+    config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+    let system = System::new();
+    let code = system.block_on(async move {
+        match serve(config).await {
+            Ok(()) => 0,
+            Err(problem) => {
+                tracing::error!(problem, "cannot run");
+                eprintln!("{problem}");
+                1
+            }
+        }
+    });
+    System::try_current().inspect(System::stop);
+    code
+}
+
+/// What a member is, by its own file.
+pub fn member_of(config: &Config) -> Member {
+    let postgres = config.postgresql.as_ref();
+    let database = postgres.map_or("postgres", |p| p.database.as_str());
+    Member {
+        name: config.name.clone(),
+        raft_addr: config.raft.self_addr.to_string(),
+        api_url: format!("http://{}/patroni", config.restapi.connect_address),
+        conn_url: postgres
+            .map(|p| format!("postgres://{}/{database}", p.connect_address))
+            .unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        tags: config.tags.clone(),
+        witness: postgres.is_none(),
+        left: false,
+    }
+}
+
+async fn serve(config: Config) -> Result<(), String> {
+    let state_dir = make_state_dir(&config.raft.data_dir)?;
+    let server = config.postgresql.as_ref().map(|p| server_of(p, &state_dir)).transpose()?;
+    let (log, loaded) = open_log(&state_dir)?;
+    let (journal, aside) = Journal::open_or_begin_anew(&state_dir.join("journal"))
+        .map_err(|e| format!("{}: {e}", state_dir.join("journal").display()))?;
+    if let Some(sentence) = aside {
+        tracing::error!(sentence, "the journal");
+    }
+    let id = loaded.identity.as_ref().map_or_else(draw_id, |i| i.raft_id);
+    let config_value = Arc::new(config);
+    let config = Arc::new(RwLock::new(config_value.clone()));
+    let (view_in, view) = watch::channel(Arc::new(View::default()));
+    let (words_in, words) = mpsc::unbounded_channel();
+    let deadline: SharedDeadline = Arc::new(Mutex::new(Deadline::default()));
+    let consensus = start_consensus(Parts {
+        id,
+        config: config_value.clone(),
+        log,
+        loaded,
+        view: view_in,
+        words: words_in,
+        deadline: deadline.clone(),
+    })
+    .await?;
+    let (local, local_out) = watch::channel(Arc::new(LocalView::default()));
+    let first = Dynamic::from_value(config_value.bootstrap.as_ref().map(|b| &b.dcs));
+    let (dynamic, dynamic_out) = watch::channel(Arc::new(first));
+    let (requests_in, requests) = mpsc::channel::<Request>(64);
+    let handle = Handle {
+        config: config.clone(),
+        view: view.clone(),
+        local: local_out,
+        dynamic: dynamic_out,
+        requests: requests_in,
+    };
+    let rest = rest::serve(handle).await.map_err(|error| error.to_string())?;
+    let rest_handle = rest.handle();
+    actix::spawn(rest);
+    let run_as = server.as_ref().and_then(|s| s.run_as.clone());
+    let world = Rc::new(World {
+        id,
+        config,
+        server: RefCell::new(server),
+        journal: RefCell::new(journal),
+        consensus,
+        deadline,
+        guard: RefCell::new(None),
+        view,
+        local,
+        dynamic,
+        changed: Notify::new(),
+        look: Notify::new(),
+        started: Notify::new(),
+        seen: RefCell::new(Seen { rest: PgState::Stopped, ..Seen::default() }),
+        wishes: RefCell::new(Wishes::default()),
+        restart_reply: RefCell::new(None),
+        scheduled_restart: RefCell::new(None),
+        sync_names: RefCell::new(None),
+        machines: RefCell::default(),
+        callbacks: RefCell::new(Callbacks::new(state_dir, run_as)),
+        gone: Cell::new(false),
+        pulse_now: Cell::new(false),
+    });
+    live(world, words, requests).await;
+    rest_handle.stop(false).await;
+    Ok(())
+}
+
+/// From the first inspection to the farewell.
+async fn live(
+    world: Rc<World>,
+    words: mpsc::UnboundedReceiver<super::actor::consensus::Word>,
+    requests: mpsc::Receiver<Request>,
+) {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    actix::spawn(observe::keep_looking(world.clone(), words));
+    actix::spawn(desk::keep_answering(world.clone(), requests));
+    actix::spawn(heed_signals(world.clone()));
+    world.look.notify_one();
+    if world.config().postgresql.is_none() {
+        tracing::info!("is a witness: a voter without PostgreSQL");
+        witness(&world).await;
+    } else {
+        // A machine that rests where it was must not take a first glance for the truth.
+        if let Err(problem) = super::node::conf::inspect(&world).await {
+            tracing::warn!(problem, "the first look failed");
+        }
+        observe::look(&world, 0).await;
+        let on_end = Box::new(move |_| {
+            ended.send(()).ok();
+        });
+        let node = FlowActor::resume(world.clone(), Node::default(), on_end).start();
+        actix::spawn(observe::watch_postmaster(world.clone(), node.clone()));
+        actix::spawn(beat::keep_beating(world.clone(), node));
+        end.await.ok();
+    }
+    world.gone.set(true);
+    tell_others_goodbye(&world).await;
+    tracing::info!("stopped");
+}
+
+/// A witness has no flows: it votes until it is told to stop.
+async fn witness(world: &Rc<World>) {
+    while !world.wishes.borrow().stop {
+        world.changed.notified().await;
+    }
+    let vote = super::node::lead::give_up_vote(world);
+    tokio::time::timeout(Duration::from_secs(3), vote).await.ok();
+}
+
+/// The last facts leave, and the guard, if it has nothing to guard, ends.
+async fn tell_others_goodbye(world: &Rc<World>) {
+    observe::look(world, 0).await;
+    let guard = world.guard.borrow().clone();
+    if let Some(guard) = guard.filter(|g| g.armed().is_none()) {
+        guard.end();
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+async fn heed_signals(world: Rc<World>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let open = |kind| signal(kind).expect("the runtime takes signals");
+    let mut term = open(SignalKind::terminate());
+    let mut int = open(SignalKind::interrupt());
+    let mut hup = open(SignalKind::hangup());
+    loop {
+        tokio::select! {
+            _ = term.recv() => stop(&world),
+            _ = int.recv() => stop(&world),
+            _ = hup.recv() => {
+                if let Err(problem) = desk::reload(&world).await {
+                    tracing::error!(problem, "the configuration was not reloaded");
+                }
+            }
+        }
+    }
+}
+
+fn stop(world: &World) {
+    tracing::info!("was told to stop");
+    world.wishes.borrow_mut().stop = true;
+    world.changed.notify_one();
+}
+
+struct Parts {
+    id: u64,
+    config: Arc<Config>,
+    log: SledLog,
+    loaded: Loaded,
+    view: watch::Sender<Arc<View>>,
+    words: mpsc::UnboundedSender<super::actor::consensus::Word>,
+    deadline: SharedDeadline,
+}
+
+/// On a thread of its own; answers when it listens.
+async fn start_consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
+    let arbiter = Arbiter::new();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    arbiter.spawn(async move {
+        sender.send(consensus(parts).await).ok();
+    });
+    receiver.await.map_err(|_| String::from("the consensus thread ended"))?
+}
+
+async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
+    let Parts { id, config, mut log, loaded, view, words, deadline } = parts;
+    let member = member_of(&config);
+    let promises: Promises = loaded
+        .genesis
+        .clone()
+        .and_then(|value| serde_json::from_value(value).ok())
+        .unwrap_or_default();
+    let cluster_epoch = loaded.identity.as_ref().map_or(0, |i| i.cluster_epoch);
+    if loaded.identity.is_none() {
+        let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
+        log.write_identity(&identity).map_err(|e| format!("raft.data_dir: {e}"))?;
+    }
+    let scope = format!("{}/{}", config.namespace.trim_matches('/'), config.scope);
+    let mut hello = Hello::new(&scope, id, &config.name, &member.raft_addr);
+    hello.cluster_id = promises.cluster_id.clone();
+    hello.cluster_epoch = cluster_epoch;
+    hello.state = serde_json::json!({
+        "cluster_id": promises.cluster_id, "promised_to": promises.promised_to,
+    });
+    let core = Core::new(Seat {
+        id,
+        member,
+        partners: config.raft.partner_addrs.iter().map(ToString::to_string).collect(),
+        voters_max: config.raft.voters_max.max(1),
+        ttl_ms: Dynamic::from_value(config.bootstrap.as_ref().map(|b| &b.dcs)).ttl_ms,
+        seed: draw_id(),
+        log: promises.cluster_id.as_ref().map(|_| restored(&loaded)),
+        promises,
+        now: clock::now(),
+    });
+    let (peers, mut events) =
+        Peers::spawn(&config.raft.bind_addr, hello.clone(), config.raft.password.clone())
+            .await
+            .map_err(|error| error.to_string())?;
+    let (written_in, mut written) = mpsc::unbounded_channel();
+    let (kept_in, kept) = std::sync::mpsc::channel();
+    let writer = LogWriter::start(log, move |number, result| {
+        if number > KEEP_NUMBERS {
+            kept_in.send(result).ok();
+        } else {
+            written_in.send((number, result)).ok();
+        }
+    })
+    .map_err(|error| format!("the log's thread could not be started: {error}"))?;
+    let actor = Consensus {
+        core,
+        peers,
+        writer,
+        kept,
+        hello,
+        view,
+        deadline,
+        words,
+        receipts: Default::default(),
+        next_ticket: 0,
+        keeps: 0,
+        connected: Default::default(),
+        disk: Disk::default(),
+    };
+    let address = actor.start();
+    let told = address.clone();
+    actix::spawn(async move {
+        while let Some(event) = events.recv().await {
+            told.do_send(PeerHeard(event));
+        }
+    });
+    let told = address.clone();
+    actix::spawn(async move {
+        while let Some((number, result)) = written.recv().await {
+            told.do_send(Written(number, result));
+        }
+    });
+    Ok(address)
+}
+
+/// The log as raft-rs reads it; what the store handed out was checked there.
+pub fn restored(loaded: &Loaded) -> MemoryLog {
+    let parse = |bytes: &Option<Vec<u8>>| bytes.clone().unwrap_or_default();
+    let hard_state = raft::eraftpb::HardState::parse_from_bytes(&parse(&loaded.hard_state));
+    let snapshot = raft::eraftpb::Snapshot::parse_from_bytes(&parse(&loaded.snapshot));
+    let entries = loaded
+        .entries
+        .iter()
+        .filter_map(|(_, _, bytes)| raft::eraftpb::Entry::parse_from_bytes(bytes).ok())
+        .collect();
+    MemoryLog::restore(hard_state.unwrap_or_default(), snapshot.unwrap_or_default(), entries)
+}
+
+fn open_log(state_dir: &Path) -> Result<(SledLog, Loaded), String> {
+    let path = state_dir.join("log");
+    SledLog::open(&path).map_err(|error| {
+        format!(
+            "{}: {error}; if another surus runs on this directory, stop it; if the files are \
+             damaged, move the directory aside: the node comes back under a new id",
+            path.display()
+        )
+    })
+}
+
+fn make_state_dir(dir: &Path) -> Result<PathBuf, String> {
+    let wrong = |e: std::io::Error| format!("raft.data_dir: {}: {e}", dir.display());
+    std::fs::create_dir_all(dir).map_err(wrong)?;
+    dir.canonicalize().map_err(wrong)
+}
+
+fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
+    let run_as = Account::for_data_dir(&config.data_dir)?;
+    let own = state_dir.join("postgresql");
+    std::fs::create_dir_all(&own).map_err(|e| format!("{}: {e}", own.display()))?;
+    if let Some(account) = &run_as {
+        account.own(&own).map_err(|e| format!("{}: {e}", own.display()))?;
+    }
+    let host = match config.listen_addresses.split(',').next().map(str::trim) {
+        None | Some("" | "*" | "0.0.0.0") => String::from("127.0.0.1"),
+        Some(address) => address.to_string(),
+    };
+    Ok(Server {
+        data_dir: config.data_dir.clone(),
+        bin_dir: config::find_bin_dir(config)?,
+        config_dir: config.config_dir.clone(),
+        run_as,
+        pgpass: config.pgpass.clone(),
+        connection: Connection {
+            host,
+            port: config.port,
+            user: config.superuser.username.clone(),
+            password: config.superuser.password.clone(),
+            database: config.database.clone(),
+        },
+        state_dir: own,
+    })
+}
+
+/// A number nobody else draws; zero means nobody in Raft.
+fn draw_id() -> u64 {
+    let mut bytes = [0u8; 8];
+    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    let id = u64::from_ne_bytes(bytes) >> 1;
+    if drawn.is_ok() && id != 0 { id } else { clock::now() | 1 }
+}

@@ -1,0 +1,12 @@
+//! Whole clusters: real daemons, real PostgreSQL, real signals and networks.
+//!
+//! Each test has its own nodes on ports of its own, is bounded in time, and ends every process it
+//! caused, also when it fails. Without PostgreSQL's programs the tests say so and pass, unless
+//! SURUS_REQUIRE_POSTGRES is set.
+mod cluster;
+mod http;
+mod process;
+mod sql;
+mod writers;
+
+mod bring_up;

@@ -1,0 +1,186 @@
+//! A server's life: created, started, copied, promoted, stopped, rewound.
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal as Unix;
+use surus::host::postgres::query::Monitor;
+use surus::host::postgres::replica::Remote;
+use surus::host::postgres::start::Ready;
+use surus::host::postgres::stop::StoppedBy;
+use surus::pure::cluster::facts::{DataDirectory, SqlFacts};
+use surus::pure::deed::StopMode;
+
+use crate::place::*;
+
+#[tokio::test]
+async fn a_cluster_is_created_started_and_stopped() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.server("one");
+    assert_eq!(server.inspect().await.expect("look").data, DataDirectory::Empty);
+    let password = server.connection.password.clone();
+    let refused = server.initdb(&["--pgdata=/x".into()], "boss", None).await;
+    assert!(refused.expect_err("forbidden").contains("pgdata"));
+    server.initdb(&[], "boss", password.as_ref()).await.expect("initdb");
+    let pid = server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
+    let base = std::fs::read_to_string(server.data_dir.join("postgresql.base.conf"));
+    assert!(base.expect("kept").contains("shared_buffers"));
+
+    let found = server.inspect().await.expect("look");
+    assert_eq!(found.postmaster, Some(pid));
+    assert!(found.started_by_us && found.running_as_primary);
+    let sql_facts = facts(&server).await;
+    let control = found.control.expect("control");
+    assert_eq!(sql_facts.system_identifier, control.system_identifier);
+    assert_eq!((sql_facts.timeline, sql_facts.in_recovery), (1, false));
+    assert!(sql_facts.flush_lsn >= control.checkpoint);
+    assert!(sql_facts.postmaster_start_time.ends_with("+00:00"));
+    assert_eq!(sql_facts.server_version / 10_000, server.major().await.expect("version"));
+
+    let mut by_socket = server.connection.clone();
+    by_socket.host = server.state_dir.display().to_string();
+    Monitor::new(by_socket).facts().await.expect("facts by socket");
+    let mut changed = files(&server, None);
+    let conf = changed.postgresql_conf.get_or_insert_default();
+    conf.push_str("synchronous_standby_names = 'somebody'\n");
+    server.reload_with(&changed).await.expect("reloaded");
+    let name = "synchronous_standby_names";
+    server.await_setting(name, "somebody", LONG).await.expect("in force");
+    let short = Duration::from_millis(50);
+    assert!(server.await_setting(name, "nobody", short).await.is_err());
+
+    let again = server.start(&files(&server, None), LONG, Ready::ReadWrite).await;
+    assert!(again.expect_err("runs").contains("already runs"));
+    let stopped = server.stop(StopMode::Fast, Some(LONG)).await.expect("stop");
+    assert_eq!((stopped.clean, stopped.by, stopped.timeline), (true, StoppedBy::Fast, 1));
+    let found = server.inspect().await.expect("look");
+    let DataDirectory::Present { was_primary, clean, lsn, .. } = found.data else {
+        panic!("{:?}", found.data)
+    };
+    assert!(was_primary && clean && lsn == stopped.checkpoint);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.server("one");
+    server.initdb(&[], "boss", None).await.expect("initdb");
+    let mut wrong = files(&server, None);
+    wrong.postgresql_conf = Some("no_such_setting = 1\n".into());
+    let begun = std::time::Instant::now();
+    let error = server.start(&wrong, LONG, Ready::ReadWrite).await.expect_err("wrong");
+    assert!(error.contains("no_such_setting"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_replica_is_copied_streams_and_is_promoted() {
+    let Some(mut place) = Place::new() else { return };
+    let primary = place.primary("one").await;
+    let bulk = "CREATE TABLE bulk AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)";
+    sql(&primary, bulk).await;
+    let replica = place.server("two");
+    let odd = ["--no-such-option".to_owned()];
+    let from = remote(&primary, "replicator");
+    let error = replica.basebackup(&from, &odd, &mut |_| {}).await.expect_err("unknown");
+    assert!(error.contains("no-such-option") && !replica.data_dir.exists());
+    let mut seen = Vec::new();
+    std::fs::create_dir_all(replica.data_dir.join("lost+found")).expect("mkdir");
+    replica.basebackup(&from, &[], &mut |progress| seen.push(progress)).await.expect("copied");
+    let last = seen.last().expect("progress was told");
+    assert!(last.bytes_done > 20_000_000 && last.bytes_total >= last.bytes_done, "{last:?}");
+    let system_identifier = facts(&primary).await.system_identifier;
+    assert!(replica.verify_copy(Some("1")).await.expect_err("another").contains("cluster"));
+    assert_eq!(replica.verify_copy(Some(&system_identifier)).await, Ok(system_identifier));
+
+    let wanted = files(&replica, Some(&primary));
+    replica.start(&wanted, LONG, Ready::Accepting).await.expect("start");
+    let streaming = |f: &SqlFacts| f.replication_state.as_deref() == Some("streaming");
+    let before = facts_when(&replica, streaming).await;
+    assert!(before.in_recovery && before.receive_lsn.0 > 0 && before.timeline == 1);
+    let sender = facts_when(&primary, |f| !f.replication.is_empty()).await;
+    assert_eq!(sender.replication[0].usename, "replicator");
+    assert!(!replica.inspect().await.expect("look").running_as_primary);
+
+    let (timeline, lsn) = replica.promote(LONG).await.expect("promoted");
+    assert_eq!(timeline, 2);
+    assert!(lsn >= before.receive_lsn);
+    sql(&replica, "CREATE TABLE written (x int)").await;
+    let after = facts(&replica).await;
+    assert_eq!((after.in_recovery, after.timeline), (false, 2));
+    assert!(replica.inspect().await.expect("look").running_as_primary);
+    assert_eq!(replica.promote(LONG).await.expect("again").0, 2);
+}
+
+#[tokio::test]
+async fn a_killed_postmaster_is_noticed_and_restarted() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.primary("one").await;
+    let watched = tokio::spawn({
+        let server = server.clone();
+        async move { server.watch_postmaster().await }
+    });
+    let pid = server.postmaster_pid().await.expect("look").expect("runs");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Frozen backends outlive their postmaster.
+    let presence = server.presence();
+    assert!(presence.others.len() >= 4);
+    presence.others.iter().for_each(|pid| kill(*pid, Unix::STOP));
+    kill(pid, Unix::KILL);
+    let died = tokio::time::timeout(Duration::from_secs(1), watched).await;
+    assert_eq!(died.expect("at once").expect("joined"), Some(pid));
+    let left = server.presence();
+    assert_eq!((left.postmaster, left.others.len()), (None, presence.others.len()));
+    server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
+    for orphan in presence.others {
+        let gone = !Path::new(&format!("/proc/{orphan}/cwd")).is_symlink()
+            || std::fs::read_link(format!("/proc/{orphan}/cwd")).is_err();
+        assert!(gone, "{orphan} lives");
+    }
+    assert_eq!(facts(&server).await.timeline, 1);
+}
+
+#[tokio::test]
+async fn a_stop_escalates() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.primary("one").await;
+    let stopped = server.stop(StopMode::Immediate, None).await.expect("stop");
+    assert_eq!((stopped.clean, stopped.by), (false, StoppedBy::Immediate));
+    let pid = server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
+    // A frozen postmaster obeys nothing but SIGKILL.
+    kill(pid, Unix::STOP);
+    let short = Some(Duration::from_millis(200));
+    let stopped = server.stop(StopMode::Fast, short).await.expect("stop");
+    assert_eq!(stopped.by, StoppedBy::Kill);
+    assert_eq!(server.presence(), surus::host::postgres::inspect::Presence::default());
+    assert_eq!(server.stop(StopMode::Fast, None).await.expect("no-op").by, StoppedBy::Nothing);
+}
+
+#[tokio::test]
+async fn a_diverged_primary_is_rewound() {
+    let Some(mut place) = Place::new() else { return };
+    let one = place.primary("one").await;
+    let two = place.replica("two", &one).await;
+    let streaming = |f: &SqlFacts| f.replication_state.as_deref() == Some("streaming");
+    facts_when(&two, streaming).await;
+    two.promote(LONG).await.expect("promoted");
+    two.checkpoint().await.expect("checkpoint");
+    sql(&one, "CREATE TABLE lost AS SELECT 1 AS x").await;
+    sql(&two, "CREATE TABLE kept AS SELECT 1 AS x").await;
+    // A crashed primary that was already told to become a standby: the harder case.
+    one.stop(StopMode::Immediate, None).await.expect("stop");
+    std::fs::write(one.data_dir.join("standby.signal"), "").expect("write");
+    let leader = one.lineage(&remote(&two, "replicator")).await.expect("lineage");
+    assert!(one.check_divergence(&leader, None).await.expect("verdict").yes);
+
+    let nobody = Remote { conninfo: "host=127.0.0.1 port=1".into(), ..Remote::default() };
+    assert!(one.rewind(&nobody, &[]).await.is_err());
+    assert_eq!(one.unfinished(), Ok(None), "nothing was changed, so it is not unfinished");
+    one.rewind(&remote(&two, "rewinder"), &[]).await.expect("rewound");
+    let from = remote(&two, "replicator");
+    one.write_passfile(&from.passfile).await.expect("passfile");
+    one.start(&files(&one, Some(&two)), LONG, Ready::Accepting).await.expect("start");
+    let after = facts_when(&one, |f| streaming(f) && f.timeline == 2).await;
+    assert!(after.in_recovery);
+    let found = sql(&one, "SELECT to_regclass('lost') IS NULL AND to_regclass('kept') IS NOT NULL");
+    assert_eq!(found.await.as_deref(), Some("t"));
+}
