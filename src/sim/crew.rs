@@ -214,7 +214,8 @@ impl World {
             None => {
                 let name = node.name.clone();
                 let mut pen = Pen { disk: &mut node.disk, asked_by: visit };
-                let begun = machine::begin(brief, &name, &config, &mut pen);
+                let runs = node.postgres.server.is_some();
+                let begun = machine::begin(brief, &name, runs, &config, &mut pen);
                 self.manned(at, visit, begun);
             }
         }
@@ -227,7 +228,8 @@ impl World {
         let slot = &daemon.crew.slots[level];
         let flow = slot.body.flow();
         if level == 0 {
-            return self.kill_daemon(at, "it was told to stop");
+            self.kill_daemon(at, "it was told to stop");
+            return self.after(100, Event::StartDaemon { node: at }); // unless it shall stay away
         }
         daemon.crew.slots.truncate(level);
         let parent = &daemon.crew.slots[level - 1];
