@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use surus::host::{ctl, demo, guard, run};
+use surus::host::{ctl, demo, guard, recover, run};
 
 /// Keeps a PostgreSQL cluster alive: Patroni's interfaces, Raft inside.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ enum Task {
     /// The built-in statecharts, or any file: list, check, draw, step.
     #[command(subcommand)]
     Chart(ctl::chart::ChartCommand),
+    /// The majority is lost for ever: make this stopped node the cluster's only voter.
+    Recover(recover::RecoverArgs),
     /// A three-node cluster on this machine.
     Demo(demo::DemoArgs),
 }
@@ -72,6 +74,7 @@ fn perform(task: Task) -> i32 {
                 1
             }
         },
+        Task::Recover(args) => recover::run(&args),
         Task::Demo(args) => demo::run(args),
     }
 }

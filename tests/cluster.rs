@@ -10,6 +10,8 @@ use surus::sim::run::{Failure, Summary, run};
 /// Seeds of one run of the tests; more with `SURUS_SEEDS`.
 const SEEDS: std::ops::Range<u64> = 0..400;
 
+type Failures = Vec<Box<Failure>>;
+
 fn aloud() -> bool {
     std::env::var_os("SURUS_ALOUD").is_some()
 }
@@ -22,7 +24,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// Every seed on as many threads as there are cores; the failures, the lowest seed first.
-fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Vec<Box<Failure>>) {
+fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Failures) {
     let next = AtomicU64::new(seeds.start);
     let first_only = std::env::var_os("SURUS_FIRST").is_some();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);

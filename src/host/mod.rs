@@ -14,6 +14,7 @@ pub mod node;
 pub mod peer;
 pub mod postgres;
 pub mod programs;
+pub mod recover;
 pub mod request;
 pub mod rest;
 pub mod run;

@@ -253,7 +253,7 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         .clone()
         .and_then(|value| serde_json::from_value(value).ok())
         .unwrap_or_default();
-    let cluster_epoch = loaded.identity.as_ref().map_or(0, |i| i.cluster_epoch);
+    let cluster_epoch = promises.cluster_epoch;
     if loaded.identity.is_none() {
         let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
         log.write_identity(&identity).map_err(|e| format!("raft.data_dir: {e}"))?;
@@ -263,7 +263,8 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     hello.cluster_id = promises.cluster_id.clone();
     hello.cluster_epoch = cluster_epoch;
     hello.state = serde_json::json!({
-        "cluster_id": promises.cluster_id, "promised_to": promises.promised_to,
+        "cluster_id": promises.cluster_id, "cluster_epoch": cluster_epoch,
+        "promised_to": promises.promised_to,
     });
     let core = Core::new(Seat {
         id,

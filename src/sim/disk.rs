@@ -59,6 +59,12 @@ pub struct Disk {
     pub stuck: bool,
 }
 
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk::new()
+    }
+}
+
 impl Disk {
     pub fn new() -> Disk {
         Disk {

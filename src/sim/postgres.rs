@@ -145,6 +145,12 @@ pub struct Postgres {
     pub generation: u64,
 }
 
+impl Default for Postgres {
+    fn default() -> Postgres {
+        Postgres::new()
+    }
+}
+
 impl Postgres {
     pub fn new() -> Postgres {
         Postgres { data: Data::Empty, server: None, aside: Vec::new(), generation: 0 }

@@ -22,7 +22,7 @@ pub const HBA: &str = "local all all scram-sha-256\nhost all all 127.0.0.1/32 sc
 /// A temporary place with one or more servers, all ended when it is dropped.
 pub struct Place {
     pub dir: tempfile::TempDir,
-    servers: Vec<Server>,
+    pub servers: Vec<Server>,
 }
 
 impl Place {

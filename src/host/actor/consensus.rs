@@ -14,8 +14,8 @@ use crate::host::frame::{Frame, check_raft_message};
 use crate::host::guard::GuardHandle;
 use crate::host::peer::Hello;
 use crate::host::peer::{PeerEvent, Peers};
-use crate::host::watchdog::Watchdog;
 use crate::host::store::{Identity, LogWrite, LogWriter};
+use crate::host::watchdog::Watchdog;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::config::HostPort;
@@ -178,7 +178,7 @@ impl Consensus {
         let identity = Identity {
             raft_id: self.core.id(),
             cluster_id: promises.cluster_id.clone(),
-            cluster_epoch: self.hello.cluster_epoch,
+            cluster_epoch: promises.cluster_epoch,
         };
         let genesis = serde_json::to_value(promises).expect("promises are plain data");
         let write =
@@ -227,6 +227,7 @@ impl Consensus {
 
     fn greet(&mut self, standing: Standing) {
         self.hello.cluster_id = standing.cluster_id.clone();
+        self.hello.cluster_epoch = standing.cluster_epoch;
         self.hello.state = serde_json::to_value(&standing).expect("a standing is plain data");
         self.peers.set_hello(self.hello.clone());
     }

@@ -4,15 +4,15 @@
 //! `Error: …` or `Aborted!`, 2 for wrong usage. A refusal by a member prints `Failed…` and exits 0.
 mod args;
 pub mod chart;
-mod client;
+pub(super) mod client;
 mod configure;
 pub mod dump;
 mod footer;
 mod list;
 mod members;
 mod moment;
-mod output;
-mod prompt;
+pub(super) mod output;
+pub(super) mod prompt;
 mod reinit;
 mod restart;
 mod row;
@@ -71,7 +71,7 @@ pub fn run(args: Vec<OsString>, called_as: &str) -> i32 {
     exit_code(perform(&arguments))
 }
 
-fn exit_code(outcome: Outcome) -> i32 {
+pub(super) fn exit_code(outcome: Outcome) -> i32 {
     match outcome {
         Ok(()) => 0,
         Err(Stop::Error(text)) => {

@@ -119,6 +119,13 @@ impl World {
         if flow == "node" {
             self.node_moved(from, to, cause);
         }
+        if flow == "cluster_init" && to == "failed" {
+            let custom = self.config().bootstrap.as_ref().is_some_and(|b| b.method.is_some());
+            let failed =
+                if custom { PgState::CustomBootstrapFailed } else { PgState::InitdbFailed };
+            self.seen.borrow_mut().rest = failed;
+            self.look.notify_one();
+        }
     }
 
     fn node_moved(&self, from: &str, to: &str, cause: &str) {

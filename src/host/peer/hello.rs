@@ -1,10 +1,13 @@
 //! Who is on the other side: the greeting, the reasons to refuse it, and the proof of a password.
+use std::cmp::Ordering;
+
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Sha256;
 
 use crate::pure::config::Secret;
+use crate::pure::consensus::recover::first_id;
 
 /// First word of every greeting.
 pub const MAGIC: &str = "surus";
@@ -68,16 +71,28 @@ pub fn check(own: &Hello, peer: &Hello) -> Result<(), String> {
 
 fn check_cluster(own: &Hello, peer: &Hello) -> Result<(), String> {
     let (Some(ours), Some(theirs)) = (&own.cluster_id, &peer.cluster_id) else { return Ok(()) };
-    if ours != theirs {
+    if first_id(ours) != first_id(theirs) {
         return Err(format!("it belongs to cluster {}, this node to {ours}", clip(theirs)));
     }
-    if own.cluster_epoch != peer.cluster_epoch {
-        return Err(format!(
-            "it is in epoch {} of the cluster, this node in {}",
-            peer.cluster_epoch, own.cluster_epoch
-        ));
+    let (ours_at, theirs_at) = (own.cluster_epoch, peer.cluster_epoch);
+    let left_behind = |who: &str, behind: &Hello| {
+        Err(format!(
+            "{who} was left behind by `surus recover` (epoch {ours_at} here, {theirs_at} there): \
+             stop {}, move its raft.data_dir away, start it again, and it joins as a new member",
+            clip(&behind.name)
+        ))
+    };
+    match theirs_at.cmp(&ours_at) {
+        Ordering::Less => left_behind("it", peer),
+        Ordering::Greater => left_behind("this node", own),
+        Ordering::Equal if ours != theirs => Err(format!(
+            "both {} and {} were recovered, each alone: stop the one with less data at once, move \
+             its raft.data_dir away, start it again, and it joins as a new member",
+            own.name,
+            clip(&peer.name)
+        )),
+        Ordering::Equal => Ok(()),
     }
-    Ok(())
 }
 
 /// A word of a stranger, fit for a log line.
@@ -169,6 +184,27 @@ mod tests {
             change(&mut peer);
             assert!(check(&founded, &peer).is_err(), "change {number}");
         }
+    }
+
+    #[test]
+    fn whom_a_recovery_left_behind_is_told_what_to_do() {
+        let old = Hello { cluster_id: Some("c".into()), ..own() };
+        let at = |id: &str, cluster_epoch| Hello {
+            raft_id: 2,
+            name: "b".into(),
+            cluster_id: Some(id.into()),
+            cluster_epoch,
+            ..own()
+        };
+        let new = at("c+1.2", 1);
+        let told = check(&old, &new).expect_err("another epoch");
+        assert!(told.starts_with("this node was left behind by `surus recover`"), "{told}");
+        assert!(told.contains("stop a, move its raft.data_dir away"), "{told}");
+        let told = check(&new, &old).expect_err("another epoch");
+        assert!(told.starts_with("it was left behind") && told.contains("stop a,"), "{told}");
+        let twin = Hello { raft_id: 3, ..at("c+1.3", 1) };
+        let told = check(&new, &twin).expect_err("two recoveries");
+        assert!(told.contains("each alone"), "{told}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Promises {
     pub genesis: Option<Genesis>,
     /// The cluster this node belongs to, once it does.
     pub cluster_id: Option<String>,
+    /// Recoveries that the cluster went through.
+    #[serde(default)]
+    pub cluster_epoch: u64,
 }
 
 /// What the founding wants done, in order. `Persist` must be durable before what follows it.
@@ -115,7 +118,9 @@ impl Founding {
         if let Some(genesis) = self.promises.genesis.clone() {
             return self.begin(genesis);
         }
-        if let Some(found) = self.peers.values().find(|p| p.standing.cluster_id.is_some()) {
+        // Nodes that a recovery left behind may be around; they can let nobody in.
+        let founded = self.peers.values().filter(|p| p.standing.cluster_id.is_some());
+        if let Some(found) = founded.max_by_key(|p| p.standing.cluster_epoch) {
             return self.join(found.clone(), now);
         }
         self.release_void_promise();

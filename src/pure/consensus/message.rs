@@ -66,6 +66,9 @@ pub struct Genesis {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     pub cluster_id: Option<String>,
+    /// Recoveries that the cluster went through.
+    #[serde(default)]
+    pub cluster_epoch: u64,
     pub promised_to: Option<RaftId>,
 }
 

@@ -14,4 +14,5 @@ pub mod log;
 mod membership;
 pub mod message;
 mod outside;
+pub mod recover;
 mod show;

@@ -11,6 +11,7 @@ impl Core {
     pub(super) fn standing(&self) -> Standing {
         Standing {
             cluster_id: self.promises.cluster_id.clone(),
+            cluster_epoch: self.promises.cluster_epoch,
             promised_to: self.promises.promised_to,
         }
     }
@@ -55,7 +56,7 @@ impl Core {
         let voters: Vec<RaftId> = genesis.voters.iter().map(|(id, _)| *id).collect();
         let snapshot = genesis_snapshot(&voters, state);
         let log = MemoryLog::restore(genesis_hard_state(), snapshot, Vec::new());
-        self.enter(genesis.cluster_id.clone(), log);
+        self.enter(genesis.cluster_id.clone(), 0, log);
         self.cluster = cluster;
         if self.promises.promised_to == Some(self.id) {
             self.lead_the_way(genesis);
@@ -86,17 +87,15 @@ impl Core {
 
     /// The arbiter's first message reached us: we are in.
     pub(super) fn let_in(&mut self, from: RaftId) {
-        let Some(cluster_id) =
-            self.greetings.get(&from).and_then(|g| g.standing.cluster_id.clone())
-        else {
-            return;
-        };
+        let Some(standing) = self.greetings.get(&from).map(|g| g.standing.clone()) else { return };
+        let Some(cluster_id) = standing.cluster_id else { return };
         self.tell("was let into the cluster");
-        self.enter(cluster_id, MemoryLog::default());
+        self.enter(cluster_id, standing.cluster_epoch, MemoryLog::default());
     }
 
-    fn enter(&mut self, cluster_id: String, log: MemoryLog) {
-        let promises = Promises { cluster_id: Some(cluster_id), ..self.promises.clone() };
+    fn enter(&mut self, cluster_id: String, cluster_epoch: u64, log: MemoryLog) {
+        let cluster_id = Some(cluster_id);
+        let promises = Promises { cluster_id, cluster_epoch, ..self.promises.clone() };
         self.keep(promises);
         self.founding = None;
         self.group = Some(Group::new(self.id, log, 0, self.seed));

@@ -7,7 +7,7 @@ impl World {
         let Some(leader) = self.nodes.iter().find(|n| n.postgres.takes_writes()) else {
             return Some(String::from("nobody accepts writes"));
         };
-        let Some(theirs) = leader.postgres.cluster() else { return None };
+        let theirs = leader.postgres.cluster()?;
         for node in self.nodes.iter().filter(|n| n.at != leader.at) {
             let streams = node.postgres.server.as_ref().is_some_and(|s| {
                 s.in_recovery && s.streamed_at.is_some_and(|t| self.now < t + 2000)

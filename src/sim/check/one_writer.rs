@@ -1,7 +1,7 @@
 //! P1: at every instant of real time at most one PostgreSQL can commit.
 //!
 //! Sharper forms make luck unnecessary: an arbiter that would respect a lease for less long than
-//! its holder's guard lets PostgreSQL live is a second writer that only waits for a partition; so is a writable 
+//! its holder's guard lets PostgreSQL live is a second writer that only waits for a partition; so is a writable
 //! PostgreSQL without an armed guard; and a grant while an older guard may still let
 //! its PostgreSQL live is one that was merely not fast enough.
 use super::super::node::raft_id;
