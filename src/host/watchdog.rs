@@ -81,9 +81,8 @@ impl Watchdog {
     fn set_timeout(&self, seconds: i64) -> io::Result<i32> {
         let mut value = i32::try_from(seconds).unwrap_or(i32::MAX);
         // SAFETY: the request reads and writes one int behind a live pointer.
-        let done = unsafe {
-            libc::ioctl(self.device.as_raw_fd(), WDIOC_SETTIMEOUT as _, &raw mut value)
-        };
+        let done =
+            unsafe { libc::ioctl(self.device.as_raw_fd(), WDIOC_SETTIMEOUT as _, &raw mut value) };
         if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
     }
 

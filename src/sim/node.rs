@@ -281,6 +281,7 @@ impl World {
             name: self.nodes[at].name.clone(),
             addr: addr_of(at),
             standing: Standing {
+                cluster_epoch: 0,
                 cluster_id: promises.cluster_id.clone(),
                 promised_to: promises.promised_to,
             },

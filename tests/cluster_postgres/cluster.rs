@@ -133,8 +133,11 @@ impl Cluster {
         let node = &self.nodes[k];
         fs::create_dir(&node.dir).expect("it is new");
         fs::create_dir(node.data()).expect("it is new");
-        fs::write(node.config(), serde_json::to_string_pretty(&self.file_of(k, bin_dir)).expect("JSON"))
-            .expect("it can be written");
+        fs::write(
+            node.config(),
+            serde_json::to_string_pretty(&self.file_of(k, bin_dir)).expect("JSON"),
+        )
+        .expect("it can be written");
         if let Some(account) = Account::for_data_dir(&node.data()).expect("an account") {
             for path in [node.dir.clone(), node.data(), node.config()] {
                 account.own(&path).expect("chown");
@@ -258,9 +261,8 @@ impl Cluster {
 
     /// The node that takes writes, as PostgreSQL itself says; `None` unless it is exactly one.
     pub fn writable(&self) -> Option<usize> {
-        let writes = |k: &usize| {
-            self.nodes[*k].sql("SELECT pg_is_in_recovery()").as_deref() == Some("f")
-        };
+        let writes =
+            |k: &usize| self.nodes[*k].sql("SELECT pg_is_in_recovery()").as_deref() == Some("f");
         let found: Vec<usize> = self.numbers().into_iter().filter(writes).collect();
         (found.len() == 1).then(|| found[0])
     }
@@ -309,9 +311,8 @@ impl Cluster {
 
     pub fn make_table(&self) {
         let leader = self.leader();
-        let made = self.nodes[leader].column(
-            "CREATE TABLE IF NOT EXISTS acked (id bigint, node int)",
-        );
+        let made =
+            self.nodes[leader].column("CREATE TABLE IF NOT EXISTS acked (id bigint, node int)");
         made.expect("the leader takes writes");
     }
 

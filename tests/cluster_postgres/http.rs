@@ -26,9 +26,7 @@ fn agent(limit: Duration) -> ureq::Agent {
     config.new_agent()
 }
 
-fn ask(
-    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> Option<(u16, String)> {
+fn ask(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Option<(u16, String)> {
     let mut answer = answer.ok()?;
     let status = answer.status().as_u16();
     Some((status, answer.body_mut().read_to_string().ok()?))

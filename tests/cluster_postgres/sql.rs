@@ -27,8 +27,10 @@ impl Sql {
         let mut config = tokio_postgres::Config::new();
         config.host(host).port(port).user("postgres").password(PASSWORD).dbname("postgres");
         let client = runtime.block_on(async {
-            let (client, connection) =
-                timeout(limit, config.connect(NoTls)).await.map_err(|_| late())?.map_err(refusal)?;
+            let (client, connection) = timeout(limit, config.connect(NoTls))
+                .await
+                .map_err(|_| late())?
+                .map_err(refusal)?;
             tokio::spawn(connection);
             Ok(client)
         })?;

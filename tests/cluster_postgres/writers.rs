@@ -90,7 +90,13 @@ impl Drop for Writers {
     }
 }
 
-fn write(node: usize, at: &Address, stop: &AtomicBool, log: &Mutex<Vec<Attempt>>, next: &AtomicU64) {
+fn write(
+    node: usize,
+    at: &Address,
+    stop: &AtomicBool,
+    log: &Mutex<Vec<Attempt>>,
+    next: &AtomicU64,
+) {
     let mut connection: Option<Sql> = None;
     while !stop.load(SeqCst) {
         let sent = Instant::now();

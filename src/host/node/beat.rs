@@ -128,9 +128,11 @@ pub fn situation(world: &World) -> Situation {
         wishes: world.wishes.borrow().clone(),
         methods: methods(world),
         postmaster_alive: seen_alive,
-        guarded: world.guard.borrow().as_ref().is_some_and(|guard| {
-            guard.armed().is_some_and(|(_, deadline)| now < deadline)
-        }),
+        guarded: world
+            .guard
+            .borrow()
+            .as_ref()
+            .is_some_and(|guard| guard.armed().is_some_and(|(_, deadline)| now < deadline)),
         failover_is_due: failover_is_due(&view),
         use_pg_rewind: settings.use_pg_rewind == Some(true),
         use_slots: settings.use_slots != Some(false),
