@@ -26,6 +26,7 @@ fn seeds() -> std::ops::Range<u64> {
 /// Every seed on as many threads as there are cores; the failures, the lowest seed first.
 fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Failures) {
     let next = AtomicU64::new(seeds.start);
+    let first_only = std::env::var_os("SURUS_FIRST").is_some();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let (mut well, mut failed) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
@@ -36,7 +37,11 @@ fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Failures) {
                 if seed >= seeds.end {
                     return outcomes;
                 }
-                outcomes.push(run(Plan::drawn(seed), aloud()));
+                let outcome = run(Plan::drawn(seed), aloud());
+                if outcome.is_err() && first_only {
+                    next.store(seeds.end, Ordering::Relaxed);
+                }
+                outcomes.push(outcome);
             }
         };
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();

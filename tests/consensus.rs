@@ -74,6 +74,7 @@ impl Net {
             name: format!("n{i}"),
             addr: format!("127.0.0.1:{}", 9000 + i),
             standing: surus::pure::consensus::message::Standing {
+                cluster_epoch: 0,
                 cluster_id: self.cores[i].promises().cluster_id.clone(),
                 promised_to: self.cores[i].promises().promised_to,
             },

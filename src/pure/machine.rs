@@ -75,8 +75,7 @@ impl<F: Flow> Input<F> {
             Input::Event(event) => F::name(event).text().to_owned(),
             Input::Done { .. } => format!("done {work}"),
             Input::Failed { problem, .. } => {
-                let problem: String = problem.chars().take(CAUSE_CHARS_MAX).collect();
-                format!("failed {work}: {problem}")
+                format!("failed {work}: {}", shortened(problem, CAUSE_CHARS_MAX))
             }
             Input::Elapsed { delay, .. } => format!("after {delay}"),
         }
@@ -344,6 +343,17 @@ impl<F: Flow> Machine<F> {
     }
 }
 
+/// At most about `chars_max`: the head says what was tried, the end what became of it.
+fn shortened(text: &str, chars_max: usize) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= chars_max {
+        return text.to_owned();
+    }
+    let head: String = chars[..chars_max / 3].iter().collect();
+    let tail: String = chars[chars.len() - (chars_max - chars_max / 3)..].iter().collect();
+    format!("{head} … {tail}")
+}
+
 /// Would a record hold the same? (Levels are repeated every beat; most repeat what is known.)
 fn same<F: Flow>(before: &F, after: &F) -> bool {
     match (serde_json::to_string(before), serde_json::to_string(after)) {
@@ -365,5 +375,19 @@ impl<F: Flow> Mind for Knowing<'_, F> {
 
     fn apply(&mut self, action: usize) {
         self.knowledge.apply(Name::at(action), self.input);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn a_long_problem_keeps_its_head_and_its_end() {
+        let long = format!("initdb failed: {} | FATAL: disk full", "é".repeat(900));
+        let short = shortened(&long, 500);
+        assert!(short.starts_with("initdb failed: é") && short.ends_with("| FATAL: disk full"));
+        assert_eq!(short.chars().count(), 503);
+        assert_eq!(shortened("short", 500), "short");
     }
 }

@@ -40,9 +40,10 @@ impl World {
     }
 
     /// Until when this guard may let its PostgreSQL write, in real time, its kill included.
-    fn note_right(&mut self, at: usize) {
+    pub fn note_right(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        let Some(guard) = node.guard.as_ref().filter(|g| !g.fires) else { return };
+        let runs = node.postgres.server.is_some();
+        let Some(guard) = node.guard.as_ref().filter(|g| !g.fires && runs) else { return };
         let until = node.clock.when(guard.deadline).max(self.now) + KILL_MS_MAX;
         node.right_until = Some((guard.epoch, until));
     }
@@ -77,7 +78,9 @@ impl World {
         }
         self.say(at, "the guard has stopped PostgreSQL");
         self.nodes[at].guard = None;
+        let right = self.nodes[at].right_until;
         self.postgres_ends(at, false);
+        self.nodes[at].right_until = right; // luck let it end sooner than it might have
     }
 
     // ---- PostgreSQL by itself
@@ -88,6 +91,7 @@ impl World {
             return;
         }
         self.nodes[at].postgres.gone(clean);
+        self.nodes[at].right_until = None;
         let life = self.nodes[at].life;
         let wait = self.luck.between(1, 20);
         self.after(wait, Event::Died { node: at, life });
@@ -105,6 +109,7 @@ impl World {
         if let Some(server) = &mut self.nodes[at].postgres.server {
             server.accepts = true;
         }
+        self.note_right(at);
         if self.nodes[at].postgres.is_writable() {
             self.say(at, "PostgreSQL accepts writes");
             self.check_nothing_lost(at);

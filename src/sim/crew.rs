@@ -128,8 +128,21 @@ impl World {
         let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
         self.say(at, &format!("{flow} {from} → {to}, because {cause}"));
         self.checks.walked(flow, from, to);
+        self.wishes_are_granted(at, flow, to);
         self.perform(at, serial, acts, None);
         self.pump_soon(at);
+    }
+
+    /// What the operator asked for has begun: it is not asked for again.
+    fn wishes_are_granted(&mut self, at: usize, flow: &str, to: &str) {
+        let Some(daemon) = self.nodes[at].daemon.as_mut().filter(|_| flow == NodeFlow::ID) else {
+            return;
+        };
+        match to {
+            "rebuilding" => daemon.wishes.reinitialize = false,
+            "restarting" => daemon.wishes.restart = false,
+            _ => {}
+        }
     }
 
     /// Does what a record has ordered. `resumed`: the visit under which children were begun.
@@ -201,7 +214,8 @@ impl World {
             None => {
                 let name = node.name.clone();
                 let mut pen = Pen { disk: &mut node.disk, asked_by: visit };
-                let begun = machine::begin(brief, &name, &config, &mut pen);
+                let runs = node.postgres.server.is_some();
+                let begun = machine::begin(brief, &name, runs, &config, &mut pen);
                 self.manned(at, visit, begun);
             }
         }
@@ -214,7 +228,8 @@ impl World {
         let slot = &daemon.crew.slots[level];
         let flow = slot.body.flow();
         if level == 0 {
-            return self.kill_daemon(at, "it was told to stop");
+            self.kill_daemon(at, "it was told to stop");
+            return self.after(100, Event::StartDaemon { node: at }); // unless it shall stay away
         }
         daemon.crew.slots.truncate(level);
         let parent = &daemon.crew.slots[level - 1];
@@ -276,7 +291,7 @@ impl World {
     fn journal_failed(&mut self, at: usize, problem: &str) {
         if problem == format!("{:?}", JournalFate::Refuses) {
             self.say(at, "the journal cannot be written: fences itself");
-            self.nodes[at].postgres.gone(false);
+            self.postgres_ends(at, false);
         }
         self.kill_daemon(at, problem);
         let wait = self.luck.between(200, 3000);

@@ -176,7 +176,13 @@ pub fn begin_node(pen: &mut Pen) -> Begun {
 }
 
 /// A child from its brief, on the node of this name; `config` is `bootstrap.dcs`.
-pub fn begin(brief: &Brief, node: &str, config: &serde_json::Value, pen: &mut Pen) -> Begun {
+pub fn begin(
+    brief: &Brief,
+    node: &str,
+    postgres_runs: bool,
+    config: &serde_json::Value,
+    pen: &mut Pen,
+) -> Begun {
     match brief.clone() {
         Brief::ClusterInit { epoch, has_data, remote } => begun(
             ClusterInit {
@@ -200,7 +206,7 @@ pub fn begin(brief: &Brief, node: &str, config: &serde_json::Value, pen: &mut Pe
                 epoch,
                 node: node.to_string(),
                 pre_promote,
-                start_needed,
+                start_needed: start_needed || !postgres_runs,
                 timeline: 0,
                 lsn: Lsn(0),
             },

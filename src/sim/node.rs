@@ -12,7 +12,8 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::state::Member;
 use crate::pure::consensus::core::{Core, Input, Output, Seat};
-use crate::pure::consensus::message::{Greeting, Standing};
+use crate::pure::consensus::message::{Greeting, PeerMessage, Standing};
+use crate::pure::postgres::lsn::Lsn;
 use crate::pure::situation::Wishes;
 
 /// The daemon: what a kill -9 ends.
@@ -51,6 +52,8 @@ pub struct Node {
     pub facts_serial: u64,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
     pub right_until: Option<(u64, Millis)>,
+    /// The furthest position of a leader that was heard here since this node arbitrates.
+    pub heard_leader_at: Lsn,
 }
 
 pub fn addr_of(node: usize) -> String {
@@ -94,6 +97,7 @@ impl Node {
             is_away: false,
             facts_serial: 0,
             right_until: None,
+            heard_leader_at: Lsn(0),
         }
     }
 
@@ -101,6 +105,19 @@ impl Node {
     pub fn lives(&self, life: u64) -> bool {
         self.daemon.is_some() && self.life == life
     }
+}
+
+/// Where the holder is, if this input is its word.
+fn leader_position(core: &Core, input: &Input) -> Lsn {
+    let facts = match input {
+        Input::Peer { message: PeerMessage::Facts(facts), .. } => facts,
+        Input::Local(facts) => facts,
+        _ => return Lsn(0),
+    };
+    let holder = core.cluster().lease.as_ref().map(|l| l.holder);
+    let sql = facts.sql.as_ref().filter(|sql| !sql.in_recovery);
+    let from = if matches!(input, Input::Local(_)) { core.id() } else { facts.raft_id };
+    sql.filter(|_| holder == Some(from)).map_or(Lsn(0), |sql| sql.flush_lsn)
 }
 
 impl World {
@@ -191,7 +208,11 @@ impl World {
     pub fn feed(&mut self, at: usize, input: Input) {
         let local = self.local(at);
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
+        let heard = leader_position(&daemon.core, &input);
         let outputs = daemon.core.handle(local, input);
+        let arbitrates = daemon.core.group().is_some_and(|g| g.is_leader());
+        let known = self.nodes[at].heard_leader_at.max(heard);
+        self.nodes[at].heard_leader_at = if arbitrates { known } else { Lsn(0) };
         self.carry_out(at, outputs);
     }
 

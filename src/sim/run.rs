@@ -54,7 +54,8 @@ impl std::fmt::Display for Failure {
 pub fn run(plan: Plan, aloud: bool) -> Result<Summary, Box<Failure>> {
     let mut world = World::new(plan);
     world.aloud = aloud;
-    match to_the_end(&mut world) {
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| to_the_end(&mut world)));
+    match ended.unwrap_or_else(|panic| Err(assertion(&*panic))) {
         Ok(recovered_in_ms) => Ok(Summary {
             fingerprint: world.fingerprint(),
             events: world.events,
@@ -73,6 +74,13 @@ pub fn run(plan: Plan, aloud: bool) -> Result<Summary, Box<Failure>> {
             lines: world.lines.into_iter().rev().take(60).rev().collect(),
         })),
     }
+}
+
+/// An assertion of the decision code failed: in production the process would abort.
+fn assertion(panic: &(dyn std::any::Any + Send)) -> Violation {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+    Violation { promise: "assertion", what: text.unwrap_or_default() }
 }
 
 fn to_the_end(world: &mut World) -> Result<Millis, Violation> {

@@ -215,6 +215,35 @@ impl Cluster {
         fs::write(path, file.to_string()).expect("it can be written");
     }
 
+    /// From now on every initdb leaves a line in this file when it is `begun` and `finished`.
+    pub fn count_initdb(&self) -> PathBuf {
+        let bin = self.place.path().join("bin");
+        let log = self.place.path().join("initdb.log");
+        let real = bin_dir().expect("found before");
+        fs::create_dir(&bin).expect("it is new");
+        for entry in fs::read_dir(&real).expect("it is there").flatten() {
+            if entry.file_name() != "initdb" {
+                std::os::unix::fs::symlink(entry.path(), bin.join(entry.file_name())).expect("new");
+            }
+        }
+        let (real, to) = (real.display(), log.display());
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *--version*|*--help*) exec {real}/initdb \"$@\";; esac\n\
+             echo begun >>{to}\n{real}/initdb \"$@\" || exit\necho finished >>{to}\n"
+        );
+        fs::write(bin.join("initdb"), script).expect("it can be written");
+        open_to_all(&bin.join("initdb"));
+        fs::write(&log, "").expect("it can be written");
+        fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .expect("chmod");
+        (0..self.nodes.len()).for_each(|k| self.edit(k, &json!({"postgresql": {"bin_dir": bin}})));
+        log
+    }
+
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     pub fn start(&mut self, k: usize) {
         self.start_with(k, &[]);
     }
@@ -328,6 +357,28 @@ impl Cluster {
         let missing: Vec<u64> = wanted.difference(&self.stored(k)).copied().collect();
         assert!(!wanted.is_empty(), "nothing was written");
         assert!(missing.is_empty(), "{} lost {} acknowledged rows: {missing:?}", k, missing.len());
+    }
+
+    /// Every node that runs holds them, as soon as replication brought them.
+    #[track_caller]
+    pub fn wait_holds_everywhere(&self, wanted: &BTreeSet<u64>) {
+        for k in self.numbers() {
+            let began = Instant::now();
+            while !wanted.is_subset(&self.stored(k)) && began.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            self.assert_holds(k, wanted);
+        }
+    }
+
+    /// All nodes hold the same rows: nothing that only one of them had is left.
+    #[track_caller]
+    pub fn wait_same_rows(&self) {
+        wait_until("the same rows on all nodes", 20, || {
+            let all: BTreeSet<BTreeSet<u64>> =
+                self.numbers().into_iter().map(|k| self.stored(k)).collect();
+            all.len() == 1
+        });
     }
 
     pub fn timeline(&self, k: usize) -> u32 {
@@ -454,6 +505,15 @@ impl Node {
     pub fn kill(&mut self) {
         process::kill_all(&self.dir);
         self.reap();
+    }
+
+    /// Removes all that is in the data directory.
+    pub fn wipe_data(&self) {
+        for entry in fs::read_dir(self.data()).expect("it is there").flatten() {
+            let path = entry.path();
+            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            gone.expect("nobody lives there");
+        }
     }
 
     fn reap(&mut self) {

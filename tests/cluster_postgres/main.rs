@@ -10,3 +10,10 @@ mod sql;
 mod writers;
 
 mod bring_up;
+mod crash;
+mod leader_loss;
+mod node_loss;
+mod partition;
+mod stops;
+mod strangers;
+mod wiped;

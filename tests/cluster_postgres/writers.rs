@@ -139,6 +139,12 @@ impl Seen {
         self.log.iter().filter(|a| a.refused.is_none()).map(|a| a.id).collect()
     }
 
+    /// Ids that were acknowledged before then.
+    pub fn acked_before(&self, before: Instant) -> BTreeSet<u64> {
+        let early = |a: &&Attempt| a.refused.is_none() && a.answered < before;
+        self.log.iter().filter(early).map(|a| a.id).collect()
+    }
+
     /// Nodes that acknowledged anything after `since`.
     pub fn nodes_since(&self, since: Instant) -> BTreeSet<usize> {
         let acked = self.log.iter().filter(|a| a.refused.is_none() && a.sent > since);

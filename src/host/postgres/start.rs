@@ -205,7 +205,7 @@ impl Server {
         }
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        quoted(&lines[lines.len().saturating_sub(TAIL_LINES)..])
+        quoted(telling(&lines))
     }
 
     /// Remembers that this postmaster is ours, for later lives of the daemon.
@@ -233,5 +233,30 @@ impl Server {
 
     fn own_note(&self) -> PathBuf {
         self.state_dir.join("postmaster.own")
+    }
+}
+
+/// The lines that say why: from the first fatal one on, else the last of all.
+fn telling(lines: &[String]) -> &[String] {
+    let fatal =
+        lines.iter().position(|line| ["FATAL: ", "PANIC: "].iter().any(|w| line.contains(w)));
+    match fatal {
+        Some(first) => &lines[first..lines.len().min(first + TAIL_LINES)],
+        None => &lines[lines.len().saturating_sub(TAIL_LINES)..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fatal_line_and_what_follows_tell_why() {
+        let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
+        let said = lines("LOG:  starting\nFATAL:  recovery aborted\nDETAIL:  max_connections\n");
+        assert_eq!(telling(&said), &said[1..]);
+        let calm = lines(&"LOG:  redo\n".repeat(TAIL_LINES + 5));
+        assert_eq!(telling(&calm).len(), TAIL_LINES);
+        assert!(telling(&[]).is_empty());
     }
 }

@@ -94,9 +94,21 @@ impl ClusterState {
         self.lease = Some(lease);
         if !creates {
             self.failover = None;
+            self.name_synchronous_leader();
         }
         self.remember(decision);
         Outcome::Done
+    }
+
+    /// In synchronous modes the new leader alone is known to hold everything, from the very entry
+    /// that makes it the leader: what it acknowledges before it has named its own standbys would
+    /// else be lost to a member of the old set.
+    fn name_synchronous_leader(&mut self) {
+        let holder = self.lease.as_ref().and_then(|lease| self.name_of(lease.holder));
+        let Some(leader) = holder.map(str::to_string) else { return };
+        if let Some(sync) = self.sync.as_mut().filter(|sync| sync.leader != leader) {
+            (sync.leader, sync.sync_standby) = (leader, Vec::new());
+        }
     }
 
     fn end_lease(&mut self, epoch: u64) -> Outcome {

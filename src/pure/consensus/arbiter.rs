@@ -28,6 +28,8 @@ pub struct Arbitration {
     term: u64,
     pub lease: Arbiter,
     beats: BTreeMap<Vec<u8>, Beat>,
+    /// Rounds that a majority confirmed, until the entries before them are applied here too.
+    confirmed: Vec<(u64, Vec<u8>)>,
     next_context: u64,
     round: u64,
     asking: Option<Asking>,
@@ -59,6 +61,7 @@ impl Arbitration {
             term,
             lease: Arbiter::new(now),
             beats: BTreeMap::new(),
+            confirmed: Vec::new(),
             next_context: 0,
             round: now,
             asking: None,
@@ -129,12 +132,32 @@ impl Core {
         self.cluster.lease.as_ref().is_some_and(|l| l.holder == holder && l.epoch == epoch)
     }
 
-    /// A majority confirmed us in a round that began after this beat arrived.
-    pub(super) fn beat_confirmed(&mut self, index: u64, context: &[u8]) {
+    /// A majority confirmed us in a round that began after this beat arrived. While our own disk
+    /// is slow, entries may be committed by the others before they are applied here: the answer
+    /// waits for them, because one of them may be about this very lease.
+    pub(super) fn beat_confirmed(&mut self, index: u64, context: Vec<u8>) {
+        if let Some(arbitration) = &mut self.arbitration {
+            arbitration.confirmed.push((index, context));
+        }
+        self.answer_confirmed();
+    }
+
+    /// Answers the beats whose round is confirmed and whose entries are applied.
+    pub(super) fn answer_confirmed(&mut self) {
         let applied = self.cluster.applied;
         let Some(arbitration) = &mut self.arbitration else { return };
+        let waiting = std::mem::take(&mut arbitration.confirmed);
+        let (ready, waiting) = waiting.into_iter().partition(|(index, _)| *index <= applied);
+        arbitration.confirmed = waiting;
+        let ready: Vec<(u64, Vec<u8>)> = ready;
+        for (_, context) in ready {
+            self.answer_beat(&context);
+        }
+    }
+
+    fn answer_beat(&mut self, context: &[u8]) {
+        let Some(arbitration) = &mut self.arbitration else { return };
         let Some(beat) = arbitration.beats.remove(context) else { return };
-        assert!(index <= applied, "confirmed at {index}, but applied only {applied}");
         let Some(lease) = self.cluster.lease.clone() else { return };
         if lease.holder != beat.from || lease.epoch != beat.epoch {
             return;

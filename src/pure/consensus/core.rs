@@ -280,6 +280,12 @@ impl Core {
         &self.promises
     }
 
+    /// Arbiter only: the lease in force and until when (own clock) it must be respected.
+    pub fn lease_not_before(&self) -> Option<(u64, Millis)> {
+        let (arbitration, lease) = (self.arbitration.as_ref()?, self.cluster.lease.as_ref()?);
+        Some((lease.epoch, arbitration.lease.not_before(lease.epoch, lease.ttl_ms)))
+    }
+
     /// The deadline of our own lease, if we hold one that is alive.
     pub fn live_lease(&self, now: Millis) -> Option<(u64, Millis)> {
         let holder = self.holder.as_ref().filter(|h| h.is_live(now))?;

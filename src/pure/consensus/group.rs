@@ -55,6 +55,8 @@ struct Pending {
     wrote: bool,
     /// A term or vote is in it.
     vote: bool,
+    /// The index of a snapshot that the leader sent.
+    snapshot: Option<u64>,
     messages: Vec<Message>,
 }
 
@@ -175,7 +177,9 @@ impl Group {
 
     pub fn tick(&mut self, disk_is_stuck: bool) {
         self.ticks += 1;
-        if self.is_leader() || !disk_is_stuck {
+        // Between a snapshot's arrival and its write there is no log to campaign with.
+        let installs = self.pending.iter().any(|p| p.snapshot.is_some());
+        if self.is_leader() || !(disk_is_stuck || installs) {
             self.raw.tick();
         }
         self.draw_election_timeout();
@@ -254,6 +258,8 @@ impl Group {
         let mut ready = self.raw.ready();
         let number = ready.number();
         let write = write_of(&ready);
+        let snapshot = ready.snapshot().get_metadata().index;
+        let snapshot = (!ready.snapshot().is_empty()).then_some(snapshot);
         let vote = ready.hs().is_some() && ready.must_sync() && {
             let old = &self.raw.store().hard_state;
             ready.hs().is_some_and(|hs| hs.term != old.term || hs.vote != old.vote)
@@ -266,7 +272,7 @@ impl Group {
             .confirmed
             .extend(ready.take_read_states().into_iter().map(|r| (r.index, r.request_ctx)));
         self.raw.advance_append_async(ready);
-        self.hold(now, number, write, vote, now_messages, later_messages, round);
+        self.hold(now, number, write, (vote, snapshot), now_messages, later_messages, round);
         if let Some(last) = committed.last().map(|entry| entry.index) {
             round.committed.extend(committed);
             self.raw.advance_apply_to(last);
@@ -293,7 +299,7 @@ impl Group {
         now: Millis,
         number: u64,
         write: Option<LogWrite>,
-        vote: bool,
+        (vote, snapshot): (bool, Option<u64>),
         at_once: Vec<Message>,
         later: Vec<Message>,
         round: &mut Round,
@@ -313,24 +319,31 @@ impl Group {
             round.messages.extend(held);
             self.raw.on_persist_ready(number);
         } else {
-            self.pending.push_back(Pending { number, since: now, wrote, vote, messages: held });
+            let since = now;
+            let messages = held;
+            self.pending.push_back(Pending { number, since, wrote, vote, snapshot, messages });
         }
     }
 
     /// The write of this number, and all before it, are durable: what waited for them may leave.
     pub fn persisted(&mut self, number: u64) -> Vec<Message> {
         let mut messages = Vec::new();
-        let mut last = None;
+        let (mut last, mut installed) = (None, None);
         while let Some(front) = self.pending.front() {
             if front.number > number && front.wrote {
                 break;
             }
             let front = self.pending.pop_front().expect("it was just looked at");
             last = Some(front.number);
+            installed = front.snapshot.or(installed);
             messages.extend(front.messages);
         }
         if let Some(number) = last {
             self.raw.on_persist_ready(number);
+        }
+        // raft-rs does not take a snapshot for applied by itself, and looks for its entries else.
+        if let Some(index) = installed.filter(|index| *index > self.raw.raft.raft_log.applied) {
+            self.raw.advance_apply_to(index);
         }
         messages
     }

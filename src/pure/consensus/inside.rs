@@ -107,8 +107,9 @@ impl Core {
             self.commit(entry);
         }
         for (index, context) in round.confirmed {
-            self.beat_confirmed(index, &context);
+            self.beat_confirmed(index, context);
         }
+        self.answer_confirmed();
     }
 
     fn install(&mut self, snapshot: &[u8]) {
@@ -204,6 +205,10 @@ impl Core {
     pub(super) fn give_up_vote(&mut self, ticket: u64) {
         self.leaving = Some(ticket);
         self.leave_asked_at = 0;
+        // Said at once: an arbiter that does not know would make us a voter again.
+        self.own.leaving = true;
+        let own = Box::new(self.own.clone());
+        self.say_to_all(PeerMessage::Facts(own));
         let must_ask = self.group.as_ref().is_some_and(|g| {
             let voters = g.voters();
             voters.len() > 1 && voters.contains(&self.id)

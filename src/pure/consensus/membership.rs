@@ -50,6 +50,9 @@ impl Core {
     }
 
     pub(super) fn asked_to_leave(&mut self, id: RaftId) {
+        if let Some(heard) = self.heard.get_mut(&id) {
+            heard.facts.leaving = true; // until its next life speaks: it shall not vote again
+        }
         let Some(group) = &self.group else { return };
         if !group.is_leader() {
             return;

@@ -36,6 +36,9 @@ pub struct Node {
     pub remote: Option<Source>,
     pub hand_over: Option<(FailoverRequest, Option<String>)>,
     pub sync_step: Option<SyncStep>,
+    /// This node began to create the cluster here; whatever came of it was never anybody's.
+    #[serde(default)]
+    pub born_here: bool,
     /// Held when the daemon was told to stop: then the lease is given back.
     pub led_when_stopped: bool,
 }
@@ -86,6 +89,7 @@ impl Node {
         match guard {
             Guard::StopAsked => s.wishes.stop,
             Guard::IsUnmanaged => self.inspection.unmanaged && s.initialized.is_none(),
+            Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::LeadsStandbyCluster => leads && s.remote.is_some() && self.has_copy(),
@@ -161,6 +165,8 @@ impl Meaning<Names, Input<Node>> for Node {
         match action {
             Action::NoteInspection | Action::PermitWipe | Action::TakeStanding => {}
             Action::TakeEpoch => {
+                let creates = matches!(s.lease, Standing::Mine { creates: true, .. });
+                self.born_here = creates && !self.has_copy();
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
             }
@@ -193,6 +199,9 @@ impl Flow for Node {
         let epoch = self.epoch;
         match activity {
             Activity::InspectNode => Deed::InspectNode,
+            Activity::SetAside => {
+                Deed::MoveDataDirectoryAside { suffix: String::from("stillborn") }
+            }
             Activity::RunClusterInitFlow => Deed::Run(Brief::ClusterInit {
                 epoch,
                 has_data: self.has_copy(),

@@ -106,7 +106,7 @@ fn settings(fields: &BTreeMap<&str, &str>) -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     pub const SAMPLE: &str = "\

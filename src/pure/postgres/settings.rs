@@ -24,7 +24,7 @@ pub struct Server<'a> {
     pub version: Version,
     /// The result of [`crate::pure::config::effective()`].
     pub settings: &'a PostgresSettings,
-    /// What pg_controldata prints, label and value; empty before initdb.
+    /// The control file's `settings` under PostgreSQL's names; empty before initdb.
     pub control: &'a BTreeMap<String, String>,
     /// Anything but a primary: then the values of the control file are lower bounds.
     pub standby: bool,
@@ -46,13 +46,13 @@ pub struct Rendered {
     pub warnings: Vec<String>,
 }
 
-/// Labels of pg_controldata whose values a standby must not undercut.
-const CONTROL_BOUNDS: [(&str, &str); 5] = [
-    ("max_connections", "max_connections setting"),
-    ("max_prepared_transactions", "max_prepared_xacts setting"),
-    ("max_locks_per_transaction", "max_locks_per_xact setting"),
-    ("max_worker_processes", "max_worker_processes setting"),
-    ("max_wal_senders", "max_wal_senders setting"),
+/// What of the control file a standby must not undercut.
+const CONTROL_BOUNDS: [&str; 5] = [
+    "max_connections",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "max_worker_processes",
+    "max_wal_senders",
 ];
 
 /// The parameters of `server`. Recovery's own are not among them (see `recovery`).
@@ -138,8 +138,8 @@ fn raise_to_control(
     control: &BTreeMap<String, String>,
 ) -> Vec<(String, String, String)> {
     let mut raised = Vec::new();
-    for (name, label) in CONTROL_BOUNDS {
-        let bound = control.get(label).and_then(|text| text.trim().parse::<u64>().ok());
+    for name in CONTROL_BOUNDS {
+        let bound = control.get(name).and_then(|text| text.trim().parse::<u64>().ok());
         let current = parameters.get(name).and_then(|text| text.parse::<u64>().ok());
         if let (Some(bound), Some(current)) = (bound, current)
             && bound > current

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::pure::postgres::control;
 
 fn settings(parameters: Value) -> PostgresSettings {
     let parameters = parameters.as_object().cloned().expect("a map");
@@ -19,10 +20,8 @@ fn render_known(
     change: impl Fn(&mut Server),
 ) -> Rendered {
     let settings = settings(parameters_given);
-    let control = BTreeMap::from([
-        ("max_connections setting".to_string(), "200".to_string()),
-        ("max_prepared_xacts setting".to_string(), "0".to_string()),
-    ]);
+    // Through the parser of pg_controldata: the two must agree on the names.
+    let control = control::parse(control::tests::SAMPLE).expect("the sample is whole").settings;
     let mut server = Server {
         scope: "batman",
         listen_addresses: "127.0.0.1",
@@ -65,10 +64,16 @@ fn the_users_hba_file_and_lists_and_flags_are_kept() {
 
 #[test]
 fn a_standby_is_raised_to_the_control_file_and_a_primary_is_not() {
-    let standby = render(json!({}), |server| server.standby = true);
-    assert_eq!(standby.parameters["max_connections"], "200");
-    assert_eq!(standby.raised, [("max_connections".into(), "100".into(), "200".into())]);
-    assert_eq!(render(json!({}), |_| ()).parameters["max_connections"], "100");
+    let lowered = json!({"max_connections": 77, "max_prepared_transactions": 3});
+    let standby = render(lowered.clone(), |server| server.standby = true);
+    assert_eq!(standby.parameters["max_connections"], "100");
+    assert_eq!(standby.parameters["max_prepared_transactions"], "7");
+    let raised = |name: &str, from: &str, to: &str| (name.into(), from.into(), to.into());
+    assert_eq!(
+        standby.raised,
+        [raised("max_connections", "77", "100"), raised("max_prepared_transactions", "3", "7")]
+    );
+    assert_eq!(render(lowered, |_| ()).parameters["max_connections"], "77");
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl World {
     pub fn check(&mut self) -> Result<(), Violation> {
         self.watch_log();
         self.check_one_writer();
+        self.check_lease_outlives_guard();
         self.check_flows();
         self.checks.found.take().map_or(Ok(()), Err)
     }
@@ -82,6 +83,7 @@ impl World {
         self.check_one_birth(identity);
         if let Some(lease) = granted {
             self.check_grant(lease.holder, lease.epoch);
+            self.check_lag(&lease);
         }
     }
 }

@@ -1,8 +1,31 @@
 //! P2: in synchronous mode nothing acknowledged is ever lost; in asynchronous mode the loss is
 //! counted.
+use super::super::node::raft_id;
 use super::super::world::World;
+use crate::pure::cluster::state::{Lease, Purpose};
 
 impl World {
+    /// The newest arbiter granted a lease: by what it had heard of the last leader, the winner may
+    /// not lag more than the operator allows.
+    pub fn check_lag(&mut self, lease: &Lease) {
+        let arbiters = self.nodes.iter().filter_map(|n| {
+            let core = &n.daemon.as_ref()?.core;
+            Some((core.group().filter(|g| g.is_leader())?.term(), n))
+        });
+        let Some((_, arbiter)) = arbiters.max_by_key(|(term, _)| *term) else { return };
+        let Some(daemon) = &arbiter.daemon else { return };
+        let lag_max = daemon.core.dynamic().maximum_lag_on_failover;
+        let winner = self.nodes.iter().find(|n| raft_id(n.at) == lease.holder);
+        let Some(position) = winner.and_then(|n| n.postgres.cluster()).map(|c| c.wal.lsn()) else {
+            return;
+        };
+        let lag = arbiter.heard_leader_at.since(position);
+        if lease.purpose == Purpose::Lead && lag > lag_max {
+            let what = format!("epoch {} went to a member {lag} bytes behind", lease.epoch);
+            self.checks.broken("P2", what);
+        }
+    }
+
     /// This PostgreSQL becomes writable now: everything that was promised must be in its history.
     pub fn check_nothing_lost(&mut self, at: usize) {
         let Some(wal) = self.nodes[at].postgres.cluster().map(|c| &c.wal) else { return };

@@ -1,10 +1,14 @@
 //! P1: at every instant of real time at most one PostgreSQL can commit.
 //!
-//! Two sharper forms make luck unnecessary: a writable PostgreSQL without an armed guard is a
-//! second writer that only waits for a partition; and a grant while an older guard may still let
+//! Sharper forms make luck unnecessary: an arbiter that would respect a lease for less long than
+//! its holder's guard lets PostgreSQL live is a second writer that only waits for a partition; so is a writable
+//! PostgreSQL without an armed guard; and a grant while an older guard may still let
 //! its PostgreSQL live is one that was merely not fast enough.
 use super::super::node::raft_id;
 use super::super::world::World;
+
+/// Clocks show whole milliseconds.
+const ROUNDING_MS: u64 = 2;
 
 impl World {
     pub fn check_one_writer(&mut self) {
@@ -16,6 +20,36 @@ impl World {
         }
         if one.guard.is_none() {
             let what = format!("{} can commit and no guard is armed", one.name);
+            self.checks.broken("P1", what);
+        }
+    }
+
+    /// The arbiter of the newest term respects the lease at least as long as the guard may take.
+    pub fn check_lease_outlives_guard(&mut self) {
+        let daemons = self.nodes.iter().filter_map(|n| n.daemon.as_ref().map(|d| (n, d)));
+        let arbiters = daemons.filter_map(|(n, d)| {
+            let term = d.core.group().filter(|g| g.is_leader())?.term();
+            Some((term, n, d.core.lease_not_before()?))
+        });
+        let newest = arbiters.max_by_key(|(term, ..)| *term);
+        let Some((term, arbiter, (epoch, until))) = newest else { return };
+        let voted = |n: &super::super::node::Node| n.disk.log.hard_state.as_ref().map(|h| h.term);
+        if self.nodes.iter().any(|n| voted(n) > Some(term)) {
+            return; // it was deposed and can commit nothing any more
+        }
+        let until = arbiter.clock.when(until);
+        let late = self.nodes.iter().find_map(|n| {
+            let (_, right) = n.right_until.filter(|(e, _)| *e == epoch)?;
+            (right > until + ROUNDING_MS).then(|| {
+                format!(
+                    "the guard of {} may let it write {} ms longer than {} respects epoch {epoch}",
+                    n.name,
+                    right - until,
+                    arbiter.name
+                )
+            })
+        });
+        if let Some(what) = late {
             self.checks.broken("P1", what);
         }
     }
