@@ -10,7 +10,7 @@ use surus::host::recover::{MACHINE, prepare};
 use surus::host::run::restored;
 use surus::host::store::{Identity, LogStore, LogWrite, SledLog};
 use surus::pure::cluster::command::Command as Change;
-use surus::pure::cluster::state::{ClusterState, Member, Sync};
+use surus::pure::cluster::state::{ClusterState, Initialize, Member, Sync};
 use surus::pure::consensus::core::Proposal;
 use surus::pure::consensus::founding::Promises;
 use surus::pure::consensus::group::genesis_snapshot;
@@ -60,6 +60,8 @@ fn learner(index: u64, id: u64, name: &str) -> Entry {
 fn write_store(state_dir: &Path) {
     let mut state = ClusterState { applied: 1, ..ClusterState::default() };
     state.members = [(1, member("a")), (2, member("b")), (3, member("c"))].into();
+    state.initialize = Initialize::Done { system_identifier: "77".into() };
+    state.config = Some(json!({"ttl": 7}));
     state.sync = Some(Sync { leader: "b".into(), sync_standby: vec!["c".into()], quorum: 0 });
     let snapshot = genesis_snapshot(&[1, 2, 3], serde_json::to_vec(&state).expect("plain data"));
     let entries = [

@@ -25,6 +25,7 @@ use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
 use crate::pure::consensus::core::{Core, Seat};
 use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::group::founded_snapshot;
 use crate::pure::consensus::log::MemoryLog;
 use crate::pure::flow::node::Node;
 use crate::pure::postgres::state::PgState;
@@ -326,13 +327,21 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
 pub fn restored(loaded: &Loaded) -> MemoryLog {
     let parse = |bytes: &Option<Vec<u8>>| bytes.clone().unwrap_or_default();
     let hard_state = raft::eraftpb::HardState::parse_from_bytes(&parse(&loaded.hard_state));
-    let snapshot = raft::eraftpb::Snapshot::parse_from_bytes(&parse(&loaded.snapshot));
+    // Until the first compaction the foundation stands in for a snapshot.
+    let founded = || {
+        let promises: Promises = serde_json::from_value(loaded.genesis.clone()?).ok()?;
+        promises.genesis.filter(|_| promises.cluster_id.is_some()).map(|g| founded_snapshot(&g))
+    };
+    let snapshot = match &loaded.snapshot {
+        Some(bytes) => raft::eraftpb::Snapshot::parse_from_bytes(bytes).unwrap_or_default(),
+        None => founded().unwrap_or_default(),
+    };
     let entries = loaded
         .entries
         .iter()
         .filter_map(|(_, _, bytes)| raft::eraftpb::Entry::parse_from_bytes(bytes).ok())
         .collect();
-    MemoryLog::restore(hard_state.unwrap_or_default(), snapshot.unwrap_or_default(), entries)
+    MemoryLog::restore(hard_state.unwrap_or_default(), snapshot, entries)
 }
 
 fn open_log(state_dir: &Path) -> Result<(SledLog, Loaded), String> {

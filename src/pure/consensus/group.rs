@@ -17,6 +17,8 @@ use raft::eraftpb::{
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
+use super::message::Genesis;
+use crate::pure::cluster::state::ClusterState;
 use crate::pure::cluster::{Millis, RaftId};
 
 /// Ticks between a leader's heartbeats.
@@ -393,6 +395,15 @@ fn write_of(ready: &raft::Ready) -> Option<LogWrite> {
         hard_state: ready.hs().map(|hs| bytes(hs)),
         compact_to: None,
     })
+}
+
+/// The snapshot that a foundation stands for: on disk there is none before the first compaction.
+pub fn founded_snapshot(genesis: &Genesis) -> Snapshot {
+    let members = genesis.voters.iter().cloned().collect();
+    let first = ClusterState { applied: 1, members, ..ClusterState::default() };
+    let state = serde_json::to_vec(&first).expect("a state is plain data");
+    let voters: Vec<RaftId> = genesis.voters.iter().map(|(id, _)| *id).collect();
+    genesis_snapshot(&voters, state)
 }
 
 /// The first state of a cluster, the same on every first voter: a snapshot at index 1.
