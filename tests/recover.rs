@@ -3,7 +3,10 @@ use std::path::Path;
 use std::process::Command;
 
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
+    Snapshot,
+};
 use serde_json::json;
 use surus::host::journal::Journal;
 use surus::host::recover::{MACHINE, prepare};
@@ -13,7 +16,6 @@ use surus::pure::cluster::command::Command as Change;
 use surus::pure::cluster::state::{ClusterState, Initialize, Member, Sync};
 use surus::pure::consensus::core::Proposal;
 use surus::pure::consensus::founding::Promises;
-use surus::pure::consensus::group::genesis_snapshot;
 
 #[allow(dead_code, reason = "the harness is shared; this file needs a part of it")]
 #[path = "cluster_postgres/cluster.rs"]
@@ -63,7 +65,13 @@ fn write_store(state_dir: &Path) {
     state.initialize = Initialize::Done { system_identifier: "77".into() };
     state.config = Some(json!({"ttl": 7}));
     state.sync = Some(Sync { leader: "b".into(), sync_standby: vec!["c".into()], quorum: 0 });
-    let snapshot = genesis_snapshot(&[1, 2, 3], serde_json::to_vec(&state).expect("plain data"));
+    let mut conf = ConfState::default();
+    conf.set_voters(vec![1, 2, 3]);
+    let mut snapshot = Snapshot::default();
+    let meta = snapshot.mut_metadata();
+    (meta.index, meta.term) = (1, 1);
+    meta.set_conf_state(conf);
+    snapshot.data = serde_json::to_vec(&state).expect("plain data").into();
     let entries = [
         learner(2, 4, "d"),
         normal(3, Change::PatchConfig { patch: json!({"ttl": 9}) }),

@@ -25,7 +25,6 @@ use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
 use crate::pure::consensus::core::{Core, Seat};
 use crate::pure::consensus::founding::Promises;
-use crate::pure::consensus::group::founded_snapshot;
 use crate::pure::consensus::log::MemoryLog;
 use crate::pure::flow::node::Node;
 use crate::pure::postgres::state::PgState;
@@ -249,11 +248,7 @@ async fn start_consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
 async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     let Parts { id, config, mut log, loaded, view, words, deadline } = parts;
     let member = member_of(&config);
-    let promises: Promises = loaded
-        .genesis
-        .clone()
-        .and_then(|value| serde_json::from_value(value).ok())
-        .unwrap_or_default();
+    let promises = promises_of(&loaded);
     let cluster_epoch = promises.cluster_epoch;
     if loaded.identity.is_none() {
         let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
@@ -323,18 +318,19 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     Ok(address)
 }
 
+/// What this node promised and belongs to, as it is on disk.
+fn promises_of(loaded: &Loaded) -> Promises {
+    let stored = loaded.genesis.clone();
+    stored.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
+}
+
 /// The log as raft-rs reads it; what the store handed out was checked there.
 pub fn restored(loaded: &Loaded) -> MemoryLog {
     let parse = |bytes: &Option<Vec<u8>>| bytes.clone().unwrap_or_default();
     let hard_state = raft::eraftpb::HardState::parse_from_bytes(&parse(&loaded.hard_state));
-    // Until the first compaction the foundation stands in for a snapshot.
-    let founded = || {
-        let promises: Promises = serde_json::from_value(loaded.genesis.clone()?).ok()?;
-        promises.genesis.filter(|_| promises.cluster_id.is_some()).map(|g| founded_snapshot(&g))
-    };
     let snapshot = match &loaded.snapshot {
         Some(bytes) => raft::eraftpb::Snapshot::parse_from_bytes(bytes).unwrap_or_default(),
-        None => founded().unwrap_or_default(),
+        None => promises_of(loaded).first_snapshot().unwrap_or_default(),
     };
     let entries = loaded
         .entries

@@ -83,6 +83,10 @@ pub struct SqlFacts {
     pub latest_end_lsn: Lsn,
     pub replication: Vec<Walsender>,
     pub synchronous_standby_names: String,
+    /// Primary: where its WAL ended when it was first seen to wait for these names; whoever has
+    /// flushed as much holds everything that was acknowledged before. Noted by the consensus.
+    #[serde(default)]
+    pub waits_since: Lsn,
     /// Names of physical and logical slots with their restart LSN.
     pub slots: Vec<Slot>,
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{Facts, SqlFacts};
 use super::state::{ClusterState, Sync};
 use crate::pure::config::{Dynamic, SynchronousMode};
+use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::PgState;
 use crate::pure::postgres::sync_names::first_names;
 
@@ -59,16 +60,24 @@ pub fn next_step(
     if sql.synchronous_standby_names != setting {
         return Some(SyncStep::Apply(setting));
     }
-    let confirmed: BTreeSet<String> = wanted
-        .iter()
-        .filter(|name| {
-            sql.replication
-                .iter()
-                .any(|w| w.application_name.eq_ignore_ascii_case(name) && w.sync_state == "sync")
+    let Some(since) = waits_since(leader, &setting, members) else { return None };
+    let holds_all = |name: &String| {
+        sql.replication.iter().any(|w| {
+            w.application_name.eq_ignore_ascii_case(name)
+                && w.sync_state == "sync"
+                && w.flush_lsn >= since
         })
-        .cloned()
-        .collect();
+    };
+    let confirmed = wanted.iter().filter(|name| known.contains(*name) || holds_all(name));
+    let confirmed: BTreeSet<String> = confirmed.cloned().collect();
     publish(&confirmed)
+}
+
+/// Where the leader's WAL ended when it began to wait: what was acknowledged before then waited
+/// for nobody, so a standby that has not flushed as much may not lead yet.
+fn waits_since(leader: &str, setting: &str, members: &[&Facts]) -> Option<Lsn> {
+    let own = members.iter().find(|facts| facts.name == leader)?.sql.as_ref()?;
+    (own.synchronous_standby_names == setting).then_some(own.waits_since)
 }
 
 fn switch_off(cluster: &ClusterState, sql: &SqlFacts) -> Option<SyncStep> {

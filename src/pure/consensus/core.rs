@@ -24,6 +24,7 @@ use crate::pure::cluster::lease::Holder;
 use crate::pure::cluster::state::{ClusterState, Member};
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::config::Dynamic;
+use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
 
 /// What a node sits down with.
@@ -336,7 +337,11 @@ impl Core {
     }
 
     fn local(&mut self, facts: Facts) {
+        let since = waits_since(&self.own, &facts);
         self.own = Facts { raft_id: self.id, leaving: self.leaving.is_some(), ..facts };
+        if let (Some(sql), Some(since)) = (&mut self.own.sql, since) {
+            sql.waits_since = since;
+        }
         let own = self.own.clone();
         self.hear(own.clone());
         match self.asked_by.filter(|(_, round)| own.round == *round) {
@@ -404,4 +409,15 @@ impl Core {
             self.out.push(Output::Targets(targets));
         }
     }
+}
+
+/// Since when (in WAL) this primary waits for the synchronous standbys that it names.
+fn waits_since(before: &Facts, now: &Facts) -> Option<Lsn> {
+    let sql = now.sql.as_ref().filter(|sql| !sql.in_recovery)?;
+    let same = before.sql.as_ref().filter(|old| {
+        !old.in_recovery
+            && old.synchronous_standby_names == sql.synchronous_standby_names
+            && old.postmaster_start_time == sql.postmaster_start_time
+    });
+    Some(same.map_or(sql.flush_lsn, |old| old.waits_since))
 }

@@ -17,8 +17,6 @@ use raft::eraftpb::{
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
-use super::message::Genesis;
-use crate::pure::cluster::state::ClusterState;
 use crate::pure::cluster::{Millis, RaftId};
 
 /// Ticks between a leader's heartbeats.
@@ -354,7 +352,8 @@ impl Group {
     pub fn compact(&mut self, applied: u64, state: impl FnOnce() -> Vec<u8>) -> Option<LogWrite> {
         let log = self.raw.store();
         let since = applied.saturating_sub(log.snapshot.get_metadata().index);
-        if since < SNAPSHOT_EVERY || !self.pending.is_empty() {
+        let due = since >= SNAPSHOT_EVERY || (since > 0 && log.snapshot_is_wanted());
+        if !due || !self.pending.is_empty() {
             return None;
         }
         let mut snapshot = Snapshot::default();
@@ -397,29 +396,7 @@ fn write_of(ready: &raft::Ready) -> Option<LogWrite> {
     })
 }
 
-/// The snapshot that a foundation stands for: on disk there is none before the first compaction.
-pub fn founded_snapshot(genesis: &Genesis) -> Snapshot {
-    let members = genesis.voters.iter().cloned().collect();
-    let first = ClusterState { applied: 1, members, ..ClusterState::default() };
-    let state = serde_json::to_vec(&first).expect("a state is plain data");
-    let voters: Vec<RaftId> = genesis.voters.iter().map(|(id, _)| *id).collect();
-    genesis_snapshot(&voters, state)
-}
-
-/// The first state of a cluster, the same on every first voter: a snapshot at index 1.
-pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> Snapshot {
-    let mut conf = ConfState::default();
-    conf.set_voters(voters.to_vec());
-    let mut snapshot = Snapshot::default();
-    let meta = snapshot.mut_metadata();
-    meta.index = 1;
-    meta.term = 1;
-    meta.set_conf_state(conf);
-    snapshot.data = state.into();
-    snapshot
-}
-
-/// The hard state that goes with [`genesis_snapshot`].
+/// The hard state that goes with [`Genesis::snapshot`](super::message::Genesis::snapshot).
 pub fn genesis_hard_state() -> HardState {
     HardState { term: 1, commit: 1, ..HardState::default() }
 }

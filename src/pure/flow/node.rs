@@ -175,6 +175,7 @@ impl Meaning<Names, Input<Node>> for Node {
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
+            Action::ForgetUpstream => self.upstream = None,
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
             }
