@@ -352,7 +352,8 @@ impl Group {
     pub fn compact(&mut self, applied: u64, state: impl FnOnce() -> Vec<u8>) -> Option<LogWrite> {
         let log = self.raw.store();
         let since = applied.saturating_sub(log.snapshot.get_metadata().index);
-        if since < SNAPSHOT_EVERY || !self.pending.is_empty() {
+        let due = since >= SNAPSHOT_EVERY || (since > 0 && log.snapshot_is_wanted());
+        if !due || !self.pending.is_empty() {
             return None;
         }
         let mut snapshot = Snapshot::default();
