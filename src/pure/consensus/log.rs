@@ -82,6 +82,12 @@ impl MemoryLog {
     }
 }
 
+/// Is this node a voter or a learner there?
+pub fn lists(conf: &ConfState, id: u64) -> bool {
+    let learners = conf.learners.iter().chain(&conf.learners_next);
+    conf.voters.iter().chain(&conf.voters_outgoing).chain(learners).any(|known| *known == id)
+}
+
 impl Storage for MemoryLog {
     fn initial_state(&self) -> Result<RaftState> {
         Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
@@ -128,8 +134,10 @@ impl Storage for MemoryLog {
         Ok(self.last().0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
-        if self.snapshot.get_metadata().index < request_index {
+    /// Whoever is not in it would refuse it for ever: who joined later waits for a later one.
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        let meta = self.snapshot.get_metadata();
+        if meta.index < request_index || !lists(meta.get_conf_state(), to) {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         Ok(self.snapshot.clone())
