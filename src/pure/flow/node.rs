@@ -240,7 +240,7 @@ impl Flow for Node {
                 epoch,
                 remote: self.remote.clone().unwrap_or_default(),
             }),
-            Activity::RestartAfterCrash => {
+            Activity::RunRecoveryFlow => {
                 Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })
             }
             Activity::RunRestartFlow => Deed::Run(self.restart()),
