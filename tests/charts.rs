@@ -262,9 +262,14 @@ fn the_readme_of_the_charts_is_current() {
 }
 
 /// `run_…_flow` names a flow; a chart that runs one which does not exist would wait for nobody.
-/// Child flows that a chart starts under a second name, because what they are told differs:
-/// a recovery is a restart of a PostgreSQL that crashed.
-const OTHER_BRIEFS: &[(&str, &str)] = &[("recovery", "restart")];
+/// Child flows that a chart starts under a second name, because what they are told differs: a
+/// recovery restarts what crashed; the rest are demotions, told why and how fast.
+const OTHER_BRIEFS: &[(&str, &str)] = &[
+    ("recovery", "restart"),
+    ("resignation", "demote"),
+    ("demotion", "demote"),
+    ("farewell", "demote"),
+];
 
 #[test]
 fn child_flows_exist() {
