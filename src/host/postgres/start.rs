@@ -236,12 +236,17 @@ impl Server {
     }
 }
 
-/// The lines that say why: from the first fatal one on, else the last of all.
+/// Lines before the fatal one that are told too: a wrong setting is named there, not in it.
+const LEAD_LINES: usize = 2;
+
+/// The lines that say why: around the first fatal one, else the last of all.
 fn telling(lines: &[String]) -> &[String] {
     let fatal =
         lines.iter().position(|line| ["FATAL: ", "PANIC: "].iter().any(|w| line.contains(w)));
     match fatal {
-        Some(first) => &lines[first..lines.len().min(first + TAIL_LINES)],
+        Some(fatal) => {
+            &lines[fatal.saturating_sub(LEAD_LINES)..lines.len().min(fatal + TAIL_LINES)]
+        }
         None => &lines[lines.len().saturating_sub(TAIL_LINES)..],
     }
 }
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn the_fatal_line_and_what_follows_tell_why() {
         let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
-        let said = lines("LOG:  starting\nFATAL:  recovery aborted\nDETAIL:  max_connections\n");
+        let said = lines("a\nb\nLOG:  unrecognized \"x\"\nFATAL:  aborted\nDETAIL:  it\n");
         assert_eq!(telling(&said), &said[1..]);
         let calm = lines(&"LOG:  redo\n".repeat(TAIL_LINES + 5));
         assert_eq!(telling(&calm).len(), TAIL_LINES);
