@@ -94,7 +94,8 @@ fn whom(luck: &mut Luck, nodes: usize) -> Whom {
 
 /// One misfortune; long ones outlast the lease.
 pub fn draw(luck: &mut Luck, nodes: usize, ttl_ms: Millis) -> Fault {
-    let ms = match luck.below(3) {
+    let ms = match luck.below(4) {
+        3 => luck.between(ttl_ms * 95 / 100, ttl_ms * 120 / 100), // it ends when the lease does
         0 => luck.between(20, ttl_ms / 2),
         1 => luck.between(ttl_ms / 2, 2 * ttl_ms),
         _ => luck.between(ttl_ms, 5 * ttl_ms),

@@ -252,7 +252,10 @@ impl World {
                     }
                 }
                 Output::Changed => self.pump_soon(at),
-                Output::Told(sentence) => self.say(at, &sentence),
+                Output::Told(sentence) => {
+                    self.say(at, &sentence);
+                    self.check_lease_over(&sentence);
+                }
             }
         }
     }
