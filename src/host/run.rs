@@ -248,11 +248,7 @@ async fn start_consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
 async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     let Parts { id, config, mut log, loaded, view, words, deadline } = parts;
     let member = member_of(&config);
-    let promises: Promises = loaded
-        .genesis
-        .clone()
-        .and_then(|value| serde_json::from_value(value).ok())
-        .unwrap_or_default();
+    let promises = promises_of(&loaded);
     let cluster_epoch = promises.cluster_epoch;
     if loaded.identity.is_none() {
         let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
@@ -322,17 +318,26 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     Ok(address)
 }
 
+/// What this node promised and belongs to, as it is on disk.
+fn promises_of(loaded: &Loaded) -> Promises {
+    let stored = loaded.genesis.clone();
+    stored.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
+}
+
 /// The log as raft-rs reads it; what the store handed out was checked there.
 pub fn restored(loaded: &Loaded) -> MemoryLog {
     let parse = |bytes: &Option<Vec<u8>>| bytes.clone().unwrap_or_default();
     let hard_state = raft::eraftpb::HardState::parse_from_bytes(&parse(&loaded.hard_state));
-    let snapshot = raft::eraftpb::Snapshot::parse_from_bytes(&parse(&loaded.snapshot));
+    let snapshot = match &loaded.snapshot {
+        Some(bytes) => raft::eraftpb::Snapshot::parse_from_bytes(bytes).unwrap_or_default(),
+        None => promises_of(loaded).first_snapshot().unwrap_or_default(),
+    };
     let entries = loaded
         .entries
         .iter()
         .filter_map(|(_, _, bytes)| raft::eraftpb::Entry::parse_from_bytes(bytes).ok())
         .collect();
-    MemoryLog::restore(hard_state.unwrap_or_default(), snapshot.unwrap_or_default(), entries)
+    MemoryLog::restore(hard_state.unwrap_or_default(), snapshot, entries)
 }
 
 fn open_log(state_dir: &Path) -> Result<(SledLog, Loaded), String> {

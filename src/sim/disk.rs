@@ -9,9 +9,8 @@ use std::io;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use serde_json::Value;
 
-use crate::pure::cluster::state::ClusterState;
 use crate::pure::consensus::founding::Promises;
-use crate::pure::consensus::group::{LogWrite, genesis_hard_state, genesis_snapshot};
+use crate::pure::consensus::group::{LogWrite, genesis_hard_state};
 use crate::pure::consensus::log::MemoryLog;
 use crate::pure::machine::{Flow, Journal, Record};
 
@@ -95,16 +94,9 @@ impl Disk {
     /// The log as a restarted daemon reads it; none if this node was never in a group.
     pub fn read_log(&self) -> Option<MemoryLog> {
         let log = &self.log;
-        let founded = self.promises.genesis.as_ref().filter(|_| self.promises.cluster_id.is_some());
-        let snapshot = match (&log.snapshot, founded) {
+        let snapshot = match (&log.snapshot, self.promises.first_snapshot()) {
             (Some(snapshot), _) => snapshot.clone(),
-            (None, Some(genesis)) => {
-                let members = genesis.voters.iter().cloned().collect();
-                let first = ClusterState { applied: 1, members, ..ClusterState::default() };
-                let state = serde_json::to_vec(&first).expect("a state is plain data");
-                let voters: Vec<u64> = genesis.voters.iter().map(|(id, _)| *id).collect();
-                genesis_snapshot(&voters, state)
-            }
+            (None, Some(first)) => first,
             (None, None) if log.hard_state.is_some() => Snapshot::default(),
             (None, None) => return None,
         };

@@ -62,7 +62,13 @@ fn replica_build_resumes_after_a_crash_at_any_step() {
     let leader = cluster.leader();
     let replica = cluster.others(leader)[0];
     let states = [
-        "choosing", "preparing", "clearing", "copying", "verifying", "starting", "catching_up",
+        "choosing",
+        "preparing",
+        "clearing",
+        "copying",
+        "verifying",
+        "starting",
+        "catching_up",
         "streaming",
     ];
     for state in states {

@@ -60,7 +60,8 @@ impl Network {
     /// What `from` sends to `to` is lost.
     fn cut(&self, from: usize, to: usize) {
         let (space, host) = (self.space(from), self.host(to));
-        let words = format!("-n {space} neigh replace {host} lladdr {NOBODY} dev eth0 nud permanent");
+        let words =
+            format!("-n {space} neigh replace {host} lladdr {NOBODY} dev eth0 nud permanent");
         ip(&words).expect("the network was made");
     }
 

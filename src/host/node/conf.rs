@@ -95,6 +95,7 @@ async fn files(
     for warning in &rendered.warnings {
         tracing::warn!(warning, "configuration");
     }
+    world.seen.borrow_mut().raised = rendered.raised.clone();
     let recovery = match standby {
         Some(source) => recovery(world, &config, version, source.as_ref()),
         None => Parameters::new(),
@@ -190,6 +191,13 @@ async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Re
         seen.rest = PgState::Crashed;
     }
     world.started.notify_one();
+    let standby = match as_ {
+        StartAs::Primary { .. } => None,
+        StartAs::Standby { source } => Some(source),
+    };
+    if let Ok(files) = files(world, server, standby).await {
+        super::observe::pending_restart(world, server, &files).await;
+    }
     super::observe::look(world, 0).await;
     super::callbacks::started(world, role);
     let control = server.control().await.unwrap_or_default();

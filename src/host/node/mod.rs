@@ -78,6 +78,8 @@ pub struct Seen {
     pub told_role: Option<Role>,
     pub build: Option<BuildProgress>,
     pub pending_restart: serde_json::Map<String, serde_json::Value>,
+    /// What a standby runs with more of than configured: (name, configured, raised).
+    pub raised: Vec<(String, String, String)>,
     pub serial: u64,
     pub node_state: String,
     pub config_version: Option<u64>,

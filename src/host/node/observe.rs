@@ -191,10 +191,23 @@ async fn idle_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Resul
     Ok(due.len())
 }
 
+/// What a file changed that only a restart brings into force; recovery's own do not count.
+const CHANGED_IN_FILES: &str = "SELECT coalesce(json_object_agg(s.name, json_build_object(
+        'old_value', current_setting(s.name), 'new_value', coalesce(f.setting, s.boot_val))), '{}')
+    FROM pg_catalog.pg_settings s
+    LEFT JOIN LATERAL (SELECT setting FROM pg_catalog.pg_file_settings
+        WHERE name = s.name ORDER BY seqno DESC LIMIT 1) f ON true
+    WHERE s.pending_restart AND s.name !~ '^(hot_standby$|recovery_|primary_|promote_trigger)'";
+
 /// Which settings differ from what runs: they wait for a restart.
+///
+/// Those on the command line are compared here (PostgreSQL then ignores the file's), those that
+/// a standby must keep for its primary's sake are told apart, the others PostgreSQL knows itself.
 pub async fn pending_restart(world: &Rc<World>, server: &Server, files: &ConfFiles) {
     let Ok(session) = server.session("Surus settings").await else { return };
-    let mut pending = serde_json::Map::new();
+    let told = session.value(CHANGED_IN_FILES).await.ok().flatten();
+    let mut pending: serde_json::Map<String, serde_json::Value> =
+        told.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     for argument in &files.arguments {
         let Some((name, value)) = argument.trim_start_matches("--").split_once('=') else {
             continue;
@@ -207,6 +220,11 @@ pub async fn pending_restart(world: &Rc<World>, server: &Server, files: &ConfFil
             pending.insert(name.to_string(), json!({"old_value": running, "new_value": value}));
         }
     }
-    world.seen.borrow_mut().pending_restart = pending;
+    let mut seen = world.seen.borrow_mut();
+    for (name, wanted, raised) in &seen.raised {
+        pending.insert(name.clone(), json!({"old_value": raised, "new_value": wanted}));
+    }
+    seen.pending_restart = pending;
+    drop(seen);
     world.look.notify_one();
 }

@@ -12,6 +12,7 @@
 //! is void.
 use std::collections::BTreeMap;
 
+use raft::eraftpb::Snapshot;
 use serde::{Deserialize, Serialize};
 
 use super::message::{Genesis, Greeting, PeerMessage};
@@ -33,6 +34,15 @@ pub struct Promises {
     /// Recoveries that the cluster went through.
     #[serde(default)]
     pub cluster_epoch: u64,
+}
+
+impl Promises {
+    /// The cluster's first snapshot, until a later one is on disk: the genesis says it all, so
+    /// that a founded log needs no write of its own, and a restart reads it from here.
+    pub fn first_snapshot(&self) -> Option<Snapshot> {
+        self.cluster_id.as_ref()?;
+        self.genesis.as_ref().map(Genesis::snapshot)
+    }
 }
 
 /// What the founding wants done, in order. `Persist` must be durable before what follows it.

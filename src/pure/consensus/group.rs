@@ -376,7 +376,8 @@ impl Group {
     pub fn compact(&mut self, applied: u64, state: impl FnOnce() -> Vec<u8>) -> Option<LogWrite> {
         let log = self.raw.store();
         let since = applied.saturating_sub(log.snapshot.get_metadata().index);
-        if since < SNAPSHOT_EVERY || !self.pending.is_empty() {
+        let due = since >= SNAPSHOT_EVERY || (since > 0 && log.snapshot_is_wanted());
+        if !due || !self.pending.is_empty() {
             return None;
         }
         let mut snapshot = Snapshot::default();
@@ -419,20 +420,7 @@ fn write_of(ready: &raft::Ready) -> Option<LogWrite> {
     })
 }
 
-/// The first state of a cluster, the same on every first voter: a snapshot at index 1.
-pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> Snapshot {
-    let mut conf = ConfState::default();
-    conf.set_voters(voters.to_vec());
-    let mut snapshot = Snapshot::default();
-    let meta = snapshot.mut_metadata();
-    meta.index = 1;
-    meta.term = 1;
-    meta.set_conf_state(conf);
-    snapshot.data = state.into();
-    snapshot
-}
-
-/// The hard state that goes with [`genesis_snapshot`].
+/// The hard state that goes with [`Genesis::snapshot`](super::message::Genesis::snapshot).
 pub fn genesis_hard_state() -> HardState {
     HardState { term: 1, commit: 1, ..HardState::default() }
 }

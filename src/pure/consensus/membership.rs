@@ -130,8 +130,9 @@ impl Core {
         }
         let last = group.log().last().0;
         let ready = group.learners().into_iter().find(|id| {
-            let caught_up =
-                group.progress(*id).is_some_and(|(at, recent)| recent && at + CAUGHT_UP >= last);
+            let caught_up = group
+                .progress(*id)
+                .is_some_and(|(at, recent)| recent && at > 0 && at + CAUGHT_UP >= last);
             let stays = self.cluster.members.get(id).is_some_and(|m| !m.left);
             let leaves = self.heard.get(id).is_some_and(|h| h.facts.leaving);
             caught_up && stays && !leaves && self.is_reachable(*id)

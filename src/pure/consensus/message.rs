@@ -1,9 +1,10 @@
 //! What nodes say to each other beside Raft's own messages. JSON on the wire.
+use raft::eraftpb::{ConfState, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::Facts;
-use crate::pure::cluster::state::Member;
+use crate::pure::cluster::state::{ClusterState, Member};
 
 /// One message between two nodes. Losing any of them does no harm: all are repeated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,27 @@ pub enum PeerMessage {
 pub struct Genesis {
     pub cluster_id: String,
     pub voters: Vec<(RaftId, Member)>,
+}
+
+impl Genesis {
+    /// The first state of the cluster, the same on every first voter.
+    pub fn cluster(&self) -> ClusterState {
+        let members = self.voters.iter().cloned().collect();
+        ClusterState { applied: 1, members, ..ClusterState::default() }
+    }
+
+    /// That state as a snapshot at index 1: the log begins behind it.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut conf = ConfState::default();
+        conf.set_voters(self.voters.iter().map(|(id, _)| *id).collect());
+        let mut snapshot = Snapshot::default();
+        let meta = snapshot.mut_metadata();
+        meta.index = 1;
+        meta.term = 1;
+        meta.set_conf_state(conf);
+        snapshot.data = serde_json::to_vec(&self.cluster()).expect("plain data").into();
+        snapshot
+    }
 }
 
 /// What a node's greeting says of its state; see `founding`.

@@ -1,7 +1,7 @@
 //! Before there is a group: founding it, or being let into one.
 use super::core::{Core, Output};
 use super::founding::{Promises, Wish};
-use super::group::{Group, genesis_hard_state, genesis_snapshot};
+use super::group::{Group, genesis_hard_state};
 use super::log::MemoryLog;
 use super::message::{Genesis, Greeting, PeerMessage, Standing};
 use crate::pure::cluster::RaftId;
@@ -50,11 +50,8 @@ impl Core {
 
     /// The cluster was founded and we are one of its first voters.
     fn begin(&mut self, genesis: Genesis) {
-        let mut cluster = ClusterState { applied: 1, ..ClusterState::default() };
-        cluster.members = genesis.voters.iter().cloned().collect();
-        let state = serde_json::to_vec(&cluster).expect("a state is plain data");
-        let voters: Vec<RaftId> = genesis.voters.iter().map(|(id, _)| *id).collect();
-        let snapshot = genesis_snapshot(&voters, state);
+        let cluster = genesis.cluster();
+        let snapshot = genesis.snapshot();
         let log = MemoryLog::restore(genesis_hard_state(), snapshot, Vec::new());
         self.enter(genesis.cluster_id.clone(), 0, log);
         self.cluster = cluster;
