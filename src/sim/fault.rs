@@ -240,7 +240,8 @@ impl World {
 
     fn ask_to_stop(&mut self, whom: Whom, ms: Millis) {
         let node = self.hit(whom);
-        let away = self.nodes.iter().any(|n| n.is_away);
+        // Whoever stops a node that is creating the cluster has to look at its data afterwards.
+        let away = self.nodes.iter().any(|n| n.is_away) || self.checks.identity.is_none();
         let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|_| !away) else { return };
         daemon.wishes.stop = true;
         self.nodes[node].is_away = true;
