@@ -203,3 +203,18 @@ fn when_the_holder_dies_another_is_granted_the_lease_after_the_ttl() {
     assert!(net.now > deadline, "granted at {} before the deadline {deadline}", net.now);
     assert!(net.now < died + 3500, "took {} ms", net.now - died);
 }
+
+#[test]
+fn who_comes_after_the_founding_receives_the_whole_state_before_it_votes() {
+    let mut net = Net::new(4);
+    net.up[3] = false;
+    net.run(8000);
+    assert!(net.cores[0].promises().cluster_id.is_some(), "three of four found it");
+    net.up[3] = true;
+    (0..4).for_each(|i| net.greet(i));
+    net.run(4000);
+    let (old, new) = (net.cores[0].cluster(), net.cores[3].cluster());
+    assert!(new.applied > 0, "the newcomer has nothing");
+    assert_eq!((new.applied, &new.members), (old.applied, &old.members));
+    assert_eq!(net.cores[0].group().map(|g| g.voters().len()), Some(4));
+}

@@ -171,7 +171,7 @@ async fn live(
         let on_end = Box::new(move |_| {
             ended.send(()).ok();
         });
-        let node = FlowActor::resume(world.clone(), Node::default(), on_end).start();
+        let node = FlowActor::resume(world.clone(), Node::default(), "", on_end).start();
         actix::spawn(observe::watch_postmaster(world.clone(), node.clone()));
         actix::spawn(beat::keep_beating(world.clone(), node));
         end.await.ok();

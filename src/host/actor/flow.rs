@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::host::actor::consensus::fence;
@@ -41,6 +42,7 @@ pub type OnEnd = Box<dyn FnOnce(Result<Report, String>)>;
 
 pub struct FlowActor<F: Hears> {
     machine: Machine<F>,
+    run: Run,
     first: Option<Vec<Effect<F>>>,
     resumed: bool,
     world: Rc<World>,
@@ -51,73 +53,88 @@ pub struct FlowActor<F: Hears> {
     view: MachineView,
 }
 
-struct Ledger<'a>(&'a World);
+/// Which run of which machine a record belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Drawn when the machine began, kept as long as it lives.
+    born: String,
+    /// The parent's own `born`, and its visit that runs this flow; empty for the node itself.
+    by: String,
+}
+
+impl Run {
+    fn new(by: &str) -> Run {
+        Run { born: format!("{} {}", clock::wall(), clock::now()), by: by.to_string() }
+    }
+}
+
+struct Ledger<'a>(&'a World, &'a Run);
 
 impl<F: Flow> Journal<F> for Ledger<'_> {
     fn append(&mut self, record: &Record<F>) -> std::io::Result<()> {
         let mut value = serde_json::to_value(record)?;
         if let Value::Object(fields) = &mut value {
             fields.insert("at_wall".into(), Value::String(clock::wall()));
+            fields.insert("run".into(), serde_json::to_value(self.1)?);
         }
         self.0.journal.borrow_mut().append(F::ID, record.seq, &value)
     }
 }
 
 impl<F: Hears> FlowActor<F> {
-    /// Begins anew; the first record is written before this returns.
-    pub fn begin(world: Rc<World>, knowledge: F, on_end: OnEnd) -> FlowActor<F> {
+    /// Begins anew; the first record is written before this returns. `by` names who runs it.
+    pub fn begin(world: Rc<World>, knowledge: F, by: &str, on_end: OnEnd) -> FlowActor<F> {
         let (machine, step) = Machine::start(knowledge);
-        FlowActor::with(world, machine, Some(step), None, on_end)
+        let mut actor = FlowActor::with(world, machine, Run::new(by), on_end);
+        actor.first = Some(actor.persist(step));
+        actor.show();
+        actor
     }
 
-    /// Goes on where the last record says, or begins anew where there is none to go on from.
-    pub fn resume(world: Rc<World>, knowledge: F, on_end: OnEnd) -> FlowActor<F> {
-        let last = world.journal.borrow().last(F::ID);
-        let record =
-            last.ok().flatten().and_then(|r| serde_json::from_value::<Record<F>>(r.1).ok());
-        match record {
-            Some(record) if record.state().is_some() => {
+    /// Goes on where the last record says, or begins anew where there is none to go on from: none
+    /// of this very run. One that ended unheard, because the daemon died between its last record
+    /// and its parent's next, says again how it ended: what it did is not done twice.
+    pub fn resume(world: Rc<World>, knowledge: F, by: &str, on_end: OnEnd) -> FlowActor<F> {
+        let last = world.journal.borrow().last(F::ID).ok().flatten().map(|(_, value)| value);
+        let run = last.as_ref().and_then(|value| value.get("run").cloned());
+        let run = run.and_then(|run| serde_json::from_value::<Run>(run).ok());
+        let record = last.and_then(|value| serde_json::from_value::<Record<F>>(value).ok());
+        match (record, run.filter(|run| run.by == by)) {
+            (Some(record), Some(run)) if record.state().is_some() => {
+                let cause = record.cause.clone();
                 let (machine, effects) = Machine::resume(record);
-                if machine.is_ended() {
-                    return FlowActor::begin(world, knowledge, on_end);
+                if machine.is_ended() && by.is_empty() {
+                    return FlowActor::begin(world, knowledge, by, on_end);
                 }
                 tracing::info!(flow = F::ID, state = %machine.state(), "resumes");
-                FlowActor::with(world, machine, None, Some(effects), on_end)
+                let mut actor = FlowActor::with(world, machine, run, on_end);
+                (actor.first, actor.resumed, actor.last_cause) = (Some(effects), true, cause);
+                actor.show();
+                actor
             }
-            _ => FlowActor::begin(world, knowledge, on_end),
+            _ => FlowActor::begin(world, knowledge, by, on_end),
         }
     }
 
-    fn with(
-        world: Rc<World>,
-        machine: Machine<F>,
-        step: Option<Step<F>>,
-        effects: Option<Vec<Effect<F>>>,
-        on_end: OnEnd,
-    ) -> FlowActor<F> {
-        let resumed = effects.is_some();
-        let mut actor = FlowActor {
+    fn with(world: Rc<World>, machine: Machine<F>, run: Run, on_end: OnEnd) -> FlowActor<F> {
+        FlowActor {
             machine,
-            first: effects,
-            resumed,
+            run,
+            first: None,
+            resumed: false,
             world,
             work: Vec::new(),
             child: None,
             on_end: Some(on_end),
             last_cause: String::new(),
             view: MachineView { flow: F::ID.to_string(), ..MachineView::default() },
-        };
-        if let Some(step) = step {
-            actor.first = Some(actor.persist(step));
         }
-        actor.show();
-        actor
     }
 
     fn persist(&mut self, step: Step<F>) -> Vec<Effect<F>> {
         self.note(&step.record);
         let state = step.record.to.clone();
-        match step.persist(&mut Ledger(&self.world)) {
+        match step.persist(&mut Ledger(&self.world, &self.run)) {
             Ok(effects) => {
                 crash_if_asked(F::ID, &state);
                 effects
@@ -211,7 +228,9 @@ impl<F: Hears> FlowActor<F> {
     fn run(&mut self, visit: u64, brief: Brief, ctx: &mut Context<Self>) {
         let parent = ctx.address();
         let on_end: OnEnd = Box::new(move |result| parent.do_send(ChildEnded { visit, result }));
-        self.child = Some(perform::start_flow(self.world.clone(), brief, self.resumed, on_end));
+        let by = format!("{} {visit}", self.run.born);
+        self.child =
+            Some(perform::start_flow(self.world.clone(), brief, (self.resumed, &by), on_end));
         self.world.changed.notify_one();
     }
 

@@ -48,11 +48,12 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
     }
 }
 
-/// Starts the flow that a brief describes; `resumed` goes on where its last record says.
+/// Starts the flow that a brief describes. `run`: whether to go on where its last record says, and
+/// the name of the run it belongs to.
 pub fn start_flow(
     world: Rc<World>,
     brief: Brief,
-    resumed: bool,
+    run: (bool, &str),
     on_end: OnEnd,
 ) -> (Recipient<Hear>, Recipient<Halt>) {
     let config = world.config();
@@ -70,16 +71,16 @@ pub fn start_flow(
                 system_identifier: String::new(),
                 problem: String::new(),
             };
-            start(world, flow, resumed, on_end)
+            start(world, flow, run, on_end)
         }
         Brief::Bootstrap { epoch } => {
             let has_script = config.bootstrap.as_ref().is_some_and(|b| b.post_bootstrap.is_some());
-            start(world, Bootstrap { epoch, has_script }, resumed, on_end)
+            start(world, Bootstrap { epoch, has_script }, run, on_end)
         }
         Brief::ReplicaBuild { source, permission, methods } => {
-            start(world, ReplicaBuild::new(source, permission, methods), resumed, on_end)
+            start(world, ReplicaBuild::new(source, permission, methods), run, on_end)
         }
-        Brief::Rejoin { source, rules } => start(world, Rejoin { source, rules }, resumed, on_end),
+        Brief::Rejoin { source, rules } => start(world, Rejoin { source, rules }, run, on_end),
         Brief::Promote { epoch, pre_promote, start_needed } => {
             let start_needed = start_needed || !world.seen.borrow().postmaster_alive;
             let flow = Promote {
@@ -90,23 +91,23 @@ pub fn start_flow(
                 timeline: 0,
                 lsn: Default::default(),
             };
-            start(world, flow, resumed, on_end)
+            start(world, flow, run, on_end)
         }
         Brief::Demote { mode, release } => {
-            start(world, Demote { mode, release, shutdown: None }, resumed, on_end)
+            start(world, Demote { mode, release, shutdown: None }, run, on_end)
         }
         Brief::Switchover { epoch, candidate } => {
-            start(world, Switchover { epoch, candidate, shutdown: None }, resumed, on_end)
+            start(world, Switchover { epoch, candidate, shutdown: None }, run, on_end)
         }
         Brief::Restart { as_, crashed } => {
             let primary = matches!(as_, StartAs::Primary { .. });
             let start_timeout_ms =
                 if primary { world.dynamic().primary_start_timeout_ms } else { 600_000 };
             let start_timeout_ms = start_timeout_ms.max(1000);
-            start(world, Restart { as_, crashed, start_timeout_ms }, resumed, on_end)
+            start(world, Restart { as_, crashed, start_timeout_ms }, run, on_end)
         }
         Brief::StandbyLeader { epoch, remote } => {
-            start(world, StandbyLeader { epoch, remote }, resumed, on_end)
+            start(world, StandbyLeader { epoch, remote }, run, on_end)
         }
     }
 }
@@ -114,13 +115,13 @@ pub fn start_flow(
 fn start<F: Hears>(
     world: Rc<World>,
     knowledge: F,
-    resumed: bool,
+    (resumed, by): (bool, &str),
     on_end: OnEnd,
 ) -> (Recipient<Hear>, Recipient<Halt>) {
     let actor = if resumed {
-        FlowActor::resume(world, knowledge, on_end)
+        FlowActor::resume(world, knowledge, by, on_end)
     } else {
-        FlowActor::begin(world, knowledge, on_end)
+        FlowActor::begin(world, knowledge, by, on_end)
     };
     let address = actor.start();
     (address.clone().recipient(), address.recipient())

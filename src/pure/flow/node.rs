@@ -81,6 +81,15 @@ impl Node {
         }
     }
 
+    /// It was running before us, and no cluster exists that it could belong to.
+    fn is_unmanaged(&self, s: &Situation) -> bool {
+        self.inspection.unmanaged && s.initialized.is_none()
+    }
+
+    fn is_anothers(&self, s: &Situation) -> bool {
+        self.is_unmanaged(s) || (self.inspection.unmanaged && self.belongs_elsewhere(s))
+    }
+
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
         let leads = matches!(s.lease, Standing::Mine { creates: false, .. });
         let runs = s.postmaster_alive;
@@ -88,7 +97,8 @@ impl Node {
         let led = matches!(&s.lease, Standing::Mine { epoch, .. } if *epoch == self.epoch);
         match guard {
             Guard::StopAsked => s.wishes.stop,
-            Guard::IsUnmanaged => self.inspection.unmanaged && s.initialized.is_none(),
+            Guard::OnlyTheDaemonStops => s.wishes.stop && self.is_anothers(s),
+            Guard::IsUnmanaged => self.is_unmanaged(s),
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
