@@ -38,7 +38,9 @@ fn the_leaders_host_dies_and_another_leads_soon_after_the_ttl() {
     assert!(took < ttl + 2000, "took {took} ms with a ttl of {ttl} ms");
     run_until(&mut world, 40_000);
     let follows = |n: &surus::sim::node::Node| {
-        n.at == old || n.at == new || n.postgres.server.as_ref().is_some_and(|s| s.upstream == Some(new))
+        n.at == old
+            || n.at == new
+            || n.postgres.server.as_ref().is_some_and(|s| s.upstream == Some(new))
     };
     assert!(world.nodes.iter().all(follows), "{}", world.standing());
 }

@@ -466,10 +466,12 @@ impl World {
         if !self.nodes[at].postgres.answers() {
             return failed("PostgreSQL does not answer");
         }
+        self.say(at, &format!("commits wait for `{value}`"));
         if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
             cluster.synchronous_standby_names = value;
         }
         self.release_commits(at);
+        self.observe(at, 0); // what is decided next knows the value that is in force
         Done(Report::Done)
     }
 }

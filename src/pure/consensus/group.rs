@@ -91,7 +91,8 @@ impl Group {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &logger).expect("the configuration above is valid");
-        let mut group = Group { raw, pending: VecDeque::new(), seed, ticks: 0, installing: BTreeMap::new() };
+        let mut group =
+            Group { raw, pending: VecDeque::new(), seed, ticks: 0, installing: BTreeMap::new() };
         group.draw_election_timeout();
         group
     }
@@ -195,7 +196,9 @@ impl Group {
     fn repeat_snapshots(&mut self) {
         let waiting = |p: &raft::Progress| p.state == raft::ProgressState::Snapshot;
         let now: Vec<RaftId> = match self.is_leader() {
-            true => self.raw.raft.prs().iter().filter(|(_, p)| waiting(p)).map(|(id, _)| *id).collect(),
+            true => {
+                self.raw.raft.prs().iter().filter(|(_, p)| waiting(p)).map(|(id, _)| *id).collect()
+            }
             false => Vec::new(),
         };
         self.installing.retain(|id, _| now.contains(id));
