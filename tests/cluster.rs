@@ -8,7 +8,7 @@ use surus::sim::plan::Plan;
 use surus::sim::run::{Failure, Summary, run};
 
 /// Seeds of one run of the tests; more with `SURUS_SEEDS`.
-const SEEDS: std::ops::Range<u64> = 0..400;
+const SEEDS: std::ops::Range<u64> = 0..2000;
 
 type Failures = Vec<Box<Failure>>;
 

@@ -79,6 +79,9 @@ impl World {
             Deed::Rewind { source } => self.rewind(at, work, &source),
             Deed::PointUpstream { source } => self.point_upstream(at, source.as_ref()),
             Deed::ArmGuard { epoch } => self.arm_guard(at, epoch),
+            Deed::DisarmGuard if self.nodes[at].postgres.is_writable() => {
+                failed("PostgreSQL still runs: the guard stays armed")
+            }
             Deed::DisarmGuard => {
                 self.nodes[at].guard = None;
                 self.nodes[at].right_until = None;
@@ -166,10 +169,16 @@ impl World {
             StartAs::Primary { .. } => None,
         };
         let upstream = source.and_then(|s| self.node_at(s));
+        let armed = self.is_armed(at);
         let node = &mut self.nodes[at];
         let Some(server) = &mut node.postgres.server else {
             if work.generation.is_some() {
                 return failed("PostgreSQL did not start");
+            }
+            if let StartAs::Primary { epoch } = as_
+                && armed != Some(*epoch)
+            {
+                return failed("the guard is not armed for this epoch");
             }
             let Some(generation) = node.postgres.start(standby, upstream) else {
                 return failed("there is no complete data directory");
@@ -190,6 +199,14 @@ impl World {
             server.upstream = upstream;
         }
         if server.accepts { Done(self.position(at)) } else { Again(50) }
+    }
+
+    /// The epoch for which the guard is armed, if its deadline is ahead: the deeds that lead to
+    /// writes refuse to begin without, whatever a resumed flow believes.
+    fn is_armed(&self, at: usize) -> Option<u64> {
+        let local = self.local(at);
+        let guard = self.nodes[at].guard.as_ref();
+        guard.filter(|g| !g.fires && g.deadline > local).map(|g| g.epoch)
     }
 
     fn server_appeared(&mut self, at: usize, generation: u64) {
@@ -239,6 +256,9 @@ impl World {
         if work.generation.is_none() {
             let generation = server.generation;
             work.generation = Some(generation);
+            if self.is_armed(at).is_none() {
+                return failed("the guard is not armed");
+            }
             if fails {
                 return failed("pg_ctl promote failed");
             }
@@ -446,10 +466,12 @@ impl World {
         if !self.nodes[at].postgres.answers() {
             return failed("PostgreSQL does not answer");
         }
+        self.say(at, &format!("commits wait for `{value}`"));
         if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
             cluster.synchronous_standby_names = value;
         }
         self.release_commits(at);
+        self.observe(at, 0); // what is decided next knows the value that is in force
         Done(Report::Done)
     }
 }

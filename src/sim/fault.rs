@@ -94,7 +94,8 @@ fn whom(luck: &mut Luck, nodes: usize) -> Whom {
 
 /// One misfortune; long ones outlast the lease.
 pub fn draw(luck: &mut Luck, nodes: usize, ttl_ms: Millis) -> Fault {
-    let ms = match luck.below(3) {
+    let ms = match luck.below(4) {
+        3 => luck.between(ttl_ms * 95 / 100, ttl_ms * 120 / 100), // it ends when the lease does
         0 => luck.between(20, ttl_ms / 2),
         1 => luck.between(ttl_ms / 2, 2 * ttl_ms),
         _ => luck.between(ttl_ms, 5 * ttl_ms),
@@ -239,7 +240,8 @@ impl World {
 
     fn ask_to_stop(&mut self, whom: Whom, ms: Millis) {
         let node = self.hit(whom);
-        let away = self.nodes.iter().any(|n| n.is_away);
+        // Whoever stops a node that is creating the cluster has to look at its data afterwards.
+        let away = self.nodes.iter().any(|n| n.is_away) || self.checks.identity.is_none();
         let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|_| !away) else { return };
         daemon.wishes.stop = true;
         self.nodes[node].is_away = true;

@@ -231,6 +231,7 @@ impl World {
                     self.send(at, node_of(&addr), Input::Peer { from: raft_id(at), message });
                 }
                 Output::Keep(promises) => {
+                    self.check_one_founding(at, &promises);
                     self.nodes[at].disk.promises = promises;
                 }
                 Output::Write(write) => {
@@ -252,7 +253,10 @@ impl World {
                     }
                 }
                 Output::Changed => self.pump_soon(at),
-                Output::Told(sentence) => self.say(at, &sentence),
+                Output::Told(sentence) => {
+                    self.say(at, &sentence);
+                    self.check_lease_over(&sentence);
+                }
             }
         }
     }

@@ -71,6 +71,12 @@ impl Plan {
             plan.flush_ms_max = luck.between(50, 400);
         }
         let begin = luck.between(3_000, 15_000);
+        if luck.in_thousand(150) {
+            // Two that cannot see each other while the cluster is founded.
+            let (from, ms) = (luck.below(nodes), luck.between(3_000, 15_000));
+            let to = (from + 1 + luck.below(nodes - 1)) % nodes;
+            plan.misfortunes.push((1, Fault::CutOneWay { from, to, ms }));
+        }
         let ttl_ms = plan.ttl_ms;
         let mut at = begin;
         for _ in 0..luck.between(1, 6) {

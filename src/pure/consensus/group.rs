@@ -7,14 +7,14 @@
 //! - a follower's heartbeat answers do not wait for pending *entries*, only for a pending term or
 //!   vote: a slow disk must not look like a dead node (`safety.md`, Raft);
 //! - while a write is stuck, a node neither campaigns nor, after a bound, stays leader.
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use protobuf::Message as _;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType, Snapshot,
 };
-use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use crate::pure::cluster::{Millis, RaftId};
@@ -23,6 +23,9 @@ use crate::pure::cluster::{Millis, RaftId};
 const HEARTBEAT_TICKS: usize = 3;
 /// Ticks without a leader before an election; the draw adds up to as many again.
 pub const ELECTION_TICKS: usize = 10;
+
+/// Ticks after which a snapshot that was sent and not acknowledged is sent again.
+const SNAPSHOT_TICKS: u64 = 60;
 
 /// What must be made durable before [`Group::persisted`] is called with its number.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +68,8 @@ pub struct Group {
     pending: VecDeque<Pending>,
     seed: u64,
     ticks: u64,
+    /// Since which tick each peer is waited for to install a snapshot.
+    installing: BTreeMap<RaftId, u64>,
 }
 
 impl Group {
@@ -86,7 +91,8 @@ impl Group {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &logger).expect("the configuration above is valid");
-        let mut group = Group { raw, pending: VecDeque::new(), seed, ticks: 0 };
+        let mut group =
+            Group { raw, pending: VecDeque::new(), seed, ticks: 0, installing: BTreeMap::new() };
         group.draw_election_timeout();
         group
     }
@@ -182,7 +188,27 @@ impl Group {
         if self.is_leader() || !(disk_is_stuck || installs) {
             self.raw.tick();
         }
+        self.repeat_snapshots();
         self.draw_election_timeout();
+    }
+
+    /// raft-rs waits for ever for the answer to a snapshot unless it is told that it was lost.
+    fn repeat_snapshots(&mut self) {
+        let waiting = |p: &raft::Progress| p.state == raft::ProgressState::Snapshot;
+        let now: Vec<RaftId> = match self.is_leader() {
+            true => {
+                self.raw.raft.prs().iter().filter(|(_, p)| waiting(p)).map(|(id, _)| *id).collect()
+            }
+            false => Vec::new(),
+        };
+        self.installing.retain(|id, _| now.contains(id));
+        for id in now {
+            let since = *self.installing.entry(id).or_insert(self.ticks);
+            if self.ticks >= since + SNAPSHOT_TICKS {
+                self.installing.remove(&id);
+                self.raw.report_snapshot(id, SnapshotStatus::Failure);
+            }
+        }
     }
 
     pub fn step(&mut self, message: Message) {
@@ -243,6 +269,7 @@ impl Group {
 
     pub fn unreachable(&mut self, id: RaftId) {
         self.raw.report_unreachable(id);
+        self.raw.report_snapshot(id, SnapshotStatus::Failure);
     }
 
     /// Everything that is ready, in the order in which it must be handled.

@@ -207,8 +207,9 @@ impl Core {
         self.leave_asked_at = 0;
         // Said at once: an arbiter that does not know would make us a voter again.
         self.own.leaving = true;
-        let own = Box::new(self.own.clone());
-        self.say_to_all(PeerMessage::Facts(own));
+        let own = self.own.clone();
+        self.hear(own.clone());
+        self.say_to_all(PeerMessage::Facts(Box::new(own)));
         let must_ask = self.group.as_ref().is_some_and(|g| {
             let voters = g.voters();
             voters.len() > 1 && voters.contains(&self.id)

@@ -176,7 +176,7 @@ impl Meaning<Names, Input<Node>> for Node {
             Action::NoteInspection | Action::PermitWipe | Action::TakeStanding => {}
             Action::TakeEpoch => {
                 let creates = matches!(s.lease, Standing::Mine { creates: true, .. });
-                self.born_here = creates && !self.has_copy();
+                self.born_here = creates && (self.born_here || !self.has_copy());
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
             }

@@ -71,6 +71,10 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
         match guard {
             Guard::SourceKnown => self.source.is_some() || self.method().no_leader,
             Guard::SourceAvailable => source_in(input).is_some() || self.method().no_leader,
+            Guard::SourceMoved => match (&self.source, source_in(input)) {
+                (Some(copied), Some(now)) => copied.member != now.member,
+                (None, _) | (_, None) => false,
+            },
             Guard::KeepsData => self.method().keep_data,
             Guard::MethodNeedsLeader => !self.method().no_leader,
             Guard::MethodRemains => self.method + 1 < self.methods.len(),

@@ -29,6 +29,8 @@ impl fmt::Display for Violation {
 /// What the checks remember from event to event.
 #[derive(Debug, Default)]
 pub struct Checks {
+    /// The cluster that was founded.
+    pub cluster_id: Option<String>,
     /// The system identifier that was agreed on.
     pub identity: Option<String>,
     /// Index of the newest entry that any node has applied, and the epoch then.
@@ -36,6 +38,8 @@ pub struct Checks {
     pub epoch: u64,
     /// The log names a synchronous set: from now on nothing acknowledged may be lost.
     pub sync_in_force: bool,
+    /// Who is named in it.
+    pub synchronous: Vec<String>,
     /// Edges that machines have walked: flow, from, to.
     pub edges: BTreeSet<(&'static str, String, String)>,
     /// Found while something happened; reported at the end of the event.
@@ -77,10 +81,12 @@ impl World {
         };
         let granted = (state.epoch > self.checks.epoch).then(|| state.lease.clone()).flatten();
         let sync = state.sync.is_some() && self.plan.synchronous;
+        let names = state.sync.as_ref().map(|s| s.sync_standby.clone()).unwrap_or_default();
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
         self.checks.sync_in_force = sync;
         self.check_one_birth(identity);
+        self.check_named(names);
         if let Some(lease) = granted {
             self.check_grant(lease.holder, lease.epoch);
             self.check_lag(&lease);

@@ -5,6 +5,26 @@ use super::super::world::World;
 use crate::pure::cluster::state::{Lease, Purpose};
 
 impl World {
+    /// The log names these as synchronous: whoever is new among them may be chosen from now on, so
+    /// it must hold everything that was acknowledged.
+    pub fn check_named(&mut self, names: Vec<String>) {
+        let known = std::mem::replace(&mut self.checks.synchronous, names.clone());
+        for name in names.iter().filter(|name| !known.contains(name)) {
+            let Some(node) = self.nodes.iter().find(|n| n.name == *name) else { continue };
+            let Some(wal) = node.postgres.cluster().map(|c| &c.wal) else { continue };
+            let promised = self.client.promised.iter().filter(|p| p.protected);
+            let lacks: Vec<_> = promised.filter(|p| !wal.has(p.place, p.id)).collect();
+            if let Some(first) = lacks.first() {
+                let what = format!(
+                    "{name} (at {}) may be chosen and lacks {} acknowledged commits: {first:?}",
+                    wal.len(),
+                    lacks.len()
+                );
+                return self.checks.broken("P2", what);
+            }
+        }
+    }
+
     /// The newest arbiter granted a lease: by what it had heard of the last leader, the winner may
     /// not lag more than the operator allows.
     pub fn check_lag(&mut self, lease: &Lease) {

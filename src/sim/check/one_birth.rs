@@ -1,7 +1,18 @@
-//! P3: a scope is initialised at most once.
+//! P3: a scope is founded once and initialised at most once.
 use super::super::world::World;
+use crate::pure::consensus::founding::Promises;
 
 impl World {
+    /// A node writes down which cluster it belongs to: there may be only one.
+    pub fn check_one_founding(&mut self, at: usize, promises: &Promises) {
+        let Some(id) = &promises.cluster_id else { return };
+        let known = self.checks.cluster_id.get_or_insert_with(|| id.clone());
+        if known != id {
+            let what = format!("n{at} belongs to the cluster {id}, others to {known}");
+            self.checks.broken("P3", what);
+        }
+    }
+
     pub fn check_one_birth(&mut self, identity: Option<String>) {
         match (&self.checks.identity, identity) {
             (None, Some(new)) => self.checks.identity = Some(new),

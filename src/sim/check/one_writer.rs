@@ -54,6 +54,27 @@ impl World {
         }
     }
 
+    /// The log has ended a lease that was not given back: its holder may not count on it any more.
+    pub fn check_lease_over(&mut self, sentence: &str) {
+        let Some((_, rest)) = sentence.split_once("applied: lease of epoch ") else { return };
+        let Some(epoch) = rest.split_once(" over:").and_then(|(e, _)| e.parse::<u64>().ok()) else {
+            return;
+        };
+        let now = self.now;
+        let late = self.nodes.iter().find_map(|n| {
+            let live = n.daemon.as_ref()?.core.live_lease(n.clock.at(now));
+            let (_, deadline) = live.filter(|(e, _)| *e == epoch)?;
+            let until = n.clock.when(deadline);
+            (until > now).then(|| {
+                let more = until - now;
+                format!("epoch {epoch} was ended while {} counts on it for {more} ms", n.name)
+            })
+        });
+        if let Some(what) = late {
+            self.checks.broken("P1", what);
+        }
+    }
+
     /// A lease was granted just now: no other may still be allowed to write.
     pub fn check_grant(&mut self, holder: u64, epoch: u64) {
         let now = self.now;
