@@ -3,6 +3,7 @@
 //! Each test has its own nodes on ports of its own, is bounded in time, and ends every process it
 //! caused, also when it fails. Without PostgreSQL's programs the tests say so and pass, unless
 //! SURUS_REQUIRE_POSTGRES is set.
+#![allow(dead_code)] // the harness offers more than each test uses
 mod cluster;
 mod http;
 mod process;

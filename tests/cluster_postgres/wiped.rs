@@ -55,7 +55,7 @@ fn interrupted_copy(cluster: &mut Cluster, leader: usize, replica: usize) {
     cluster.edit(replica, &json!({"postgresql": {"basebackup": [{"max-rate": "2M"}]}}));
     cluster.start(replica);
     let dir = cluster.nodes[replica].dir.clone();
-    let copying = || process::of(&dir).into_iter().any(|pid| is_copy(pid));
+    let copying = || process::of(&dir).into_iter().any(is_copy);
     wait_until("a copy under way", 30, copying);
     std::thread::sleep(Duration::from_secs(1));
     assert!(copying(), "the copy is slow");

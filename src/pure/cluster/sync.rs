@@ -60,7 +60,7 @@ pub fn next_step(
     if sql.synchronous_standby_names != setting {
         return Some(SyncStep::Apply(setting));
     }
-    let Some(since) = waits_since(leader, &setting, members) else { return None };
+    let since = waits_since(leader, &setting, members)?;
     let holds_all = |name: &String| {
         sql.replication.iter().any(|w| {
             w.application_name.eq_ignore_ascii_case(name)

@@ -14,9 +14,9 @@ use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType, Snapshot,
 };
-use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 
-use super::log::{MemoryLog, SNAPSHOT_EVERY, lists};
+use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use crate::pure::cluster::{Millis, RaftId};
 
 /// Ticks between a leader's heartbeats.
@@ -243,7 +243,6 @@ impl Group {
 
     pub fn unreachable(&mut self, id: RaftId) {
         self.raw.report_unreachable(id);
-        self.raw.report_snapshot(id, SnapshotStatus::Failure); // it may have been on its way
     }
 
     /// Everything that is ready, in the order in which it must be handled.
@@ -349,15 +348,12 @@ impl Group {
         messages
     }
 
-    /// A snapshot of the applied state, when the log has grown enough or when the last one does not
-    /// know a member that may need it; to be written down.
+    /// A snapshot of the applied state, when the log has grown enough; to be written down.
     pub fn compact(&mut self, applied: u64, state: impl FnOnce() -> Vec<u8>) -> Option<LogWrite> {
         let log = self.raw.store();
-        let meta = log.snapshot.get_metadata();
-        let since = applied.saturating_sub(meta.index);
-        let known = |id: &RaftId| lists(meta.get_conf_state(), *id);
-        let somebody_joined = !self.voters().iter().chain(&self.learners()).all(known);
-        if (since < SNAPSHOT_EVERY && !somebody_joined) || !self.pending.is_empty() {
+        let since = applied.saturating_sub(log.snapshot.get_metadata().index);
+        let due = since >= SNAPSHOT_EVERY || (since > 0 && log.snapshot_is_wanted());
+        if !due || !self.pending.is_empty() {
             return None;
         }
         let mut snapshot = Snapshot::default();

@@ -3,6 +3,8 @@
 //! Invariant: `entries` are contiguous and begin right after the snapshot's index (or later
 //! entries of a compacted log begin right after `offset`). raft-rs sees entries here before they
 //! are durable; messages that promise durability are held back in `group`.
+use std::cell::Cell;
+
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
@@ -20,6 +22,8 @@ pub struct MemoryLog {
     /// Index and term of the entry right before `entries`.
     offset: (u64, u64),
     entries: Vec<Entry>,
+    /// A newcomer needs a snapshot that knows of it.
+    wanted: Cell<bool>,
 }
 
 impl MemoryLog {
@@ -32,7 +36,7 @@ impl MemoryLog {
         let mut hard_state = hard_state;
         hard_state.commit = hard_state.commit.max(at.0).min(at.0 + entries.len() as u64);
         hard_state.term = hard_state.term.max(at.1);
-        MemoryLog { hard_state, conf_state, snapshot, offset: at, entries }
+        MemoryLog { hard_state, conf_state, snapshot, offset: at, entries, wanted: Cell::default() }
     }
 
     pub fn last(&self) -> (u64, u64) {
@@ -56,6 +60,11 @@ impl MemoryLog {
         self.entries.extend_from_slice(entries);
     }
 
+    /// A fresh snapshot is needed, however young the last one is.
+    pub fn snapshot_is_wanted(&self) -> bool {
+        self.wanted.get()
+    }
+
     /// Replaces everything by a snapshot that the leader sent.
     pub fn install(&mut self, snapshot: Snapshot) {
         let meta = snapshot.get_metadata();
@@ -71,6 +80,7 @@ impl MemoryLog {
     /// that is kept.
     pub fn compact(&mut self, snapshot: Snapshot) -> u64 {
         let index = snapshot.get_metadata().index;
+        self.wanted.set(false);
         self.snapshot = snapshot;
         let until = index.saturating_sub(KEEP_ENTRIES);
         if until > self.offset.0 {
@@ -80,12 +90,6 @@ impl MemoryLog {
         }
         self.first()
     }
-}
-
-/// Is this node a voter or a learner there?
-pub fn lists(conf: &ConfState, id: u64) -> bool {
-    let learners = conf.learners.iter().chain(&conf.learners_next);
-    conf.voters.iter().chain(&conf.voters_outgoing).chain(learners).any(|known| *known == id)
 }
 
 impl Storage for MemoryLog {
@@ -134,10 +138,13 @@ impl Storage for MemoryLog {
         Ok(self.last().0)
     }
 
-    /// Whoever is not in it would refuse it for ever: who joined later waits for a later one.
+    /// Whoever joined after the snapshot would refuse it: a fresh one is asked for.
     fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
         let meta = self.snapshot.get_metadata();
-        if meta.index < request_index || !lists(meta.get_conf_state(), to) {
+        let names = |conf: &ConfState| conf.voters.contains(&to) || conf.learners.contains(&to);
+        let strange = !names(meta.get_conf_state()) && names(&self.conf_state);
+        if meta.index < request_index || strange {
+            self.wanted.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         Ok(self.snapshot.clone())

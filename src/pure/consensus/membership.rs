@@ -130,7 +130,6 @@ impl Core {
         }
         let last = group.log().last().0;
         let ready = group.learners().into_iter().find(|id| {
-            // A young log is short: who has nothing of it yet has not caught up with it.
             let caught_up = group
                 .progress(*id)
                 .is_some_and(|(at, recent)| recent && at > 0 && at + CAUGHT_UP >= last);
