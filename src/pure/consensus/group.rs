@@ -14,7 +14,7 @@ use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType, Snapshot,
 };
-use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use crate::pure::cluster::{Millis, RaftId};
@@ -243,6 +243,7 @@ impl Group {
 
     pub fn unreachable(&mut self, id: RaftId) {
         self.raw.report_unreachable(id);
+        self.raw.report_snapshot(id, SnapshotStatus::Failure); // one may have been on its way
     }
 
     /// Everything that is ready, in the order in which it must be handled.
