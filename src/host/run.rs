@@ -14,7 +14,7 @@ use super::actor::consensus::{
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
 use super::node::{Seen, World, beat, desk, observe};
-use super::peer::{Hello, Peers};
+use super::peer::{Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
 use super::postgres::{Connection, Server};
@@ -273,11 +273,11 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         promises,
         now: clock::now(),
     });
-    let (peers, mut events) =
+    let (peers, events) =
         Peers::spawn(&config.raft.bind_addr, hello.clone(), config.raft.password.clone())
             .await
             .map_err(|error| error.to_string())?;
-    let (written_in, mut written) = mpsc::unbounded_channel();
+    let (written_in, written) = mpsc::unbounded_channel();
     let (kept_in, kept) = std::sync::mpsc::channel();
     let writer = LogWriter::start(log, move |number, result| {
         if number > KEEP_NUMBERS {
@@ -303,19 +303,27 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         disk: Disk::default(),
     };
     let address = actor.start();
-    let told = address.clone();
+    pass_on(address.clone(), events, written);
+    Ok(address)
+}
+
+/// What the peers and the log's thread say, to the consensus.
+fn pass_on(
+    to: Addr<Consensus>,
+    mut events: mpsc::Receiver<PeerEvent>,
+    mut written: mpsc::UnboundedReceiver<(u64, std::io::Result<Duration>)>,
+) {
+    let heard = to.clone();
     actix::spawn(async move {
         while let Some(event) = events.recv().await {
-            told.do_send(PeerHeard(event));
+            heard.do_send(PeerHeard(event));
         }
     });
-    let told = address.clone();
     actix::spawn(async move {
         while let Some((number, result)) = written.recv().await {
-            told.do_send(Written(number, result));
+            to.do_send(Written(number, result));
         }
     });
-    Ok(address)
 }
 
 /// What this node promised and belongs to, as it is on disk.
