@@ -14,7 +14,7 @@ use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType, Snapshot,
 };
-use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use crate::pure::cluster::{Millis, RaftId};
