@@ -91,8 +91,8 @@ pub struct Sources<'a> {
     pub wishes: Wishes,
     pub methods: Vec<Method>,
     pub postmaster_alive: bool,
-    /// A guard is armed here and its deadline is ahead.
-    pub guarded: bool,
+    /// The epoch of an armed guard whose deadline is ahead.
+    pub guarded: Option<u64>,
     /// A scheduled request is due (wall clock: the host knows).
     pub failover_is_due: bool,
     /// The effective settings that the flows need.
@@ -117,7 +117,7 @@ impl Situation {
             initialized: s.cluster.system_identifier().map(str::to_string),
             in_recovery: own.and_then(|f| f.sql.as_ref()).map(|sql| sql.in_recovery),
             postmaster_alive: s.postmaster_alive,
-            guarded: s.guarded,
+            guarded: s.guarded.is_some(),
             pre_promote: s.pre_promote,
             lease,
             upstream,
@@ -136,8 +136,11 @@ impl Situation {
     }
 }
 
+/// What our own guard was armed for was granted: a log that does not know of it has not caught up
+/// since the daemon came back, and what it says of the lease is old.
 fn standing(s: &Sources) -> Standing {
     match &s.cluster.lease {
+        _ if s.guarded.is_some_and(|epoch| epoch > s.cluster.epoch) => Standing::Nobody,
         None => Standing::Nobody,
         Some(lease) if lease.holder == s.own => match s.live_epoch {
             Some(epoch) if epoch == lease.epoch => {

@@ -109,7 +109,7 @@ impl World {
         let local = self.local(at);
         let node = &mut self.nodes[at];
         let guard_epoch = node.guard.as_ref().map(|g| g.epoch);
-        let guarded = node.guard.as_ref().is_some_and(|g| local < g.deadline);
+        let guarded = node.guard.as_ref().filter(|g| local < g.deadline).map(|g| g.epoch);
         let daemon = node.daemon.as_mut()?;
         let live = daemon.core.live_lease(local).map(|(epoch, _)| epoch);
         if let Some(until) = daemon.settles_until {

@@ -253,8 +253,10 @@ impl Cluster {
         assert!(!node.is_running(), "{} runs already", node.name);
         let log = File::options().create(true).append(true).open(node.log()).expect("a log");
         let mut words = node.prefix.clone();
+        // Told to stop when this test is ended from outside and cannot clean up.
+        words.extend(["setpriv", "--pdeathsig=TERM"].map(String::from));
         if rustix::process::geteuid().is_root() {
-            let drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
+            let drop = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
             words.extend(drop.map(String::from));
         }
         words.push(String::from(env!("CARGO_BIN_EXE_surus")));

@@ -150,7 +150,10 @@ fn data_of_another_cluster_is_left_alone() {
     assert_eq!(fs::read(&control).expect("it is there"), before, "nothing was touched");
     assert_eq!(cluster.nodes[2].postmaster(), None);
     let text = cluster.nodes[2].dump().expect("it answers").to_string();
-    assert!(text.contains("system identifier"), "the dump says what is wrong");
+    assert!(
+        text.contains("the data directory has the system identifier"),
+        "the dump says what is wrong"
+    );
 }
 
 #[test]

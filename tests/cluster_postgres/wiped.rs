@@ -55,14 +55,17 @@ fn interrupted_copy(cluster: &mut Cluster, leader: usize, replica: usize) {
     cluster.edit(replica, &json!({"postgresql": {"basebackup": [{"max-rate": "2M"}]}}));
     cluster.start(replica);
     let dir = cluster.nodes[replica].dir.clone();
-    let copying = || process::of(&dir).into_iter().any(is_copy);
-    wait_until("a copy under way", 30, copying);
+    let copies = || -> Vec<i32> { process::of(&dir).into_iter().filter(|p| is_copy(*p)).collect() };
+    wait_until("a copy under way", 30, || !copies().is_empty());
     std::thread::sleep(Duration::from_secs(1));
-    assert!(copying(), "the copy is slow");
+    let old = copies();
+    assert!(!old.is_empty(), "the copy is slow");
     cluster.nodes[replica].kill_daemon();
-    wait_until("the copy to end with its daemon", 2, || !copying());
     cluster.edit(replica, &json!({"postgresql": {"basebackup": []}}));
     cluster.start(replica);
+    // pg_basebackup ends with its daemon; its child that receives WAL, at the daemon's next start.
+    let left = || copies().into_iter().filter(|pid| old.contains(pid)).count();
+    wait_until("the interrupted copy to be gone", 10, || left() == 0);
     assert_eq!(cluster.wait_settled(60), leader);
 }
 

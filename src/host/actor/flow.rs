@@ -43,6 +43,8 @@ pub type OnEnd = Box<dyn FnOnce(Result<Report, String>)>;
 pub struct FlowActor<F: Hears> {
     machine: Machine<F>,
     run: Run,
+    /// The machine's visit when its last record was written, or when it was resumed.
+    visit: u64,
     first: Option<Vec<Effect<F>>>,
     resumed: bool,
     world: Rc<World>,
@@ -58,13 +60,16 @@ pub struct FlowActor<F: Hears> {
 pub struct Run {
     /// Drawn when the machine began, kept as long as it lives.
     born: String,
+    /// The visit under which it arrived where it is; a resumed machine counts on, this stays.
+    arrived: u64,
     /// The parent's own `born`, and its visit that runs this flow; empty for the node itself.
     by: String,
 }
 
 impl Run {
     fn new(by: &str) -> Run {
-        Run { born: format!("{} {}", clock::wall(), clock::now()), by: by.to_string() }
+        let born = format!("{} {}", clock::wall(), clock::now());
+        Run { born, arrived: 0, by: by.to_string() }
     }
 }
 
@@ -108,6 +113,7 @@ impl<F: Hears> FlowActor<F> {
                 }
                 tracing::info!(flow = F::ID, state = %machine.state(), "resumes");
                 let mut actor = FlowActor::with(world, machine, run, on_end);
+                actor.visit = actor.machine.visit();
                 (actor.first, actor.resumed, actor.last_cause) = (Some(effects), true, cause);
                 actor.show();
                 actor
@@ -120,6 +126,7 @@ impl<F: Hears> FlowActor<F> {
         FlowActor {
             machine,
             run,
+            visit: 0,
             first: None,
             resumed: false,
             world,
@@ -134,6 +141,10 @@ impl<F: Hears> FlowActor<F> {
     fn persist(&mut self, step: Step<F>) -> Vec<Effect<F>> {
         self.note(&step.record);
         let state = step.record.to.clone();
+        if step.record.visit != self.visit {
+            self.visit = step.record.visit;
+            self.run.arrived = self.visit;
+        }
         match step.persist(&mut Ledger(&self.world, &self.run)) {
             Ok(effects) => {
                 crash_if_asked(F::ID, &state);
@@ -228,7 +239,7 @@ impl<F: Hears> FlowActor<F> {
     fn run(&mut self, visit: u64, brief: Brief, ctx: &mut Context<Self>) {
         let parent = ctx.address();
         let on_end: OnEnd = Box::new(move |result| parent.do_send(ChildEnded { visit, result }));
-        let by = format!("{} {visit}", self.run.born);
+        let by = format!("{} {}", self.run.born, self.run.arrived);
         self.child =
             Some(perform::start_flow(self.world.clone(), brief, (self.resumed, &by), on_end));
         self.world.changed.notify_one();

@@ -128,11 +128,7 @@ pub fn situation(world: &World) -> Situation {
         wishes: world.wishes.borrow().clone(),
         methods: methods(world),
         postmaster_alive: seen_alive,
-        guarded: world
-            .guard
-            .borrow()
-            .as_ref()
-            .is_some_and(|guard| guard.armed().is_some_and(|(_, deadline)| now < deadline)),
+        guarded: guarded_epoch(world),
         failover_is_due: failover_is_due(&view),
         use_pg_rewind: settings.use_pg_rewind == Some(true),
         use_slots: settings.use_slots != Some(false),
@@ -141,6 +137,11 @@ pub fn situation(world: &World) -> Situation {
             == Some(true),
         pre_promote: settings.pre_promote.is_some(),
     })
+}
+
+fn guarded_epoch(world: &World) -> Option<u64> {
+    let armed = world.guard.borrow().as_ref().and_then(|guard| guard.armed());
+    armed.filter(|(_, deadline)| clock::now() < *deadline).map(|(epoch, _)| epoch)
 }
 
 fn methods(world: &World) -> Vec<Method> {

@@ -169,6 +169,10 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         }
         StartAs::Standby { source } => (Some(source), Ready::Accepting),
     };
+    if !server.data_dir.join("PG_VERSION").exists() {
+        // Files of ours in an empty directory would look like somebody else's.
+        return Err(format!("{} holds no cluster to start", server.data_dir.display()));
+    }
     let config = postgresql(world)?;
     let files = files(world, &server, standby).await?;
     if let StartAs::Standby { source: Some(source) } = &as_ {

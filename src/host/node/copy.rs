@@ -11,7 +11,12 @@ use crate::pure::cluster::facts::{BuildProgress, DataDirectory};
 use crate::pure::config::{CommandOption, HostPort, Postgresql, ReplicaMethod};
 use crate::pure::deed::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::user_conninfo;
+use crate::pure::postgres::history::Divergence;
 use crate::pure::postgres::state::{PgState, Role};
+
+/// A standby that was pointed elsewhere streams within this many looks, or does not.
+const STREAM_LOOKS: u32 = 10;
+const STREAM_PAUSE: Duration = Duration::from_millis(300);
 
 fn postgresql(world: &World) -> Result<Postgresql, String> {
     world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
@@ -256,13 +261,38 @@ pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Repor
     let lineage = server.lineage(&remote).await?;
     let replayed =
         world.seen.borrow().sql.as_ref().filter(|sql| sql.in_recovery).map(|sql| sql.replay_lsn);
-    let divergence = server.check_divergence(&lineage, replayed).await?;
+    let mut divergence = server.check_divergence(&lineage, replayed).await?;
+    if divergence.yes && streams_on(world, lineage.timeline).await {
+        let timeline = lineage.timeline;
+        let because = format!("we stream the leader's timeline {timeline}");
+        divergence = Divergence { yes: false, because };
+    }
     tracing::info!(
         diverged = divergence.yes,
         because = divergence.because,
         "compared with the leader"
     );
     Ok(Report::Diverged { yes: divergence.yes, because: divergence.because })
+}
+
+/// A standby that runs knows its timeline for sure only while it streams: its control file is as old
+/// as its last restartpoint. What has really diverged cannot stream, and costs this wait.
+async fn streams_on(world: &Rc<World>, timeline: u32) -> bool {
+    for _ in 0..STREAM_LOOKS {
+        if !world.seen.borrow().postmaster_alive {
+            return false;
+        }
+        super::observe::look(world, 0).await;
+        let streams = world.seen.borrow().sql.as_ref().is_some_and(|sql| {
+            let streaming = sql.replication_state.as_deref() == Some("streaming");
+            sql.in_recovery && streaming && sql.timeline == timeline
+        });
+        if streams {
+            return true;
+        }
+        tokio::time::sleep(STREAM_PAUSE).await;
+    }
+    false
 }
 
 /// A leader that is about to be promoted has its old history still.

@@ -181,7 +181,7 @@ impl World {
         };
         let local = LocalView {
             machines: machines.values().cloned().collect(),
-            sentence: self.sentence(&node),
+            sentence: self.sentence(&node, &self.seen_data()),
             guard,
             busy: busy.map(str::to_string),
         };
@@ -189,10 +189,11 @@ impl World {
     }
 
     /// Patroni's one sentence about this cycle.
-    pub fn sentence(&self, node: &str) -> String {
+    fn sentence(&self, node: &str, data: &DataDirectory) -> String {
         let view = self.view.borrow();
         let own = &view.own_name;
         match (node, view.cluster.leader()) {
+            ("standing_aside", _) => why_aside(data, view.cluster.system_identifier()),
             ("leading" | "standby_leading", _) => {
                 format!("no action. I am ({own}), the leader with the lock")
             }
@@ -202,6 +203,10 @@ impl World {
             (state, Some(leader)) => format!("{state}; the leader is ({leader})"),
             (state, None) => format!("{state}; nobody leads"),
         }
+    }
+
+    fn seen_data(&self) -> DataDirectory {
+        self.seen.borrow().data.clone()
     }
 
     /// The state as Patroni words it.
@@ -238,7 +243,7 @@ impl World {
             pending_restart: seen.pending_restart.clone(),
             watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
             bootstrap_ttl_ms,
-            sentence: self.sentence(&seen.node_state),
+            sentence: self.sentence(&seen.node_state, &seen.data),
             node_state: seen.node_state.clone(),
             build: seen.build.clone(),
             scheduled_restart: self.scheduled_restart.borrow().clone(),
@@ -252,6 +257,27 @@ impl World {
         self.seen.borrow_mut().doing = Some(state);
         self.look.notify_one();
         Doing(self.clone())
+    }
+}
+
+/// What is here that Surus does not touch, and what a person can do.
+fn why_aside(data: &DataDirectory, cluster: Option<&str>) -> String {
+    match (data, cluster) {
+        (DataDirectory::Broken { problem }, _) => {
+            format!("the data directory is broken ({problem}): mend it, or move it away")
+        }
+        (DataDirectory::Present { system_identifier, .. }, Some(cluster))
+            if system_identifier != cluster =>
+        {
+            format!(
+                "the data directory has the system identifier {system_identifier}, the cluster has \
+                 {cluster}: move it away if it may go, or correct postgresql.data_dir"
+            )
+        }
+        _ => String::from(
+            "a PostgreSQL that Surus did not start runs on the data directory: stop it, and Surus \
+             takes the directory over, or correct postgresql.data_dir",
+        ),
     }
 }
 

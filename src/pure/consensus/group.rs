@@ -269,7 +269,7 @@ impl Group {
 
     pub fn unreachable(&mut self, id: RaftId) {
         self.raw.report_unreachable(id);
-        self.raw.report_snapshot(id, SnapshotStatus::Failure);
+        self.raw.report_snapshot(id, SnapshotStatus::Failure); // one may have been on its way
     }
 
     /// Everything that is ready, in the order in which it must be handled.
