@@ -15,6 +15,8 @@ use crate::pure::view::{LocalView, View};
 pub enum Request {
     /// Put a command into the log; answered when applied here, or with why not (no quorum, refused).
     Propose { command: Command, reply: oneshot::Sender<Result<Outcome, String>> },
+    /// May this be stored as (part of) the dynamic configuration? `Err` says which setting not.
+    Vet { change: Value, reply: oneshot::Sender<Result<(), String>> },
     /// Restart PostgreSQL now. `Err` is Patroni's reason (`restart failed`, `<task> already in progress`, …).
     Restart { timeout_ms: Option<u64>, reply: oneshot::Sender<Result<(), String>> },
     /// Rebuild this replica. Answered when started or refused.

@@ -351,6 +351,13 @@ pub fn restored(loaded: &Loaded) -> MemoryLog {
 fn open_log(state_dir: &Path) -> Result<(SledLog, Loaded), String> {
     let path = state_dir.join("log");
     SledLog::open(&path).map_err(|error| {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+        if matches!(error.kind(), StorageFull | ReadOnlyFilesystem | PermissionDenied) {
+            return format!(
+                "raft.data_dir: {}: {error}; make room or access there, then start again",
+                path.display()
+            );
+        }
         format!(
             "{}: {error}; if another surus runs on this directory, stop it; if the files are \
              damaged, move the directory aside: the node comes back under a new id",

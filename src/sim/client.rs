@@ -143,7 +143,34 @@ impl World {
 
     pub fn postgres_stopped(&mut self, at: usize, generation: u64, clean: bool) {
         if self.nodes[at].postgres.is_generation(generation) {
+            if clean {
+                self.send_the_rest(at);
+            }
             self.postgres_ends(at, clean);
+        }
+    }
+
+    /// A server that shuts down ends only when whoever streams from it has all of its WAL
+    /// (walsender.c: WalSndDone).
+    fn send_the_rest(&mut self, from: usize) {
+        let Some(theirs) = self.nodes[from].postgres.cluster().cloned() else { return };
+        for at in 0..self.nodes.len() {
+            let server = self.nodes[at].postgres.server.as_ref();
+            let follows =
+                server.is_some_and(|s| s.in_recovery && s.accepts && s.upstream == Some(from));
+            if !follows || !self.network.reaches(at, from) {
+                continue;
+            }
+            let Some(ours) = self.nodes[at].postgres.cluster_mut() else { continue };
+            if ours.system_identifier == theirs.system_identifier
+                && ours.wal.is_prefix_of(&theirs.wal)
+            {
+                ours.wal.receive(&theirs.wal, theirs.wal.len());
+                let flushed = ours.wal.len();
+                if let Some(server) = &mut self.nodes[at].postgres.server {
+                    server.replayed = flushed;
+                }
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use surus::host::clock;
-use surus::host::guard::Guard;
+use surus::host::guard::{Guard, stray};
 use tokio::time::sleep;
 
 use home::{Home, Postgres, create_cluster, is_installed, is_there, launch, ms, signal, until};
@@ -247,4 +247,18 @@ async fn an_armed_guard_costs_next_to_nothing_and_no_epoch_goes_back() {
     sleep(ms(2_000)).await;
     assert!(ticks() - spent <= 4, "{} ticks in two seconds", ticks() - spent);
     guard.end();
+}
+
+#[tokio::test]
+async fn a_guard_of_a_wiped_node_is_found_by_its_path() {
+    let home = Home::new();
+    let guard = guard(home.path());
+    guard.arm(1, clock::now() + 50).expect("it is armed");
+    let pid = guard.view().pid.expect("it runs");
+    fs::remove_dir_all(home.path()).expect("all is wiped");
+    fs::create_dir_all(home.path()).expect("and begun anew");
+    assert_eq!(stray::end_strays(&home.path().join("data"), Some(pid)), 0, "our own is spared");
+    assert_eq!(stray::end_strays(&home.path().join("data"), None), 1);
+    until("its end", ms(2_000), || !guard.is_alive()).await;
+    fs::create_dir_all(home.path().join("data")).expect("what the home expects");
 }

@@ -6,6 +6,7 @@ use surus::pure::patroni::Answer;
 use surus::pure::patroni::reinit::{self, Reinit};
 use surus::pure::patroni::restart::{self, Restart};
 use surus::pure::patroni::switchover::{self, Accepted, Action, check, outcome};
+use surus::pure::postgres::state::PgState;
 
 use crate::node::{Node, leader, replica};
 
@@ -96,16 +97,20 @@ fn the_outcome_is_read_from_the_cluster() {
     let accepted =
         asked(&leader(), Action::Switchover, json!({"leader": "pg0", "candidate": "pg1"}))
             .expect("accepted");
-    let mut cluster = leader().view.cluster;
+    let mut view = leader().view;
+    for heard in view.facts.values_mut() {
+        heard.facts.state = PgState::Running;
+        heard.facts.sql.get_or_insert_default().in_recovery = false;
+    }
     let mut after = |holder: Option<u64>, settled| {
         match holder {
-            None => cluster.lease = None,
+            None => view.cluster.lease = None,
             Some(holder) => {
                 let lease = leader().view.cluster.lease.expect("a lease");
-                cluster.lease = Some(surus::pure::cluster::state::Lease { holder, ..lease });
+                view.cluster.lease = Some(surus::pure::cluster::state::Lease { holder, ..lease });
             }
         }
-        outcome(&cluster, &accepted, Some("pg0"), settled)
+        outcome(&view, &accepted, Some("pg0"), settled)
     };
     assert_eq!(after(Some(1), false), None);
     assert_eq!(after(None, true), None);
@@ -114,9 +119,22 @@ fn the_outcome_is_read_from_the_cluster() {
     let other = Answer::new(200, "Switched over to \"pg2\" instead of \"pg1\"");
     assert_eq!(after(Some(3), true), Some(other));
     assert_eq!(after(Some(1), true), Some(Answer::new(503, "Switchover failed")));
+    view.facts.get_mut(&2).expect("pg1 was heard").facts.sql = None;
+    view.cluster.lease.as_mut().expect("a lease").holder = 2;
+    let promoting = outcome(&view, &accepted, Some("pg0"), true);
+    assert_eq!(promoting, None, "it does not take writes yet");
     let unknown = switchover::unknown(Action::Failover, 20).text;
     assert!(unknown.starts_with("Failover status unknown after 20 seconds;"));
     assert_eq!((switchover::patience_s(3000), switchover::patience_s(30_000)), (20, 60));
+}
+
+#[test]
+fn without_a_quorum_nothing_is_asked_of_the_log() {
+    let mut node = leader();
+    node.view.raft.quorum_at = 1;
+    let body = json!({"leader": "pg0", "candidate": "pg1"});
+    let refusal = asked(&node, Action::Switchover, body).expect_err("refused");
+    assert!(refusal.code == 503 && refusal.text.starts_with("no quorum"), "{refusal:?}");
 }
 
 #[test]

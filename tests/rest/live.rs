@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use surus::host::request::{Handle, Request};
 use surus::pure::cluster::command::{Command, Outcome};
 use surus::pure::config::{Credentials, Secret};
+use surus::pure::postgres::state::PgState;
 use surus::pure::view::View;
 use tokio::sync::{mpsc, watch};
 
@@ -115,10 +116,17 @@ async fn answer(
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     view.send_modify(|view| {
-                        let lease = Arc::make_mut(view).cluster.lease.as_mut();
-                        lease.expect("there is a leader").holder = 2;
+                        let view = Arc::make_mut(view);
+                        view.cluster.lease.as_mut().expect("there is a leader").holder = 2;
+                        let next = &mut view.facts.get_mut(&2).expect("it was heard").facts;
+                        next.state = PgState::Running;
+                        next.sql.get_or_insert_default().in_recovery = false;
                     });
                 }
+            }
+            Request::Vet { change, reply } => {
+                let bad = change["postgresql"]["parameters"]["work_mem"] == "abc";
+                let _ = reply.send(if bad { Err("work_mem cannot be abc".into()) } else { Ok(()) });
             }
             Request::Restart { timeout_ms, reply } => {
                 note(format!("Restart {timeout_ms:?}"));
@@ -194,6 +202,9 @@ fn malformed_bodies_change_nothing() {
     let head = format!("PATCH /config HTTP/1.0\r\nContent-Length: {}\r\n\r\n", huge.len());
     assert_eq!(live.raw(&head).0, 413);
     assert_eq!(live.send("PATCH", "/config", "", r#"{"ttl": "abc"}"#).0, 400);
+    let bad = r#"{"postgresql": {"parameters": {"work_mem": "abc"}}}"#;
+    assert_eq!(live.send("PATCH", "/config", "", bad).0, 400);
+    assert_eq!(live.send("PUT", "/config", "", bad).0, 400);
     assert_eq!(live.send("PATCH", "/config", "", r#"{"pause": true}"#).0, 501);
     assert_eq!(live.asked(), Vec::<String>::new());
     let wanted = (200, "reinitialize started".to_owned());

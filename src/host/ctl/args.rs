@@ -60,6 +60,16 @@ pub enum Task {
     Pause(Pause),
     /// Not built yet
     Resume(Pause),
+    /// Not built yet
+    #[command(hide = true, alias = "query", alias = "demote-cluster", alias = "promote-cluster")]
+    Remove(NotBuilt),
+}
+
+/// Whatever follows a command that does not exist yet.
+#[derive(Args, Debug)]
+pub struct NotBuilt {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -138,7 +138,9 @@ impl Client {
         let etag = response.headers().get("ETag").and_then(|value| value.to_str().ok());
         let etag = etag.map(str::to_owned);
         let body = response.body_mut().with_config().limit(64 << 20).read_to_string();
-        Ok(Response { code: response.status().as_u16(), body: body.map_err(|e| failed(&e))?, etag })
+        let body = body.map_err(|e| failed(&e))?;
+        let body = words_of_page(&body).unwrap_or(body);
+        Ok(Response { code: response.status().as_u16(), body, etag })
     }
 
     fn send(
@@ -221,6 +223,13 @@ pub fn parse(response: Response) -> Result<Value, String> {
     serde_json::from_str(&response.body).map_err(|error| format!("not JSON: {error}"))
 }
 
+/// What an error page (Patroni answers some faults with one) says.
+fn words_of_page(body: &str) -> Option<String> {
+    let page = body.strip_prefix("<!DOCTYPE html>")?;
+    let words = page.split_once("<p>")?.1.split_once("</p>")?.0;
+    Some(words.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+}
+
 fn member_doors(members: &Value) -> Vec<String> {
     let Some(members) = members.as_object() else {
         return Vec::new();
@@ -292,6 +301,14 @@ fn default_path() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_page_is_its_sentence() {
+        let page =
+            "<!DOCTYPE html>\n<html><body><h1>Error 502</h1><p>a &lt;b&gt; &amp; c</p></body>";
+        assert_eq!(words_of_page(page).as_deref(), Some("a <b> & c"));
+        assert_eq!(words_of_page("plain <p>text</p>"), None);
+    }
 
     #[test]
     fn addresses_lose_scheme_and_path() {

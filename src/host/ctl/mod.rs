@@ -108,6 +108,9 @@ fn perform(arguments: &Arguments) -> Outcome {
         Task::Dsn(task) => show::dsn(&client, task),
         Task::Version(task) => show::version(&client, task),
         Task::DcsGet(task) => show::dcs_get(&client, task),
+        Task::Remove(_) => {
+            Err("remove, query, demote-cluster and promote-cluster are not built yet".into())
+        }
         Task::Pause(_) | Task::Resume(_) => Err(crate::pure::patroni::PAUSE_NOT_BUILT.into()),
     }
 }

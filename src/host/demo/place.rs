@@ -53,7 +53,10 @@ impl Place {
         let kept = held.as_ref().map(|(_, marker)| marker).filter(|_| !args.fresh);
         let owner = postgres_account()?;
         check_reachable(&dir, owner.as_ref())?;
-        let plan = plan(args, &dir, kept)?;
+        let mut plan = plan(args, &dir, kept)?;
+        if let (Some((_, earlier)), None) = (&held, args.base_port) {
+            plan.ports = earlier.ports;
+        }
         let mut notes = Vec::new();
         if let Some((_, marker)) = &held {
             notes.extend(clear_the_way(&plan, marker, args.fresh));

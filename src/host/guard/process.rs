@@ -24,6 +24,8 @@ use crate::pure::cluster::Millis;
 const QUIT_MS: Millis = 300;
 /// Between two looks while something is to be stopped.
 const FENCING_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks once all is stopped: somebody may start a server under a deadline long past.
+const FENCED_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at a deadline; also how late a deadline's move may be seen.
 const ARMED_PAUSE_MS: Millis = 50;
 /// Between two looks when nothing is guarded; a change rings.
@@ -179,8 +181,9 @@ impl Guard {
             }
             (fence.found, fence.finished) = (false, true);
         }
+        let pause = if fence.finished && !fence.found { FENCED_PAUSE } else { FENCING_PAUSE };
         self.note_postmaster();
-        FENCING_PAUSE
+        pause
     }
 
     fn watch_postmaster(&mut self, now: Millis) {

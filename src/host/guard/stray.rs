@@ -3,7 +3,7 @@
 //! Such a guard, once its deadline has passed, ends every server that is started there. It is
 //! ended when nothing is left to guard: no process lives in the data directory.
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -11,7 +11,7 @@ use crate::host::postgres::processes::inhabitants;
 
 /// Ends strays of this data directory; how many. `known` is the pid of our own guard.
 pub fn end_strays(data_dir: &Path, known: Option<u32>) -> usize {
-    let Ok(data_dir) = fs::canonicalize(data_dir) else { return 0 };
+    let Some(data_dir) = real_path(data_dir) else { return 0 };
     if !inhabitants(&data_dir).is_empty() {
         return 0;
     }
@@ -21,6 +21,12 @@ pub fn end_strays(data_dir: &Path, known: Option<u32>) -> usize {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| Some(*pid) != known && guards(*pid, &data_dir));
     strays.filter(|pid| end(*pid)).count()
+}
+
+/// Its path without links, also when the directory itself was wiped with all the rest.
+fn real_path(data_dir: &Path) -> Option<PathBuf> {
+    let beside = || Some(fs::canonicalize(data_dir.parent()?).ok()?.join(data_dir.file_name()?));
+    fs::canonicalize(data_dir).ok().or_else(beside)
 }
 
 fn guards(pid: u32, data_dir: &Path) -> bool {

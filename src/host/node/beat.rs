@@ -18,6 +18,7 @@ use crate::pure::cluster::sync;
 use crate::pure::config::Dynamic;
 use crate::pure::deed::{Method, Source};
 use crate::pure::flow::node::Node;
+use crate::pure::patroni::restart;
 use crate::pure::situation::{Situation, Sources};
 use crate::pure::view::View;
 
@@ -27,6 +28,8 @@ pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
     let mut pulse_at = clock::now();
     while !world.gone.get() {
         view.mark_unchanged();
+        run_scheduled_restart(&world);
+        super::callbacks::adopted(&world);
         node.do_send(Hear(Arc::new(situation(&world))));
         if clock::now() >= pulse_at || world.pulse_now.replace(false) {
             pulse_at = clock::now() + world.dynamic().loop_wait_ms;
@@ -45,14 +48,14 @@ pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
 fn next_wake(world: &World, pulse_at: u64) -> u64 {
     let now = clock::now();
     let deadline = world.view().lease.deadline.filter(|at| *at > now);
-    deadline.map_or(pulse_at, |at| at.min(pulse_at)).saturating_sub(now).max(1)
+    let next = deadline.map_or(pulse_at, |at| at.min(pulse_at)).saturating_sub(now);
+    restart_due_in_ms(world).map_or(next, |due| due.min(next)).max(1)
 }
 
 async fn pulse(world: &Rc<World>) {
     follow_configuration(world).await;
     observe::keep_slots(world).await;
     replace_dead_guard(world).await;
-    run_scheduled_restart(world);
 }
 
 async fn follow_configuration(world: &Rc<World>) {
@@ -95,10 +98,27 @@ fn run_scheduled_restart(world: &Rc<World>) {
         let at = s.get("schedule").and_then(|v| v.as_str());
         at.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|at| at <= Timestamp::now())
     });
-    if due {
-        *world.scheduled_restart.borrow_mut() = None;
-        world.wishes.borrow_mut().restart = true;
+    if !due {
+        return;
     }
+    let Some(schedule) = world.scheduled_restart.borrow_mut().take() else { return };
+    let wanted = restart::of_schedule(&schedule);
+    if world.with_look(|look| restart::applies(&wanted, look)) {
+        world.seen.borrow_mut().restart_timeout_ms = wanted.timeout_ms;
+        world.wishes.borrow_mut().restart = true;
+        world.changed.notify_one();
+    } else {
+        tracing::info!(%schedule, "the scheduled restart's conditions are not met: not restarted");
+    }
+    world.look.notify_one();
+}
+
+/// When the next restart is due, if that is before the pulse.
+fn restart_due_in_ms(world: &World) -> Option<u64> {
+    let schedule = world.scheduled_restart.borrow();
+    let at: Timestamp = schedule.as_ref()?.get("schedule")?.as_str()?.parse().ok()?;
+    let left_ms = at.as_millisecond() - Timestamp::now().as_millisecond();
+    Some(u64::try_from(left_ms).unwrap_or(0))
 }
 
 /// Whom this node should stream from now.

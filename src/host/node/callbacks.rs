@@ -6,7 +6,20 @@ use super::World;
 use crate::host::postgres::callback::Action;
 use crate::pure::postgres::state::Role;
 
-fn call(world: &Rc<World>, action: Action, role: Role) {
+fn call(world: &World, action: Action, role: Role) {
+    // Until the cluster exists there is nothing to tell; then one word tells all of it.
+    if world.view().cluster.system_identifier().is_some() {
+        run(world, action, role);
+    }
+}
+
+/// The cluster was just created here and its primary is in service.
+pub fn created(world: &World) {
+    world.seen.borrow_mut().told_role = Some(Role::Primary);
+    run(world, Action::OnStart, Role::Primary);
+}
+
+fn run(world: &World, action: Action, role: Role) {
     let callbacks = world.settings().callbacks;
     let command = match action {
         Action::OnStart => callbacks.on_start,
@@ -15,8 +28,7 @@ fn call(world: &Rc<World>, action: Action, role: Role) {
         Action::OnReload => callbacks.on_reload,
         Action::OnRoleChange => callbacks.on_role_change,
     };
-    let creating = world.view().cluster.system_identifier().is_none();
-    if let Some(command) = command.filter(|_| !creating) {
+    if let Some(command) = command {
         let scope = world.config().scope.clone();
         world.callbacks.borrow_mut().call(action, &command, role.text(), &scope);
     }
@@ -32,6 +44,20 @@ pub fn started(world: &Rc<World>, role: Role) {
         _ => Action::OnStart,
     };
     call(world, action, role);
+}
+
+/// A PostgreSQL that ran before this daemon is in service: told as a start, as Patroni does, and
+/// so that the next change of role is one.
+pub fn adopted(world: &Rc<World>) {
+    let role = {
+        let seen = world.seen.borrow();
+        let serves = matches!(seen.node_state.as_str(), "leading" | "following");
+        let told = seen.told_role.is_some();
+        seen.sql.as_ref().filter(|_| serves && !told).map(|_| seen.role)
+    };
+    if let Some(role) = role {
+        started(world, role);
+    }
 }
 
 pub fn stopped(world: &Rc<World>, role: Role) {

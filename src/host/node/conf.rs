@@ -10,7 +10,7 @@ use crate::host::postgres::stop::StoppedBy;
 use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
 use crate::pure::deed::{Inspection, Report, Source, StartAs, StopMode};
 use crate::pure::postgres::conninfo::{PrimaryConninfo, pgpass};
-use crate::pure::postgres::hba::file_text;
+use crate::pure::postgres::hba::{file_text, unreadable};
 use crate::pure::postgres::recovery::{Upstream, standby_parameters};
 use crate::pure::postgres::settings::{self, Parameters, command_line, conf_text};
 use crate::pure::postgres::state::{PgState, Role};
@@ -95,7 +95,8 @@ async fn files(
     for warning in &rendered.warnings {
         tracing::warn!(warning, "configuration");
     }
-    world.seen.borrow_mut().raised = rendered.raised.clone();
+    let parameters = without_refused(world, server, rendered.parameters).await;
+    world.seen.borrow_mut().raised = rendered.raised;
     let recovery = match standby {
         Some(source) => recovery(world, &config, version, source.as_ref()),
         None => Parameters::new(),
@@ -103,13 +104,56 @@ async fn files(
     let custom = config.custom_conf.as_ref().map(|path| path.display().to_string());
     let include = custom.as_deref().unwrap_or(BASE_CONF);
     Ok(ConfFiles {
-        postgresql_conf: Some(conf_text(include, &rendered.parameters, &recovery)),
-        pg_hba: settings.pg_hba.as_ref().map(|lines| file_text(lines)),
+        postgresql_conf: Some(conf_text(include, &parameters, &recovery)),
+        pg_hba: settings.pg_hba.as_deref().map(readable_hba),
         pg_ident: settings.pg_ident.as_ref().map(|lines| file_text(lines)),
         signal: if standby.is_some() { Signal::Standby } else { Signal::None },
-        arguments: command_line(&rendered.parameters),
+        arguments: command_line(&parameters),
         keep_auto_conf: false,
     })
+}
+
+/// A line that cannot be read is left out, and said: with it the next start would fail.
+fn readable_hba(lines: &[String]) -> String {
+    let bad = unreadable(lines);
+    for line in &bad {
+        tracing::warn!(line, "postgresql.pg_hba: PostgreSQL cannot read this line; it is left out");
+    }
+    let good: Vec<String> = lines.iter().filter(|l| !bad.contains(&l.as_str())).cloned().collect();
+    file_text(&good)
+}
+
+/// What PostgreSQL would not even start with is left out, and said: the node stays in service.
+async fn without_refused(world: &World, server: &Server, mut all: Parameters) -> Parameters {
+    if world.seen.borrow().vetted.as_ref() == Some(&all) {
+        return all;
+    }
+    match server.refused_settings(&all).await {
+        Ok(refused) => {
+            for (name, said) in &refused {
+                let warning = format!("postgresql.parameters.{name} is left out: {said}");
+                tracing::warn!(warning, "configuration");
+            }
+            all.retain(|name, _| !refused.keys().any(|bad| bad.eq_ignore_ascii_case(name)));
+            world.seen.borrow_mut().vetted = Some(all.clone());
+        }
+        Err(problem) => tracing::warn!(problem, "could not have the settings checked"),
+    }
+    all
+}
+
+/// Refuses a change of the dynamic configuration whose settings PostgreSQL here cannot read.
+pub async fn vet(world: &World, change: &serde_json::Value) -> Result<(), String> {
+    let Ok(server) = world.server() else { return Ok(()) };
+    let Some(given) = change["postgresql"]["parameters"].as_object() else { return Ok(()) };
+    let texts = given.iter().filter_map(|(k, v)| Some((k.clone(), settings::parameter_text(v)?)));
+    let refused = server.refused_settings(&texts.collect()).await?;
+    match refused.into_iter().next() {
+        None => Ok(()),
+        Some((name, said)) => {
+            Err(format!("postgresql.parameters.{name}: {said}; nothing was changed"))
+        }
+    }
 }
 
 /// Where the user says nothing: a replica that lost its upstream looks for it twice a second.
@@ -155,6 +199,13 @@ fn recovery(
     )
 }
 
+/// PostgreSQL flushes every file before it recovers a copy, one by one. Whoever made the copy has
+/// just done that, so one call for the whole file system is as good.
+fn trust_the_flush(version: Version) -> Option<String> {
+    let has_it = version >= Version::major_release(14);
+    has_it.then(|| String::from("--recovery_init_sync_method=syncfs"))
+}
+
 /// Starts with the files that the role asks for; one that runs already is left alone.
 pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
     let server = world.server()?;
@@ -174,7 +225,10 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         return Err(format!("{} holds no cluster to start", server.data_dir.display()));
     }
     let config = postgresql(world)?;
-    let files = files(world, &server, standby).await?;
+    let mut files = files(world, &server, standby).await?;
+    if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
+        files.arguments.extend(trust_the_flush(version(&server).await?));
+    }
     if let StartAs::Standby { source: Some(source) } = &as_ {
         server.write_passfile(&passfile(&config, source)).await?;
     }
@@ -272,6 +326,18 @@ pub async fn set_sync_names(world: &Rc<World>, value: String) -> Result<Report, 
     Ok(Report::Done)
 }
 
+/// Whom the node's own machine follows. What a view says may be older than that: after a restart
+/// it is what the log held, and an upstream that is gone from the files is not missed by anybody.
+fn upstream_in_use(world: &World) -> Option<Source> {
+    let machines = world.machines.borrow();
+    let node = machines.get("node")?;
+    if node.state == "standby_leading" {
+        drop(machines);
+        return super::beat::current_upstream(world);
+    }
+    serde_json::from_value(node.knowledge.get("upstream")?.clone()).ok()
+}
+
 /// The configuration changed: write the files again and reload a server that runs.
 pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
     let server = world.server()?;
@@ -279,9 +345,12 @@ pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
         return Ok(());
     }
     let in_recovery = world.seen.borrow().sql.as_ref().map(|sql| sql.in_recovery);
-    let upstream = super::beat::current_upstream(world);
     let standby = match in_recovery {
-        Some(true) => Some(upstream),
+        Some(true) => match upstream_in_use(world) {
+            // Whoever points it somewhere writes the files with what is in force then.
+            None => return Ok(()),
+            some => Some(some),
+        },
         Some(false) => None,
         None => return Ok(()),
     };

@@ -18,6 +18,10 @@ use crate::pure::postgres::state::{PgState, Role};
 const STREAM_LOOKS: u32 = 10;
 const STREAM_PAUSE: Duration = Duration::from_millis(300);
 
+/// What became of an attempt to create the cluster, which nobody ever wrote to. So many are kept.
+const FAILED: &str = "failed";
+const FAILED_KEPT: usize = 3;
+
 fn postgresql(world: &World) -> Result<Postgresql, String> {
     world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
 }
@@ -39,10 +43,8 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
             return Ok(Report::Done);
         }
         (WipePermission::OwnLeftovers, DataDirectory::Incomplete) => {}
-        (WipePermission::OwnLeftovers, other) => {
-            return Err(format!(
-                "the data directory is not empty and not ours to remove: {other:?}"
-            ));
+        (WipePermission::OwnLeftovers, found) => {
+            return Err(format!("the data directory holds {found} and is not removed"));
         }
         (WipePermission::Operator { .. }, _) => {}
         (WipePermission::NewerCopyElsewhere { epoch, .. }, _) => {
@@ -53,6 +55,7 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
         }
     }
     tracing::warn!(because = ?permission, "empties the data directory");
+    world.seen.borrow_mut().flushed_copy = false;
     server.clear_data_directory().await?;
     world.seen.borrow_mut().data = DataDirectory::Empty;
     Ok(Report::Done)
@@ -61,6 +64,12 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
 pub async fn move_aside(world: &Rc<World>, suffix: &str) -> Result<Report, String> {
     let server = world.server()?;
     if matches!(server.inspect().await?.data, DataDirectory::Empty) {
+        return Ok(Report::Done);
+    }
+    if suffix == FAILED && server.kept_aside(suffix) >= FAILED_KEPT {
+        tracing::warn!("removes what this attempt left: enough failed ones are kept for a look");
+        server.clear_data_directory().await?;
+        world.seen.borrow_mut().data = DataDirectory::Empty;
         return Ok(Report::Done);
     }
     let aside = server.move_aside(suffix).await?;
@@ -84,6 +93,7 @@ pub async fn create_cluster(world: &Rc<World>) -> Result<Report, String> {
         }
         None => {
             let _doing = world.doing(PgState::Initializing);
+            port_is_free(&own)?;
             let options: Vec<String> = arguments(&bootstrap.initdb);
             let user = &own.superuser;
             server.initdb(&options, &user.username, user.password.as_ref()).await?;
@@ -91,6 +101,19 @@ pub async fn create_cluster(world: &Rc<World>) -> Result<Report, String> {
         }
     }
     Ok(Report::Done)
+}
+
+/// A server that could not listen would fail only after all of initdb.
+fn port_is_free(own: &Postgresql) -> Result<(), String> {
+    let host = own.listen_addresses.split(',').next().map(str::trim).unwrap_or_default();
+    let host = if matches!(host, "" | "*") { "0.0.0.0" } else { host };
+    match std::net::TcpListener::bind((host, own.port)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(format!(
+            "postgresql.listen: {host}:{} is in use by another process; stop it, or change the key",
+            own.port
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn arguments(options: &[CommandOption]) -> Vec<String> {
@@ -128,6 +151,7 @@ pub async fn copy(world: &Rc<World>, name: &str, source: Option<Source>) -> Resu
             };
             let options = arguments(&own.basebackup);
             basebackup(world, &server, &remote, &options).await?;
+            world.seen.borrow_mut().flushed_copy = true;
         }
         (None, None) => return Err(String::from("there is nobody to copy from")),
     }
@@ -256,7 +280,7 @@ pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
 /// Waits until the source is out of recovery, then compares our WAL with its history.
 pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Report, String> {
     let server = world.server()?;
-    leader_is_writable(world, &source).await;
+    leader_is_writable(world, &source).await?;
     let remote = replication_remote(world, &source).await?;
     let lineage = server.lineage(&remote).await?;
     let replayed =
@@ -296,15 +320,23 @@ async fn streams_on(world: &Rc<World>, timeline: u32) -> bool {
 }
 
 /// A leader that is about to be promoted has its old history still.
-async fn leader_is_writable(world: &World, source: &Source) {
+///
+/// # Errors
+/// It no longer leads: then it is not the one to be compared with.
+async fn leader_is_writable(world: &World, source: &Source) -> Result<(), String> {
     let writable = || {
         let view = world.view();
         view.facts.values().any(|h| h.facts.name == source.member && h.facts.is_writable())
     };
-    let cascades = world.view().cluster.leader() != Some(source.member.as_str());
+    let leads = || world.view().cluster.leader() == Some(source.member.as_str());
+    let cascades = !leads();
     while !cascades && !writable() {
+        if !leads() {
+            return Err(format!("{} no longer leads", source.member));
+        }
         until_view_changes(world, Duration::from_millis(500)).await;
     }
+    Ok(())
 }
 
 async fn replication_remote(world: &Rc<World>, source: &Source) -> Result<Remote, String> {

@@ -2,11 +2,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use actix::Addr;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{World, conf};
-use crate::host::actor::consensus::{Propose, SetMember};
+use crate::host::actor::consensus::{Consensus, Propose, SetMember};
+use crate::host::clock;
 use crate::host::request::Request;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::state::FailoverRequest;
@@ -14,6 +16,7 @@ use crate::pure::dump;
 
 /// How long a change may take to be agreed on.
 const PROPOSE_MAX: Duration = Duration::from_secs(5);
+const PROPOSE_AGAIN: Duration = Duration::from_millis(50);
 
 pub async fn keep_answering(world: Rc<World>, mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
@@ -24,7 +27,13 @@ pub async fn keep_answering(world: Rc<World>, mut requests: mpsc::Receiver<Reque
 async fn answer(world: &Rc<World>, request: Request) {
     match request {
         Request::Propose { command, reply } => propose(world, command, reply),
-        Request::Restart { timeout_ms: _, reply } => restart(world, reply),
+        Request::Vet { change, reply } => {
+            let world = world.clone();
+            actix::spawn(async move {
+                reply.send(conf::vet(&world, &change).await).ok();
+            });
+        }
+        Request::Restart { timeout_ms, reply } => restart(world, timeout_ms, reply),
         Request::Reinitialize { force, from_leader, reply } => {
             reply.send(reinitialize(world, force, from_leader)).ok();
         }
@@ -32,10 +41,7 @@ async fn answer(world: &Rc<World>, request: Request) {
             reply.send(reload(world).await).ok();
         }
         Request::ScheduleRestart { schedule, reply } => {
-            let mut place = world.scheduled_restart.borrow_mut();
-            let had = place.is_some();
-            *place = schedule;
-            reply.send(Ok(had)).ok();
+            reply.send(Ok(schedule_restart(world, schedule))).ok();
         }
         Request::Dump { reply } => {
             reply.send(dump(world)).ok();
@@ -43,19 +49,43 @@ async fn answer(world: &Rc<World>, request: Request) {
     }
 }
 
+/// Stores a schedule where there is none, or takes the one away: whether that was so.
+fn schedule_restart(world: &Rc<World>, schedule: Option<Value>) -> bool {
+    let mut place = world.scheduled_restart.borrow_mut();
+    let fits = place.is_none() == schedule.is_some();
+    if fits {
+        *place = schedule;
+        world.look.notify_one();
+    }
+    fits
+}
+
 fn propose(world: &Rc<World>, command: Command, reply: oneshot::Sender<Result<Outcome, String>>) {
     let consensus = world.consensus.clone();
     let tidy = tidied(command);
     actix::spawn(async move {
-        let (sender, answer) = oneshot::channel();
-        consensus.do_send(Propose(tidy, sender));
-        let outcome = match tokio::time::timeout(PROPOSE_MAX, answer).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(String::from("the consensus is gone")),
+        let agreed = agree(&consensus, tidy);
+        let outcome = match tokio::time::timeout(PROPOSE_MAX, agreed).await {
+            Ok(outcome) => outcome,
             Err(_) => Err(String::from("no quorum: the change was not agreed on in time")),
         };
         reply.send(outcome).ok();
     });
+}
+
+/// A receipt that is an error says that nothing was proposed: the arbiter is changing, and the
+/// next one is there in a moment.
+async fn agree(consensus: &Addr<Consensus>, command: Command) -> Result<Outcome, String> {
+    loop {
+        let (sender, answer) = oneshot::channel();
+        consensus.do_send(Propose(command.clone(), sender));
+        match answer.await {
+            Ok(Ok(outcome)) => return Ok(outcome),
+            Ok(Err(why)) => tracing::debug!(why, "proposes again"),
+            Err(_) => return Err(String::from("the consensus is gone")),
+        }
+        tokio::time::sleep(PROPOSE_AGAIN).await;
+    }
 }
 
 /// An empty name is no name.
@@ -75,12 +105,13 @@ fn busy(world: &World) -> Option<String> {
     world.local.borrow().busy.clone()
 }
 
-fn restart(world: &Rc<World>, reply: oneshot::Sender<Result<(), String>>) {
+fn restart(world: &Rc<World>, timeout_ms: Option<u64>, reply: oneshot::Sender<Result<(), String>>) {
     if let Some(task) = busy(world) {
         reply.send(Err(format!("{task} already in progress"))).ok();
         return;
     }
     *world.restart_reply.borrow_mut() = Some(reply);
+    world.seen.borrow_mut().restart_timeout_ms = timeout_ms;
     world.wishes.borrow_mut().restart = true;
     world.changed.notify_one();
 }
@@ -122,11 +153,13 @@ pub async fn reload(world: &Rc<World>) -> Result<(), String> {
 fn dump(world: &Rc<World>) -> Value {
     let own = world.facts(0);
     let postgres = serde_json::to_value(&own).unwrap_or_default();
-    dump::assemble(
+    let mut value = dump::assemble(
         &world.view(),
         &world.local.borrow(),
         &world.dynamic(),
         &world.config(),
         postgres,
-    )
+    );
+    value["wall"] = clock::wall().into();
+    value
 }

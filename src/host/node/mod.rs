@@ -19,6 +19,7 @@ use actix::Addr;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::host::actor::consensus::{Consensus, SharedDeadline, Tell};
+use crate::host::clock;
 use crate::host::guard::Guard;
 use crate::host::journal::Journal;
 use crate::host::postgres::Server;
@@ -27,6 +28,7 @@ use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{BuildProgress, DataDirectory, Facts, SqlFacts};
 use crate::pure::config::{Config, Dynamic, PostgresSettings, effective};
 use crate::pure::consensus::core::Input;
+use crate::pure::patroni::look::Look;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::situation::Wishes;
 use crate::pure::view::{LocalView, MachineView, View};
@@ -80,7 +82,15 @@ pub struct Seen {
     pub pending_restart: serde_json::Map<String, serde_json::Value>,
     /// What a standby runs with more of than configured: (name, configured, raised).
     pub raised: Vec<(String, String, String)>,
+    /// Settings that PostgreSQL's binary was asked about last, without those it refused.
+    pub vetted: Option<crate::pure::postgres::settings::Parameters>,
+    /// The copy in the data directory was flushed by the tool that made it.
+    pub flushed_copy: bool,
+    /// How long the restart that was asked for may take.
+    pub restart_timeout_ms: Option<u64>,
     pub serial: u64,
+    /// The last warning about the data directory.
+    pub warned: String,
     pub node_state: String,
     pub config_version: Option<u64>,
 }
@@ -121,6 +131,9 @@ impl World {
         if flow == "node" {
             self.node_moved(from, to, cause);
         }
+        if flow == "cluster_init" && to == "initialised" {
+            callbacks::created(self);
+        }
         if flow == "cluster_init" && to == "failed" {
             let custom = self.config().bootstrap.as_ref().is_some_and(|b| b.method.is_some());
             let failed =
@@ -152,10 +165,25 @@ impl World {
         if to == "troubled" {
             tracing::warn!(cause, "something needs a look");
         }
+        if to == "standing_aside" {
+            self.warn_once(&why_aside(&self.seen_data(), self.view().cluster.system_identifier()));
+        }
         self.look.notify_one();
     }
 
+    /// The same sentence again and again helps nobody.
+    fn warn_once(&self, sentence: &str) {
+        let mut seen = self.seen.borrow_mut();
+        if seen.warned != sentence {
+            tracing::warn!("{sentence}");
+            seen.warned = sentence.to_owned();
+        }
+    }
+
     pub fn show(&self, view: MachineView) {
+        if view.flow == "node" {
+            self.seen.borrow_mut().node_state = view.state.clone();
+        }
         self.machines.borrow_mut().insert(view.flow.clone(), view);
         self.publish();
     }
@@ -188,12 +216,32 @@ impl World {
         self.local.send_replace(Arc::new(local));
     }
 
+    /// Judges what is known now, as REST does.
+    pub fn with_look<T>(&self, judge: impl FnOnce(&Look) -> T) -> T {
+        let (view, dynamic, config) = (self.view(), self.dynamic(), self.config());
+        let local = self.local.borrow().clone();
+        judge(&Look {
+            view: &view,
+            local: &local,
+            dynamic: &dynamic,
+            config: &config,
+            now: clock::now(),
+        })
+    }
+
     /// Patroni's one sentence about this cycle.
     fn sentence(&self, node: &str, data: &DataDirectory) -> String {
         let view = self.view.borrow();
         let own = &view.own_name;
+        let sure = view.raft.quorum_at + self.dynamic.borrow().ttl_ms > clock::now();
         match (node, view.cluster.leader()) {
             ("standing_aside", _) => why_aside(data, view.cluster.system_identifier()),
+            ("following", _) if !sure => {
+                format!("no quorum: no majority is heard. I am ({own}), a secondary, and wait")
+            }
+            (state, _) if !sure && view.raft.quorum_at > 0 => {
+                format!("{state}; no quorum: no majority is heard")
+            }
             ("leading" | "standby_leading", _) => {
                 format!("no action. I am ({own}), the leader with the lock")
             }
@@ -275,8 +323,9 @@ fn why_aside(data: &DataDirectory, cluster: Option<&str>) -> String {
             )
         }
         _ => String::from(
-            "a PostgreSQL that Surus did not start runs on the data directory: stop it, and Surus \
-             takes the directory over, or correct postgresql.data_dir",
+            "a PostgreSQL that Surus did not start runs on the data directory, for no cluster that \
+             exists or where postgresql.listen does not find it: stop it, and Surus takes the \
+             directory over, or correct postgresql.data_dir",
         ),
     }
 }

@@ -61,7 +61,9 @@ pub fn start_flow(
     match brief {
         Brief::ClusterInit { epoch, has_data, remote } => {
             let dcs = config.bootstrap.as_ref().map(|b| b.dcs.clone());
-            let config = dcs.filter(|v| v.is_object()).unwrap_or_else(|| serde_json::json!({}));
+            let mut config = dcs.filter(|v| v.is_object()).unwrap_or_else(|| serde_json::json!({}));
+            // Refused when asked for; stored, it would say what is not so.
+            config.as_object_mut().map(|keys| keys.shift_remove("pause"));
             let flow = ClusterInit {
                 epoch,
                 node,
@@ -101,9 +103,9 @@ pub fn start_flow(
         }
         Brief::Restart { as_, crashed } => {
             let primary = matches!(as_, StartAs::Primary { .. });
-            let start_timeout_ms =
-                if primary { world.dynamic().primary_start_timeout_ms } else { 600_000 };
-            let start_timeout_ms = start_timeout_ms.max(1000);
+            let usual = if primary { world.dynamic().primary_start_timeout_ms } else { 600_000 };
+            let asked = world.seen.borrow_mut().restart_timeout_ms.take().filter(|_| !crashed);
+            let start_timeout_ms = asked.unwrap_or(usual).max(1000);
             start(world, Restart { as_, crashed, start_timeout_ms }, run, on_end)
         }
         Brief::StandbyLeader { epoch, remote } => {

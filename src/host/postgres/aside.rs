@@ -38,6 +38,16 @@ impl Server {
         blocking(move || server.set_aside(&suffix, catalog.as_deref())).await?
     }
 
+    /// How many were moved aside under this suffix and are still there.
+    pub fn kept_aside(&self, suffix: &str) -> usize {
+        let Some((dir, name)) = self.data_dir.parent().zip(self.data_dir.file_name()) else {
+            return 0;
+        };
+        let wanted = format!("{}.{suffix}", name.to_string_lossy());
+        let found = fs::read_dir(dir).into_iter().flatten().flatten();
+        found.filter(|entry| entry.file_name().to_string_lossy().starts_with(&wanted)).count()
+    }
+
     async fn catalog_version(&self) -> Option<String> {
         self.control().await.ok().map(|control| control.catalog_version)
     }

@@ -29,6 +29,7 @@ pub mod slots;
 pub mod start;
 pub mod stop;
 pub mod upstream;
+pub mod vet;
 
 use account::Account;
 use program::Program;

@@ -237,7 +237,7 @@ impl Server {
 }
 
 /// Lines before the fatal one that are told too: a wrong setting is named there, not in it.
-const LEAD_LINES: usize = 2;
+const LEAD_LINES: usize = 3;
 
 /// The lines that say why: around the first fatal one, else the last of all.
 fn telling(lines: &[String]) -> &[String] {
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn the_fatal_line_and_what_follows_tell_why() {
         let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
-        let said = lines("a\nb\nLOG:  unrecognized \"x\"\nFATAL:  aborted\nDETAIL:  it\n");
+        let said = lines("a\nz\nb\nLOG:  unrecognized \"x\"\nFATAL:  aborted\nDETAIL:  it\n");
         assert_eq!(telling(&said), &said[1..]);
         let calm = lines(&"LOG:  redo\n".repeat(TAIL_LINES + 5));
         assert_eq!(telling(&calm).len(), TAIL_LINES);

@@ -43,6 +43,11 @@ pub async fn propose(handle: &Handle, command: Command) -> Result<Outcome, Strin
     }
 }
 
+async fn vet(handle: &Handle, change: &Value) -> Result<(), String> {
+    let change = change.clone();
+    ask(handle, |reply| Request::Vet { change, reply }).await
+}
+
 /// Merges into the dynamic configuration; answers with the whole of it.
 pub async fn patch_config(handle: &Handle, body: Body<'_>) -> Reply {
     let patch = match body.required().await {
@@ -56,6 +61,9 @@ pub async fn patch_config(handle: &Handle, body: Body<'_>) -> Reply {
         return answer.into();
     }
     let patch = Value::Object(patch);
+    if let Err(why) = vet(handle, &patch).await {
+        return Reply::error(400, &why);
+    }
     let merged = dynamic::patched(&current, &patch);
     match propose(handle, Command::PatchConfig { patch }).await {
         Ok(Outcome::Done) => Reply::json(200, &merged),
@@ -79,6 +87,9 @@ pub async fn put_config(handle: &Handle, body: Body<'_>) -> Reply {
     let value = Value::Object(config);
     if look(handle, |look| look.view.cluster.config.as_ref() == Some(&value)) {
         return Reply::json(200, &value);
+    }
+    if let Err(why) = vet(handle, &value).await {
+        return Reply::error(400, &why);
     }
     match propose(handle, Command::SetConfig { value: value.clone(), expected }).await {
         Ok(Outcome::Done) => Reply::json(200, &value),

@@ -90,7 +90,7 @@ async fn route(request: &HttpRequest, payload: web::Payload, handle: &Handle) ->
             Err(refusal) => refusal,
             Ok(()) => changed(request, payload, handle, segment).await,
         },
-        ref method => Reply::error(501, &format!("Unsupported method ({:?})", method.as_str())),
+        ref method => Reply::error(501, &format!("Unsupported method ('{method}')")),
     }
 }
 

@@ -55,7 +55,7 @@ async fn watch(handle: &Handle, accepted: &Accepted, leader: Option<&str>) -> Re
         let pending = view.cluster.failover.as_ref() == Some(&accepted.request);
         seen |= pending || begun.elapsed() >= SEEN_AFTER;
         let settled = seen && !pending;
-        if let Some(answer) = switchover::outcome(&view.cluster, accepted, leader, settled) {
+        if let Some(answer) = switchover::outcome(&view, accepted, leader, settled) {
             return answer.into();
         }
         let wake = if seen { deadline } else { deadline.min(begun + SEEN_AFTER) };

@@ -62,6 +62,25 @@ pub enum DataDirectory {
     },
 }
 
+impl std::fmt::Display for DataDirectory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DataDirectory::Unknown => f.write_str("what nobody has looked at"),
+            DataDirectory::Empty => f.write_str("nothing"),
+            DataDirectory::Incomplete => f.write_str("an unfinished copy"),
+            DataDirectory::Broken { problem } => write!(f, "broken data ({problem})"),
+            DataDirectory::Present { system_identifier, timeline, lsn, was_primary, .. } => {
+                let of = if *was_primary { "primary" } else { "standby" };
+                write!(
+                    f,
+                    "a {of}'s data (system identifier {system_identifier}, timeline {timeline}, \
+                     {lsn})"
+                )
+            }
+        }
+    }
+}
+
 /// One answer of the monitoring query.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SqlFacts {

@@ -41,6 +41,19 @@ const KEYS: &[&str] = &[
     "postgresql",
 ];
 
+/// Accepted, and so far not acted on.
+const WITHOUT_EFFECT: [&str; 9] = [
+    "failsafe_mode",
+    "ignore_slots",
+    "max_timelines_history",
+    "member_slots_ttl",
+    "pause",
+    "permanent_replication_slots",
+    "permanent_slots",
+    "primary_race_backoff",
+    "slots",
+];
+
 /// What belongs to one node and may not be set for all.
 const LOCAL_ONLY: [&str; 7] = [
     "connect_address",
@@ -218,6 +231,14 @@ fn name_strangers(top: &Section) {
         let hint = nearest.filter(|name| strsim::jaro_winkler(name, key) > 0.8);
         let hint = hint.map_or("remove it".into(), |name| format!("did you mean `{name}`?"));
         top.warn(key, format!("is unknown and has no effect; {hint}"));
+    }
+    for key in WITHOUT_EFFECT.iter().filter(|key| top.truthy(key)) {
+        top.warn(key, "is Patroni's and has no effect in Surus yet");
+    }
+    let quorum = top.get("synchronous_mode").is_some_and(|node| node.value() == "quorum");
+    if quorum {
+        let message = "quorum commit does not exist in Surus yet; commits wait as with `on`";
+        top.warn("synchronous_mode", message);
     }
     let postgresql = top.child("postgresql");
     for key in LOCAL_ONLY.iter().filter(|key| postgresql.get(key).is_some()) {

@@ -87,6 +87,41 @@ pub fn apply(tree: &mut Node, env: &BTreeMap<String, String>, report: &Report) {
         let path = format!("postgresql.bin_name.{program}");
         set(tree, env, &suffix, &path, Shape::Text, report);
     }
+    name_strangers(env, report);
+}
+
+/// Stores of Patroni's; all their variables begin so.
+const STORES: [&str; 7] =
+    ["ETCD", "CONSUL", "ZOOKEEPER", "EXHIBITOR", "KUBERNETES", "CITUS", "DCS_"];
+
+/// Warns of variables that were meant for us and that nobody reads.
+fn name_strangers(env: &BTreeMap<String, String>, report: &Report) {
+    let known: Vec<String> = known_names().collect();
+    for variable in env.keys() {
+        let Some(suffix) = variable.strip_prefix("PATRONI_") else { continue };
+        if known.iter().any(|name| name == suffix) {
+            continue;
+        }
+        let source: Arc<str> = Arc::from(format!("environment variable {variable}"));
+        let scored = known.iter().map(|name| (strsim::jaro_winkler(suffix, name), name));
+        let nearest = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.85);
+        let message = match nearest {
+            _ if STORES.iter().any(|store| suffix.starts_with(store)) => {
+                "is accepted and unused: Surus keeps the cluster's state itself".to_string()
+            }
+            Some((_, name)) => format!("has no effect; did you mean PATRONI_{name}?"),
+            None => "has no effect in Surus; it may stay or go".to_string(),
+        };
+        report.warn(Fault::new(&Place::new(&source, None), "", message));
+    }
+}
+
+fn known_names() -> impl Iterator<Item = String> {
+    let keywords = || ["username", "password"].into_iter().chain(super::LIBPQ_KEYWORDS);
+    let users = USERS.iter().flat_map(move |user| keywords().map(move |k| format!("{user}_{k}")));
+    let programs = PROGRAMS.iter().map(|program| format!("postgresql_bin_{program}"));
+    let variables = VARIABLES.iter().map(|(suffix, ..)| suffix.to_string());
+    variables.chain(users.chain(programs).map(|name| name.to_uppercase()))
 }
 
 fn set(
@@ -178,6 +213,25 @@ mod tests {
             "authentication": {"replication": {"password": "p:#x"}},
             "bin_name": {"pg_ctl": "pg_ctl15"}}});
         assert_eq!((value, faults), (expected, vec![]));
+    }
+
+    #[test]
+    fn variables_that_nobody_reads_are_named() {
+        let report = Report::default();
+        let mut tree = Node::from_value(&json!({}), &Arc::from("f"));
+        let names = [
+            "PATRONI_NAEM",
+            "PATRONI_ETCD3_HOSTS",
+            "PATRONI_SCOPE",
+            "HOME",
+            "PATRONI_REPLICATION_SSLMODE",
+            "PATRONI_QWERTZ",
+        ];
+        let env = names.iter().map(|name| (name.to_string(), "x".to_string())).collect();
+        apply(&mut tree, &env, &report);
+        let warned: Vec<String> = report.finish().1.iter().map(Fault::to_string).collect();
+        assert_eq!(warned.len(), 3, "{warned:?}");
+        assert!(warned.iter().any(|w| w.contains("PATRONI_NAEM") && w.contains("PATRONI_NAME?")));
     }
 
     #[test]

@@ -110,6 +110,9 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         sections::check_loopback(&postgresql_section, "connect_address", host, &raft);
     }
     name_witness(top);
+    if let Some(postgresql) = &postgresql {
+        check_directories(&postgresql_section, &postgresql.data_dir, &raft.data_dir);
+    }
     let bootstrap = top.child("bootstrap");
     Config {
         path: path.to_path_buf(),
@@ -125,6 +128,14 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         tags: tags(top),
         watchdog: sections::watchdog(&top.child("watchdog")),
         warnings: Vec::new(),
+    }
+}
+
+/// The data directory is emptied before a copy and belongs to PostgreSQL: ours must not lie in it.
+fn check_directories(postgresql: &Section, data_dir: &Path, raft_dir: &Path) {
+    if raft_dir.starts_with(data_dir) && !data_dir.as_os_str().is_empty() {
+        let message = "holds raft.data_dir, or is it; name a directory of its own for each";
+        postgresql.fault("data_dir", message);
     }
 }
 

@@ -27,6 +27,10 @@ use crate::pure::config::Dynamic;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
 
+/// The shortest tick: an election lasts ten to twenty of them, which must fit into the shortest
+/// ttl, and each wakes the node.
+const TICK_MS_MIN: Millis = 64;
+
 /// What a node sits down with.
 pub struct Seat {
     pub id: RaftId,
@@ -161,6 +165,11 @@ pub struct Core {
     pub(super) leave_asked_at: Millis,
     pub(super) member_told_at: Option<Millis>,
     pub(super) targets: Vec<String>,
+    /// Outside: whom we asked to be let in, and why we were not.
+    pub(super) asked: Option<String>,
+    pub(super) refused: Option<String>,
+    /// Entries up to here were committed in an earlier life: applying them again is no news.
+    pub(super) replayed_to: u64,
     pub(super) out: Vec<Output>,
     pub(super) now: Millis,
 }
@@ -203,6 +212,9 @@ impl Core {
             leave_asked_at: 0,
             member_told_at: None,
             targets: Vec::new(),
+            asked: None,
+            refused: None,
+            replayed_to: 0,
             out: Vec::new(),
             now: seat.now,
         };
@@ -239,7 +251,7 @@ impl Core {
 
     /// How long one tick is, in ms: elections and heartbeats scale with the ttl in force.
     pub fn tick_every(&self) -> Millis {
-        (self.ttl_ms() / 50).clamp(40, 250)
+        (self.ttl_ms() / 50).clamp(TICK_MS_MIN, 250)
     }
 
     /// The ttl in force: the lease's, else the configuration's, else the file's.

@@ -35,7 +35,7 @@ impl Core {
                 self.out.push(Output::AskFresh { round });
             }
             PeerMessage::Join { id, member } => self.asked_to_join(id, member),
-            PeerMessage::JoinRefused { reason } => self.tell(format!("was not let in: {reason}")),
+            PeerMessage::JoinRefused { reason } => self.not_let_in(reason),
             PeerMessage::Leave { id } => self.asked_to_leave(id),
             founding @ (PeerMessage::Found { .. }
             | PeerMessage::Promised { .. }
@@ -140,7 +140,11 @@ impl Core {
             self.failure_seen_at = Some(self.now);
         }
         let outcome = self.cluster.apply(entry.index, proposal.command);
-        if let Outcome::Refused(why) = &outcome {
+        if entry.index <= self.replayed_to {
+            if entry.index == self.replayed_to {
+                self.tell(format!("knows again what was agreed on up to entry {}", entry.index));
+            }
+        } else if let Outcome::Refused(why) = &outcome {
             self.tell(format!("entry {} ({said}) changed nothing: {why}", entry.index));
         } else {
             self.tell(format!("entry {} applied: {said}", entry.index));
@@ -155,6 +159,7 @@ impl Core {
     fn commit_membership(&mut self, entry: &Entry) {
         let Some(group) = &mut self.group else { return };
         let Some((change, context)) = group.apply_membership(entry) else { return };
+        let news = entry.index > self.replayed_to;
         for single in change.get_changes() {
             let id = single.node_id;
             match single.get_change_type() {
@@ -163,20 +168,22 @@ impl Core {
                     self.heard.remove(&id);
                     self.tell(format!("{id:016x} is no longer a member"));
                 }
-                ConfChangeType::AddNode => self.vote_changed(id, true),
+                ConfChangeType::AddNode => self.vote_changed(id, true, news),
                 ConfChangeType::AddLearnerNode => {
                     if let Ok(member) = serde_json::from_slice::<Member>(&context) {
                         self.cluster.members.insert(id, member);
                     }
-                    self.vote_changed(id, false);
+                    self.vote_changed(id, false, news);
                 }
             }
         }
     }
 
-    fn vote_changed(&mut self, id: RaftId, votes: bool) {
-        let name = self.cluster.name_of(id).unwrap_or("a new member").to_string();
-        self.tell(format!("{name} is now a {}", if votes { "voter" } else { "learner" }));
+    fn vote_changed(&mut self, id: RaftId, votes: bool, news: bool) {
+        if news {
+            let name = self.cluster.name_of(id).unwrap_or("a new member").to_string();
+            self.tell(format!("{name} is now a {}", if votes { "voter" } else { "learner" }));
+        }
         if id == self.id
             && !votes
             && let Some(ticket) = self.leaving

@@ -18,6 +18,11 @@ impl Core {
     pub(super) fn asked_to_join(&mut self, id: RaftId, member: Member) {
         let Some(group) = &self.group else { return };
         let arbiter = group.leader();
+        // Who is asked may be the only one that the node outside is connected to.
+        if let Some(reason) = self.name_is_taken(id, &member) {
+            self.say(id, PeerMessage::JoinRefused { reason });
+            return;
+        }
         if arbiter != self.id {
             if arbiter != 0 {
                 self.say(arbiter, PeerMessage::Join { id, member });
@@ -25,10 +30,6 @@ impl Core {
             return;
         }
         if group.has_pending_conf() || self.cluster.members.contains_key(&id) {
-            return;
-        }
-        if let Some(reason) = self.name_is_taken(id, &member) {
-            self.say(id, PeerMessage::JoinRefused { reason });
             return;
         }
         let context = serde_json::to_vec(&member).expect("a member is plain data");

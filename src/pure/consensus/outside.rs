@@ -75,7 +75,8 @@ impl Core {
 
     /// A cluster exists: take its identity and ask to be let in.
     fn join_at(&mut self, addr: String, cluster_id: String) {
-        if self.group.is_none() {
+        if self.group.is_none() && self.asked.as_ref() != Some(&addr) {
+            self.asked = Some(addr.clone());
             self.tell(format!("asks {addr} to be let into the cluster {cluster_id}"));
         }
         let message = PeerMessage::Join { id: self.id, member: self.member.clone() };
@@ -88,6 +89,14 @@ impl Core {
         let Some(cluster_id) = standing.cluster_id else { return };
         self.tell("was let into the cluster");
         self.enter(cluster_id, standing.cluster_epoch, MemoryLog::default());
+    }
+
+    pub(super) fn not_let_in(&mut self, reason: String) {
+        if self.group.is_none() && self.refused.as_ref() != Some(&reason) {
+            self.tell(format!("was not let into the cluster: {reason}"));
+            self.refused = Some(reason);
+            self.out.push(Output::Changed);
+        }
     }
 
     fn enter(&mut self, cluster_id: String, cluster_epoch: u64, log: MemoryLog) {
@@ -104,6 +113,7 @@ impl Core {
             self.cluster = cluster;
         }
         let applied = log.snapshot.get_metadata().index;
+        self.replayed_to = log.hard_state.commit;
         self.founding = None;
         self.group = Some(Group::new(self.id, log, applied, self.seed));
         self.refresh_dynamic();

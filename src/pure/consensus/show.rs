@@ -14,7 +14,10 @@ impl Core {
             raft: self.raft_view(now),
             lease: self.lease_view(now),
             facts: self.heard.clone(),
-            joining: self.founding.as_ref().map(|f| f.waits_for.clone()),
+            joining: self.founding.as_ref().map(|f| match &self.refused {
+                Some(reason) => format!("{}: {reason}", f.waits_for),
+                None => f.waits_for.clone(),
+            }),
         }
     }
 

@@ -81,9 +81,11 @@ impl Node {
         }
     }
 
-    /// It was running before us, and no cluster exists that it could belong to.
+    /// It was running before us, and no cluster exists that it could belong to; or it does not
+    /// answer us, so nobody knows what it is.
     fn is_unmanaged(&self, s: &Situation) -> bool {
-        self.inspection.unmanaged && s.initialized.is_none()
+        let answers = s.in_recovery.is_some();
+        self.inspection.unmanaged && (s.initialized.is_none() || !answers) && s.postmaster_alive
     }
 
     fn is_anothers(&self, s: &Situation) -> bool {
@@ -97,6 +99,7 @@ impl Node {
         let led = matches!(&s.lease, Standing::Mine { epoch, .. } if *epoch == self.epoch);
         match guard {
             Guard::StopAsked => s.wishes.stop,
+            Guard::RunsAgain => !s.wishes.stop,
             Guard::OnlyTheDaemonStops => s.wishes.stop && self.is_anothers(s),
             Guard::IsUnmanaged => self.is_unmanaged(s),
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),

@@ -32,7 +32,7 @@ pub fn history(look: &Look) -> Value {
 fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
     let facts = heard.map(|heard| &heard.facts);
     let sql = facts.and_then(answering);
-    let leads = look.view.cluster.leader() == Some(member.name.as_str());
+    let leads = look.leader() == Some(member.name.as_str());
     let mut row = Map::new();
     let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
     put("name", member.name.as_str().into());

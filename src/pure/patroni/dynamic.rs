@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Answer, PAUSE_NOT_BUILT, quantity};
 use crate::pure::cluster::apply::merge;
+use crate::pure::postgres::hba::unreadable;
 
 /// The configuration after a patch, by the same rule by which the log applies it.
 pub fn patched(current: &Value, patch: &Value) -> Value {
@@ -28,7 +29,11 @@ pub fn check(change: &Map<String, Value>) -> Result<(), Answer> {
 
 fn check_key(key: &str, value: &Value) -> Result<(), Answer> {
     let expected = match key {
-        "ttl" | "loop_wait" | "retry_timeout" => positive(value),
+        "ttl" => {
+            let long = integer(value).filter(|s| *s >= 2).map(|_| ());
+            long.ok_or("an integer of at least 2 (seconds)")
+        }
+        "loop_wait" | "retry_timeout" => positive(value),
         "maximum_lag_on_failover"
         | "max_timelines_history"
         | "primary_start_timeout"
@@ -56,7 +61,8 @@ fn check_key(key: &str, value: &Value) -> Result<(), Answer> {
 fn check_postgresql(key: &str, value: &Value) -> Result<(), Answer> {
     let expected = match key {
         "parameters" | "recovery_conf" | "callbacks" => object(value),
-        "pg_hba" | "pg_ident" => array(value),
+        "pg_hba" => rules(value),
+        "pg_ident" => texts(value).map(|_| ()).ok_or("a list of texts"),
         "use_pg_rewind"
         | "use_slots"
         | "remove_data_directory_on_rewind_failure"
@@ -117,6 +123,17 @@ fn object(value: &Value) -> Result<(), &'static str> {
     value.is_object().then_some(()).ok_or("an object")
 }
 
+fn texts(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+fn rules(value: &Value) -> Result<(), &'static str> {
+    let readable = texts(value).is_some_and(|lines| unreadable(&lines).is_empty());
+    readable
+        .then_some(())
+        .ok_or("a list of lines such as \"host all all 10.0.0.0/8 scram-sha-256\"")
+}
+
 fn array(value: &Value) -> Result<(), &'static str> {
     value.is_array().then_some(()).ok_or("a list")
 }
@@ -145,7 +162,10 @@ mod tests {
     #[test]
     fn a_wrong_type_names_its_key() {
         let text = refusal(json!({"ttl": "abc"}));
-        assert_eq!(text, "ttl must be a positive integer, not \"abc\"; nothing was changed");
+        assert_eq!(
+            text,
+            "ttl must be an integer of at least 2 (seconds), not \"abc\"; nothing was changed"
+        );
         assert!(refusal(json!({"loop_wait": 0})).starts_with("loop_wait "));
         assert!(refusal(json!({"retry_timeout": 1.5})).starts_with("retry_timeout "));
         assert!(refusal(json!({"synchronous_mode": "maybe"})).contains("quorum"));
@@ -153,6 +173,11 @@ mod tests {
         let nested = json!({"postgresql": {"parameters": ["x"]}});
         assert!(refusal(nested).starts_with("postgresql.parameters must be an object"));
         assert!(refusal(json!({"slots": 3})).starts_with("slots must be an object"));
+        for hba in [json!([1]), json!(["hots all all all md5"]), json!("local all all trust")] {
+            let text = refusal(json!({"postgresql": {"pg_hba": hba}}));
+            assert!(text.starts_with("postgresql.pg_hba must be a list of lines"), "{text}");
+        }
+        assert!(refusal(json!({"ttl": 1})).starts_with("ttl must be an integer of at least 2"));
     }
 
     #[test]

@@ -96,9 +96,14 @@ impl<'a> Look<'a> {
         seen > 0 && seen.saturating_add(self.dynamic.ttl_ms) > self.now
     }
 
+    /// Who leads, as a majority said within the last ttl: an older word is not true any more.
+    pub fn leader(&self) -> Option<&'a str> {
+        self.view.cluster.leader().filter(|_| self.fresh())
+    }
+
     /// No leader, or nothing certain about one.
     pub fn unlocked(&self) -> bool {
-        !self.fresh() || self.view.cluster.leader().is_none()
+        self.leader().is_none()
     }
 
     /// The furthest position of the leader that this node has heard of.

@@ -100,6 +100,18 @@ pub fn scheduled(restart: &Restart) -> Option<Value> {
     Some(value)
 }
 
+/// The conditions of a schedule that [`scheduled`] wrote.
+pub fn of_schedule(value: &Value) -> Restart {
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    Restart {
+        schedule: text("schedule"),
+        role: text("role"),
+        postgres_version: text("postgres_version").and_then(|t| version(&t).map(|n| (t, n))),
+        timeout_ms: value["timeout"].as_u64().map(|s| s * 1000),
+        restart_pending: value["restart_pending"] == true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +151,7 @@ mod tests {
         let body = json!({"schedule": "2030-01-01T00:00:00+00:00", "postgres_version": "15.99"});
         let restart = parse(body.as_object().expect("an object"), NOW).expect("good");
         assert_eq!(scheduled(&restart), Some(body));
+        assert_eq!(of_schedule(&scheduled(&restart).expect("a schedule")), restart);
         assert_eq!(scheduled(&Restart::default()), None);
     }
 }

@@ -3,8 +3,9 @@ use serde_json::{Map, Value};
 
 use super::look::Look;
 use super::{Answer, schedule};
-use crate::pure::cluster::state::{ClusterState, FailoverRequest};
+use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::config::SynchronousMode;
+use crate::pure::view::View;
 
 /// Which of the two was called; a failover that names the leader becomes a switchover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub fn check(
     body: &Map<String, Value>,
     now_epoch_s: u64,
 ) -> Result<Accepted, Answer> {
+    if !look.fresh() {
+        let text = "no quorum: no majority of the members is heard, so nothing can be agreed on";
+        return Err(Answer::new(503, text));
+    }
     let leader = name(body, "leader")?;
     let candidate = name(body, "candidate")?.or(name(body, "member")?);
     let scheduled_at = name(body, "scheduled_at")?;
@@ -161,15 +166,20 @@ pub fn patience_s(loop_wait_ms: u64) -> u64 {
 }
 
 /// What came of it so far. `settled` means that the request was seen in the log and is gone since.
+///
+/// The new leader must take writes before it counts (in a standby cluster it never does): whoever
+/// is told of success connects at once.
 pub fn outcome(
-    cluster: &ClusterState,
+    view: &View,
     accepted: &Accepted,
     leader_before: Option<&str>,
     settled: bool,
 ) -> Option<Answer> {
+    let cluster = &view.cluster;
     let (noun, verb) = (accepted.action.noun(), accepted.action.verb());
     let wanted = accepted.request.candidate.as_deref();
     match cluster.leader() {
+        Some(now) if leader_before != Some(now) && !serves(view, now) => None,
         Some(now) if leader_before != Some(now) => Some(match wanted {
             Some(wanted) if wanted != now => {
                 let verb = capitalised(verb);
@@ -180,6 +190,12 @@ pub fn outcome(
         Some(_) if settled => Some(Answer::new(503, format!("{noun} failed"))),
         _ => None,
     }
+}
+
+fn serves(view: &View, leader: &str) -> bool {
+    let standby = view.cluster.config.as_ref().is_some_and(|c| c["standby_cluster"].is_object());
+    let heard = view.cluster.member_named(leader).and_then(|(id, _)| view.facts.get(&id));
+    standby || heard.is_some_and(|heard| heard.facts.is_writable())
 }
 
 /// The answer when the wait is over without an outcome.

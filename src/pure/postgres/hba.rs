@@ -13,6 +13,31 @@ pub fn file_text(lines: &[String]) -> String {
     text
 }
 
+/// The first words of a rule, each with the fewest fields it may have.
+const KINDS: [(&str, usize); 6] = [
+    ("local", 4),
+    ("host", 5),
+    ("hostssl", 5),
+    ("hostnossl", 5),
+    ("hostgssenc", 5),
+    ("hostnogssenc", 5),
+];
+
+/// Lines of pg_hba that no PostgreSQL can read: with one of them in its file a server goes on,
+/// and does not start again.
+pub fn unreadable(lines: &[String]) -> Vec<&str> {
+    let goes_on = |at: usize| at > 0 && lines[at - 1].ends_with('\\');
+    let bad = lines.iter().enumerate().filter(|(at, line)| !goes_on(*at) && !is_readable(line));
+    bad.map(|(_, line)| line.as_str()).collect()
+}
+
+fn is_readable(line: &str) -> bool {
+    let fields: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+    let Some(kind) = fields.first() else { return true };
+    let fewest = KINDS.iter().find(|(name, _)| name == kind).map(|(_, fewest)| *fewest);
+    kind.starts_with("include") || line.ends_with('\\') || fewest.is_some_and(|n| fields.len() >= n)
+}
+
 /// Lines that let Surus in while a restored cluster still has passwords nobody knows: the local
 /// socket and the host's own addresses, for the users that Surus itself uses, without password.
 pub fn trust_lines(superuser: &str, replication: &str, addresses: &[String]) -> Vec<String> {
@@ -43,6 +68,17 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("# Written by Surus"));
         assert_eq!(lines[1..], ["local all all trust", "host all all all md5"]);
+    }
+
+    #[test]
+    fn what_no_server_can_read_is_found() {
+        let good = "# x| |local all all trust|host all all 127.0.0.1/32 md5 # y|include_dir d\
+            |hostssl all all \\|  all cert|host replication rep 10.0.0.0 255.0.0.0 scram-sha-256";
+        let lines = |text: &str| text.split('|').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(unreadable(&lines(good)), Vec::<&str>::new());
+        let bad =
+            lines("1|hosts all all all md5|host all all md5|local all trust|local all all trust");
+        assert_eq!(unreadable(&bad), bad[..4].iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     #[test]

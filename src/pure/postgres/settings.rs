@@ -36,6 +36,9 @@ pub struct Server<'a> {
     pub known: Option<&'a BTreeSet<String>>,
 }
 
+/// Whoever sets these would run another cluster than the one that is watched.
+const NEVER: [&str; 2] = ["data_directory", "config_file"];
+
 /// The parameters and what had to be done to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rendered {
@@ -86,6 +89,11 @@ fn users_own(server: &Server, name: &str, value: &Value, rendered: &mut Rendered
     };
     let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     let known = name.contains('.') || server.known.is_none_or(|known| has(known, name));
+    if NEVER.iter().any(|never| never.eq_ignore_ascii_case(name)) {
+        let message = "would lead PostgreSQL away from postgresql.data_dir and is left out";
+        rendered.warnings.push(format!("postgresql.parameters.{name}: {message}"));
+        return;
+    }
     if name.is_empty() || !name.chars().all(letters) || !known {
         let message = "is not a parameter of this PostgreSQL and is left out; check its spelling";
         rendered.warnings.push(format!("postgresql.parameters.{name}: {message}"));
@@ -99,7 +107,7 @@ fn has(known: &BTreeSet<String>, name: &str) -> bool {
 }
 
 /// A scalar, or a list of them as PostgreSQL's lists are written.
-fn parameter_text(value: &Value) -> Option<String> {
+pub fn parameter_text(value: &Value) -> Option<String> {
     match value {
         Value::Array(items) => {
             let texts: Option<Vec<_>> = items.iter().map(setting_text).collect();
@@ -176,6 +184,17 @@ pub fn conf_text(include: &str, parameters: &Parameters, recovery: &Parameters) 
         text.push_str(&format!("{name} = {}\n", quoted(value)));
     }
     text
+}
+
+/// Settings that hide what is said about those read after them.
+const MUTING: [&str; 3] = ["log_destination", "log_min_messages", "log_error_verbosity"];
+
+/// Only the settings, one a line, those that would hide complaints last.
+pub fn conf_settings(parameters: &Parameters) -> String {
+    let mutes = |name: &str| MUTING.iter().any(|other| other.eq_ignore_ascii_case(name));
+    let (last, first): (Vec<_>, Vec<_>) = parameters.iter().partition(|(name, _)| mutes(name));
+    let lines = first.into_iter().chain(last);
+    lines.map(|(name, value)| format!("{name} = {}\n", quoted(value))).collect()
 }
 
 /// A value as the configuration file's scanner reads it back: between single quotes, with quotes
