@@ -301,6 +301,7 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         keeps: 0,
         connected: Default::default(),
         disk: Disk::default(),
+        wall_due: 0,
     };
     let address = actor.start();
     pass_on(address.clone(), events, written);

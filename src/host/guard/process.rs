@@ -24,10 +24,10 @@ use crate::pure::cluster::Millis;
 const QUIT_MS: Millis = 300;
 /// Between two looks while something is to be stopped.
 const FENCING_PAUSE: Duration = Duration::from_millis(20);
-/// Between two looks once all is stopped: somebody may start a server under a deadline long past.
+/// Between two looks once all is stopped and no daemon is left that could start a server by itself.
 const FENCED_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at a deadline; also how late a deadline's move may be seen.
-const ARMED_PAUSE_MS: Millis = 50;
+const ARMED_PAUSE_MS: Millis = 100;
 /// Between two looks when nothing is guarded; a change rings.
 const IDLE_PAUSE: Duration = Duration::from_millis(500);
 /// Between two searches for a postmaster to watch.
@@ -181,9 +181,9 @@ impl Guard {
             }
             (fence.found, fence.finished) = (false, true);
         }
-        let pause = if fence.finished && !fence.found { FENCED_PAUSE } else { FENCING_PAUSE };
+        let quiet = fence.finished && !fence.found;
         self.note_postmaster();
-        pause
+        if quiet && self.daemon.is_gone() { FENCED_PAUSE } else { FENCING_PAUSE }
     }
 
     fn watch_postmaster(&mut self, now: Millis) {

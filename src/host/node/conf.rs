@@ -113,6 +113,11 @@ async fn files(
     })
 }
 
+/// Has the settings checked that a start will want: while a copy runs, there is time.
+pub async fn foresee(world: &World, server: &Server, source: &Source) {
+    files(world, server, Some(&Some(source.clone()))).await.ok();
+}
+
 /// A line that cannot be read is left out, and said: with it the next start would fail.
 fn readable_hba(lines: &[String]) -> String {
     let bad = unreadable(lines);

@@ -150,7 +150,8 @@ pub async fn copy(world: &Rc<World>, name: &str, source: Option<Source>) -> Resu
                 passfile: passfile(&own, &source),
             };
             let options = arguments(&own.basebackup);
-            basebackup(world, &server, &remote, &options).await?;
+            let copying = basebackup(world, &server, &remote, &options);
+            tokio::join!(copying, super::conf::foresee(world, &server, &source)).0?;
             world.seen.borrow_mut().flushed_copy = true;
         }
         (None, None) => return Err(String::from("there is nobody to copy from")),

@@ -3,8 +3,10 @@
 //! [`Server`] is plain data; its methods live in the files of this directory, one idea each. Texts
 //! (postgresql.conf, pg_hba.conf, connection strings, passfile lines) arrive ready: nothing here
 //! decides what is in them. Every method is begun again safely after a crash.
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use crate::pure::config::Secret;
 
@@ -118,6 +120,18 @@ impl Server {
 
     /// The binaries' major version.
     pub async fn major(&self) -> Result<u32, String> {
+        let program = self.bin_dir.join("postgres");
+        let changed = std::fs::metadata(&program).and_then(|meta| meta.modified()).ok();
+        let key = changed.map(|at| (program, at));
+        if let Some(known) = key.as_ref().and_then(|key| known_majors().get(key).copied()) {
+            return Ok(known);
+        }
+        let major = self.ask_major().await?;
+        key.map(|key| known_majors().insert(key, major));
+        Ok(major)
+    }
+
+    async fn ask_major(&self) -> Result<u32, String> {
         let output = self.tool("postgres").arg("--version").timeout(TOOL_TIMEOUT).run().await?;
         parse_major(&output.stdout)
             .ok_or_else(|| format!("`postgres --version` said `{}`", output.stdout.trim()))
@@ -127,6 +141,14 @@ impl Server {
     pub fn config_dir(&self) -> &Path {
         self.config_dir.as_deref().unwrap_or(&self.data_dir)
     }
+}
+
+/// Binaries that were asked, with the time of their last change.
+type Majors = BTreeMap<(PathBuf, SystemTime), u32>;
+
+fn known_majors() -> MutexGuard<'static, Majors> {
+    static KNOWN: Mutex<Majors> = Mutex::new(Majors::new());
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For tools that only look.

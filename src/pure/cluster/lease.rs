@@ -24,7 +24,7 @@ pub fn ttl_with_drift(ttl_ms: Millis) -> Millis {
 
 /// How often the holder beats.
 pub fn beat_every(ttl_ms: Millis) -> Millis {
-    (ttl_ms / 8).clamp(150, 2000)
+    (ttl_ms / 6).clamp(150, 2000)
 }
 
 /// The holder's side.

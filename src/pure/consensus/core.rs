@@ -27,9 +27,9 @@ use crate::pure::config::Dynamic;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
 
-/// The shortest tick: an election lasts ten to twenty of them, which must fit into the shortest
-/// ttl, and each wakes the node.
-const TICK_MS_MIN: Millis = 64;
+/// Raft's ticks between two wakings of the node: what a tick decides is rarely due, and waking is
+/// what an idle node spends its time on.
+const TICKS_AT_ONCE: u64 = 2;
 
 /// What a node sits down with.
 pub struct Seat {
@@ -165,6 +165,8 @@ pub struct Core {
     pub(super) leave_asked_at: Millis,
     pub(super) member_told_at: Option<Millis>,
     pub(super) targets: Vec<String>,
+    /// The index at which `targets` was worked out.
+    pub(super) targets_of: Option<u64>,
     /// Outside: whom we asked to be let in, and why we were not.
     pub(super) asked: Option<String>,
     pub(super) refused: Option<String>,
@@ -212,6 +214,7 @@ impl Core {
             leave_asked_at: 0,
             member_told_at: None,
             targets: Vec::new(),
+            targets_of: None,
             asked: None,
             refused: None,
             replayed_to: 0,
@@ -249,9 +252,11 @@ impl Core {
         std::mem::take(&mut self.out)
     }
 
-    /// How long one tick is, in ms: elections and heartbeats scale with the ttl in force.
+    /// Time between two [`Input::Tick`], in ms: elections and heartbeats scale with the ttl in force.
+    /// An election (ten to twenty of Raft's ticks) must fit into what the holder has left of its
+    /// lease when the arbiter dies.
     pub fn tick_every(&self) -> Millis {
-        (self.ttl_ms() / 50).clamp(TICK_MS_MIN, 250)
+        TICKS_AT_ONCE * (self.ttl_ms() / 50).clamp(40, 250)
     }
 
     /// The ttl in force: the lease's, else the configuration's, else the file's.
@@ -308,7 +313,7 @@ impl Core {
     fn tick(&mut self) {
         let stuck = self.disk_is_stuck();
         if let Some(group) = &mut self.group {
-            group.tick(stuck);
+            (0..TICKS_AT_ONCE).for_each(|_| group.tick(stuck));
         }
     }
 
@@ -410,7 +415,12 @@ impl Core {
         self.update_targets();
     }
 
+    /// Members change with what is applied, and with nothing else.
     fn update_targets(&mut self) {
+        if self.targets_of == Some(self.cluster.applied) {
+            return;
+        }
+        self.targets_of = Some(self.cluster.applied);
         let mut targets = self.partners.clone();
         targets.extend(self.cluster.members.values().map(|m| m.raft_addr.clone()));
         targets.retain(|addr| *addr != self.member.raft_addr);

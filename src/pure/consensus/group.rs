@@ -20,7 +20,7 @@ use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use crate::pure::cluster::{Millis, RaftId};
 
 /// Ticks between a leader's heartbeats.
-const HEARTBEAT_TICKS: usize = 3;
+const HEARTBEAT_TICKS: usize = 4;
 /// Ticks without a leader before an election; the draw adds up to as many again.
 pub const ELECTION_TICKS: usize = 10;
 
