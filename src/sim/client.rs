@@ -165,7 +165,7 @@ impl World {
             if ours.system_identifier == theirs.system_identifier
                 && ours.wal.is_prefix_of(&theirs.wal)
             {
-                ours.wal.receive(&theirs.wal, theirs.wal.len());
+                ours.wal.receive(theirs.wal.after(ours.wal.len(), theirs.wal.len()));
                 let flushed = ours.wal.len();
                 if let Some(server) = &mut self.nodes[at].postgres.server {
                     server.replayed = flushed;
@@ -187,16 +187,17 @@ impl World {
         if !above.answers() || !self.network.reaches(at, from) {
             return;
         }
-        let Some(theirs) = above.cluster().cloned() else { return };
+        let Some(theirs) = above.cluster() else { return };
         let Some(generation) = above.server.as_ref().map(|s| s.generation) else { return };
-        let Some(ours) = self.nodes[at].postgres.cluster_mut() else { return };
+        let Some(ours) = self.nodes[at].postgres.cluster() else { return };
         if ours.system_identifier != theirs.system_identifier || !ours.wal.is_prefix_of(&theirs.wal)
         {
             return;
         }
         let count = 1 + self.luck.below(30);
+        let news = theirs.wal.after(ours.wal.len(), count);
         let ours = self.nodes[at].postgres.cluster_mut().expect("it was just looked at");
-        ours.wal.receive(&theirs.wal, count);
+        ours.wal.receive(news);
         let flushed = ours.wal.len();
         if let Some(server) = &mut self.nodes[at].postgres.server {
             server.streamed_at = Some(self.now);

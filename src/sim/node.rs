@@ -313,11 +313,14 @@ impl World {
         })
     }
 
+    /// A connection keeps the order of what is said on it, and says all of it or ends.
     fn greet_all(&mut self, at: usize, _standing: &Standing) {
         let Some(greeting) = self.greeting(at) else { return };
-        for other in 0..self.nodes.len() {
-            if other != at {
-                self.send(at, other, Input::Greeted(greeting.clone()));
+        for other in (0..self.nodes.len()).filter(|other| *other != at) {
+            if self.network.is_connected(at, other) {
+                let life = self.nodes[other].life;
+                let input = Box::new(Input::Greeted(greeting.clone()));
+                self.after(2, Event::Told { node: other, life, input });
             }
         }
     }

@@ -78,11 +78,14 @@ impl Wal {
         self.0.truncate(length);
     }
 
-    /// Takes over at most `count` further records of a history that this one is a prefix of.
-    pub fn receive(&mut self, from: &Wal, count: usize) {
-        let end = (self.len() + count).min(from.len());
-        let start = self.len();
-        self.0.extend_from_slice(&from.0[start..end]);
+    /// At most `count` records behind the first `length`.
+    pub fn after(&self, length: usize, count: usize) -> Vec<Record> {
+        self.0[length..(length + count).min(self.len())].to_vec()
+    }
+
+    /// Takes over what follows in a history that this one is a prefix of.
+    pub fn receive(&mut self, news: Vec<Record>) {
+        self.0.extend(news);
     }
 }
 
