@@ -17,6 +17,11 @@ pub fn post(at: &str, path: &str, body: &str) -> Option<(u16, String)> {
     ask(agent.post(format!("http://{at}{path}")).send(body))
 }
 
+pub fn patch(at: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let agent = agent(Duration::from_secs(20));
+    ask(agent.patch(format!("http://{at}{path}")).send(body))
+}
+
 fn agent(limit: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(limit))

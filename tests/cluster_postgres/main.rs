@@ -15,6 +15,7 @@ mod crash;
 mod leader_loss;
 mod node_loss;
 mod partition;
+mod single;
 mod stops;
 mod strangers;
 mod wiped;
