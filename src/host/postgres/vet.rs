@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
 use super::Server;
 use super::conf_files::write_atomic;
 use crate::pure::postgres::settings::{Parameters, conf_settings};
@@ -14,6 +16,8 @@ pub type Refused = BTreeMap<String, String>;
 
 /// Unknown names hide wrong values, so several rounds may be needed.
 const ROUNDS_MAX: usize = 20;
+/// They all write the same file.
+static TURNS: Mutex<()> = Mutex::const_new(());
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl Server {
@@ -22,6 +26,7 @@ impl Server {
     /// # Errors
     /// The binary could not be asked, or complains about something else.
     pub async fn refused_settings(&self, parameters: &Parameters) -> Result<Refused, String> {
+        let _turn = TURNS.lock().await;
         let mut left = parameters.clone();
         let mut refused = Refused::new();
         for _ in 0..ROUNDS_MAX {
