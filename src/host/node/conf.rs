@@ -21,6 +21,9 @@ const BASE_CONF: &str = "postgresql.base.conf";
 /// A leader that crashed counts as unable to serve after this long without a word.
 const FAST_STOP_MAX: Duration = Duration::from_secs(45);
 
+/// A child whose postmaster died notices that at its first wait.
+const CHILD_END_MAX: Duration = Duration::from_secs(2);
+
 /// Looks at everything that an earlier life may have left.
 pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
     let server = world.server()?;
@@ -215,8 +218,12 @@ fn trust_the_flush(version: Version) -> Option<String> {
 pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
     let server = world.server()?;
     let _doing = world.doing(PgState::Starting);
-    if server.hold_postmaster().await?.is_some() {
-        return started(world, &server, &as_).await;
+    if let Some(held) = server.hold_postmaster().await? {
+        // A child that its dead postmaster had just forked looks like one until it ends.
+        let named = server.pid_file().ok().flatten().is_some_and(|file| file.pid == held.pid);
+        if named || !held.ended_within(CHILD_END_MAX).await {
+            return started(world, &server, &as_).await;
+        }
     }
     let (standby, ready) = match &as_ {
         StartAs::Primary { epoch } => {

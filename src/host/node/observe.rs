@@ -87,8 +87,11 @@ async fn query(world: &World) -> Option<SqlFacts> {
 pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor<Node>>) {
     loop {
         let Ok(server) = world.server() else { return };
-        let held = server.hold_postmaster().await.ok().flatten();
-        match held {
+        let looked = server.hold_postmaster().await;
+        // What was taken for a running server may have been a child of one that had just died.
+        let missing = matches!(looked, Ok(None)) && world.seen.borrow().postmaster_alive;
+        match looked.ok().flatten() {
+            None if missing => died(&world, &node),
             None => {
                 let nap = tokio::time::sleep(Duration::from_secs(5));
                 tokio::select! { () = world.started.notified() => {}, () = nap => {} }
