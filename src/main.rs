@@ -16,7 +16,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Run the daemon in the foreground with a Patroni-shaped file.
-    Run { config: PathBuf },
+    Run {
+        /// The file, or a directory of them; without it PATRONI_CONFIGURATION holds the whole.
+        #[arg(required_unless_present = "whole")]
+        config: Option<PathBuf>,
+        #[arg(hide = true, long, env = "PATRONI_CONFIGURATION")]
+        whole: Option<String>,
+    },
     /// Print every fault of a configuration with its key and line.
     Validate {
         config: PathBuf,
@@ -61,7 +67,7 @@ fn main() {
 
 fn perform(task: Task) -> i32 {
     match task {
-        Task::Run { config } => run::run(&config),
+        Task::Run { config, .. } => run::run(&config.unwrap_or_default()),
         Task::Validate { config, ignore_listen_port } => {
             ctl::validate::run(&config, ignore_listen_port)
         }

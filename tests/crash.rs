@@ -1,7 +1,7 @@
 //! Nothing acknowledged is lost: under kill -9, under a power cut, and when files rot.
 //!
 //! The writers are this test binary, started again with a variable that says where to write.
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,10 @@ use serde_json::json;
 use surus::host::journal::Journal;
 use surus::host::store::{LogStore, LogWrite, SledLog};
 use tempfile::TempDir;
+
+#[path = "common/disk.rs"]
+mod disk;
+use disk::{Loop, run, text};
 
 const ROLE: &str = "SURUS_CRASH_WRITER";
 
@@ -92,53 +96,13 @@ fn kill_9_loses_nothing_acknowledged() {
     }
 }
 
-/// A file system in a file, on a loop device; unmounted when dropped.
-struct Loop {
-    device: String,
-    mount: PathBuf,
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| e.to_string())?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    }
-    Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("the path is plain")
-}
-
-impl Loop {
-    /// With direct I/O: what the file system wrote to its device is in the file, nothing else.
-    fn attach(image: &Path, mount: PathBuf) -> Result<Loop, String> {
-        fs::create_dir_all(&mount).map_err(|e| e.to_string())?;
-        let device = run("losetup", &["--direct-io=on", "--show", "-f", text(image)])?;
-        let attached = Loop { device: device.clone(), mount };
-        run("mount", &["-t", "ext4", &device, text(&attached.mount)])?;
-        Ok(attached)
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        run("umount", &["-l", text(&self.mount)]).ok();
-        run("losetup", &["-d", &self.device]).ok();
-    }
-}
-
-fn make_image(image: &Path) -> Result<(), String> {
-    File::create(image).and_then(|f| f.set_len(64 << 20)).map_err(|e| e.to_string())?;
-    run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0", text(image)]).map(|_| ())
-}
-
 #[test]
 fn a_power_cut_loses_nothing_acknowledged() {
     let home = TempDir::new().expect("a directory");
     let image = home.path().join("disk");
-    let disk = make_image(&image).and_then(|()| Loop::attach(&image, home.path().join("mount")));
-    let disk = match disk {
+    let attached =
+        disk::make_image(&image).and_then(|()| Loop::attach(&image, home.path().join("mount")));
+    let disk = match attached {
         Ok(disk) => disk,
         Err(why) if std::env::var_os("SURUS_REQUIRE_LOOP").is_none() => {
             return eprintln!("SKIPPED: no power cut can be played here: {why}");

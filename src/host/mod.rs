@@ -19,4 +19,5 @@ pub mod request;
 pub mod rest;
 pub mod run;
 pub mod store;
+pub mod ticker;
 pub mod watchdog;

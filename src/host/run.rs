@@ -9,7 +9,7 @@ use actix::prelude::*;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::actor::consensus::{
-    Consensus, Deadline, Disk, KEEP_NUMBERS, PeerHeard, SharedDeadline, Written,
+    Consensus, Deadline, Disk, KEEP_NUMBERS, PeerHeard, SharedDeadline, Written, keep_ticking,
 };
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
@@ -20,6 +20,7 @@ use super::postgres::callback::Callbacks;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
 use super::store::{Identity, Loaded, LogWriter, SledLog};
+use super::ticker::Ticker;
 use super::{clock, config, log, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
@@ -303,7 +304,10 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         disk: Disk::default(),
         wall_due: 0,
     };
+    let ticker = Ticker::new(Duration::from_millis(actor.core.tick_every()))
+        .map_err(|error| format!("no timer for the consensus: {error}"))?;
     let address = actor.start();
+    actix::spawn(keep_ticking(address.clone(), ticker));
     pass_on(address.clone(), events, written);
     Ok(address)
 }

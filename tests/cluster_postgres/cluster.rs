@@ -147,6 +147,13 @@ impl Cluster {
             .expect("chmod");
     }
 
+    /// Makes a path the property of whom the daemons run as.
+    pub fn give_away(&self, path: &Path) {
+        if let Some(account) = Account::for_data_dir(&self.nodes[0].data()).expect("an account") {
+            account.own(path).expect("chown");
+        }
+    }
+
     /// A node's file; JSON is YAML too.
     fn file_of(&self, k: usize, bin_dir: &Path) -> Value {
         let (node, spec) = (&self.nodes[k], &self.spec);

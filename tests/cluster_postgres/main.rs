@@ -5,6 +5,8 @@
 //! SURUS_REQUIRE_POSTGRES is set.
 #![allow(dead_code)] // the harness offers more than each test uses
 mod cluster;
+#[path = "../common/disk.rs"]
+mod disk;
 mod http;
 mod process;
 mod sql;
@@ -18,4 +20,5 @@ mod partition;
 mod single;
 mod stops;
 mod strangers;
+mod stuck_disk;
 mod wiped;

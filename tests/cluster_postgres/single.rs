@@ -2,13 +2,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, wait_until};
-use super::http;
+use super::{http, process};
 
 /// A script that adds its arguments as a line to a file beside it.
 fn script(dir: &Path, name: &str, end: &str) -> String {
@@ -183,4 +184,33 @@ fn no_password_gets_out() {
             assert!(!text.contains(secret), "{secret} is in: {text}");
         }
     }
+}
+
+/// A child that a postmaster forked just before it was killed looks like a postmaster until it ends.
+/// Whoever took it for one would wait for a server that never comes.
+#[test]
+fn a_child_of_the_dead_postmaster_is_not_taken_for_one() {
+    let Some(cluster) = Cluster::start_all(alone(json!({}))) else { return };
+    let node = &cluster.nodes[0];
+    for lives_s in ["0.05", "0.4", "1.2"] {
+        wait_until("the lead", 20, || leads(&cluster));
+        let postmaster = node.postmaster().expect("it runs");
+        let mut child = looks_like_a_postmaster(&node.data(), &node.dir, lives_s);
+        process::signal(postmaster, Signal::KILL);
+        wait_until("another postmaster", 20, || {
+            leads(&cluster) && node.postmaster().is_some_and(|pid| pid != postmaster)
+        });
+        wait_until("writes", 5, || {
+            node.sql("INSERT INTO acked VALUES (1, 0) RETURNING id").is_some()
+        });
+        child.wait().expect("it is ours");
+    }
+}
+
+/// A process of the server program's name that stands in the data directory and has no title.
+fn looks_like_a_postmaster(data: &Path, dir: &Path, lives_s: &str) -> Child {
+    let program = dir.join("postgres");
+    fs::copy("/bin/sleep", &program).expect("it can be copied");
+    let mut command = Command::new(program);
+    command.arg(lives_s).current_dir(data).spawn().expect("it starts")
 }

@@ -231,7 +231,7 @@ fn config(number: u64) -> Config {
         scope: "batman".into(),
         namespace: "/service".into(),
         name: name(number),
-        log: Log { level: "INFO".into(), kind: "plain".into(), dir: None },
+        log: Log { level: "INFO".into(), kind: "plain".into(), ..Log::default() },
         restapi: RestApi {
             listen: address.clone(),
             connect_address: address,

@@ -15,6 +15,7 @@ use crate::host::guard::GuardHandle;
 use crate::host::peer::Hello;
 use crate::host::peer::{PeerEvent, Peers};
 use crate::host::store::{Identity, LogWrite, LogWriter};
+use crate::host::ticker::Ticker;
 use crate::host::watchdog::Watchdog;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::{Command, Outcome};
@@ -92,9 +93,13 @@ impl Actor for Consensus {
         let outputs = vec![Output::Targets(self.core.targets().to_vec())];
         self.carry_out(outputs);
         self.publish();
-        self.tick_later(ctx);
     }
 }
+
+/// Time has passed; answers after how much of it the next tick is due.
+#[derive(Message)]
+#[rtype(result = "Duration")]
+pub struct Tick;
 
 /// One input for the core.
 #[derive(Message)]
@@ -125,14 +130,6 @@ pub struct GiveUpVote(pub oneshot::Sender<Result<Outcome, String>>);
 pub struct SetMember(pub crate::pure::cluster::state::Member);
 
 impl Consensus {
-    fn tick_later(&mut self, ctx: &mut Context<Self>) {
-        let every = Duration::from_millis(self.core.tick_every());
-        ctx.run_later(every, |consensus, ctx| {
-            consensus.tell(Input::Tick);
-            consensus.tick_later(ctx);
-        });
-    }
-
     fn tell(&mut self, input: Input) {
         let now = clock::now();
         if now >= self.wall_due {
@@ -293,6 +290,24 @@ impl Consensus {
                 Ok(message) => self.tell(Input::Peer { from, message }),
                 Err(error) => tracing::warn!(from, %error, "a message was dropped"),
             },
+        }
+    }
+}
+
+impl Handler<Tick> for Consensus {
+    type Result = MessageResult<Tick>;
+    fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
+        self.tell(Input::Tick);
+        MessageResult(Duration::from_millis(self.core.tick_every()))
+    }
+}
+
+/// Keeps the consensus ticking at the pace it asks for, as long as it lives.
+pub async fn keep_ticking(consensus: Addr<Consensus>, mut ticker: Ticker) {
+    while ticker.tick().await.is_ok() {
+        let Ok(every) = consensus.send(Tick).await else { return };
+        if let Err(error) = ticker.set(every) {
+            fence("the consensus has no timer", &error.to_string());
         }
     }
 }

@@ -96,7 +96,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Log {
     /// DEBUG, INFO, WARNING, ERROR, CRITICAL as Patroni spells them.
     pub level: String,
@@ -104,6 +104,12 @@ pub struct Log {
     pub kind: String,
     /// Directory of `surus.log`; standard error when absent.
     pub dir: Option<PathBuf>,
+    /// A file of so many bytes becomes `surus.log.1`, and a new one begins.
+    pub file_size_bytes: usize,
+    /// So many old files are kept.
+    pub file_num: usize,
+    /// Permission bits of new files; by the umask when absent.
+    pub mode: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -10,12 +10,19 @@ pub const REST_PORT: u16 = 8008;
 /// Raft's port where none is given.
 pub const RAFT_PORT: u16 = 2380;
 const VOTERS_MAX: i64 = 5;
+/// Patroni's bounds of a log directory.
+const LOG_FILE_SIZE_BYTES: i64 = 25_000_000;
+const LOG_FILE_NUM: i64 = 4;
 
 pub(super) fn log(section: &Section) -> Log {
     Log {
         level: level(section).unwrap_or_else(|| "INFO".into()),
         kind: section.word("type", &["plain", "json"]).unwrap_or_else(|| "plain".into()),
         dir: section.text("dir").map(PathBuf::from),
+        file_size_bytes: section.integer("file_size", None, 1).unwrap_or(LOG_FILE_SIZE_BYTES)
+            as usize,
+        file_num: section.integer("file_num", None, 0).unwrap_or(LOG_FILE_NUM) as usize,
+        mode: section.integer("mode", None, 0).map(|bits| bits as u32 & 0o777),
     }
 }
 

@@ -21,12 +21,12 @@ const STORES: [&str; 8] =
 const ROWS: &[(&str, Use, &str)] = &[
     ("", Use::Read, "scope namespace name log restapi ctl raft bootstrap postgresql tags watchdog"),
     ("", Use::Unused, "thread_pool_size thread_stack_size"),
-    ("log", Use::Read, "level type dir"),
+    ("log", Use::Read, "level type dir file_size file_num mode"),
     (
         "log",
         Use::Unused,
-        "traceback_level format dateformat static_fields max_queue_size file_num file_size mode \
-         loggers deduplicate_heartbeat_logs",
+        "traceback_level format dateformat static_fields max_queue_size loggers \
+         deduplicate_heartbeat_logs",
     ),
     (
         "restapi",
