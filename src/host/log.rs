@@ -66,7 +66,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let config = Log { file_size_bytes: 100, file_num: 2, ..Log::default() };
         let mut log = files(&config, dir.path()).expect("it opens");
-        (0..40).for_each(|n| writeln!(log, "line {n} of some length").expect("it writes"));
+        (0..43).for_each(|n| writeln!(log, "line {n} of some length").expect("it writes"));
         drop(log);
         let mut names: Vec<String> = std::fs::read_dir(dir.path())
             .expect("it is there")
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(names, ["surus.log", "surus.log.1", "surus.log.2"]);
         let newest = std::fs::read_to_string(dir.path().join("surus.log")).expect("it reads");
         let before = std::fs::read_to_string(dir.path().join("surus.log.1")).expect("it reads");
-        assert!((before + &newest).ends_with("line 39 of some length\n"));
+        assert!((before + &newest).ends_with("line 42 of some length\n"));
         // A daemon that is started again goes on where it was.
         let mut log = files(&config, dir.path()).expect("it opens");
         writeln!(log, "again").expect("it writes");

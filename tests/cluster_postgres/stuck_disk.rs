@@ -35,6 +35,7 @@ fn a_stuck_disk_costs_no_write_and_the_log_goes_on() {
     cluster.wait_settled(60);
     cluster.make_table();
     let leader = cluster.leader();
+    let timeline = cluster.timeline(leader);
     let other = cluster.others(leader)[0];
     let writers = cluster.writers();
     wait_until("some writes", 10, || writers.acked().len() > 50);
@@ -51,7 +52,8 @@ fn a_stuck_disk_costs_no_write_and_the_log_goes_on() {
     wait_until("writes long after the disk hung", 10, || writers.acked_since(late) > 50);
     drop(frozen);
 
-    cluster.wait_settled(60);
+    assert_eq!(cluster.wait_settled(60), leader, "the lease needs no disk");
+    assert_eq!(cluster.timeline(leader), timeline);
     let seen = writers.stop();
     assert_eq!(seen.overlap_ms(), 0, "two nodes took writes");
     eprintln!("no acknowledged write for {:?}", seen.longest_gap());
