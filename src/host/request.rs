@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::config::{Config, Dynamic};
+use crate::pure::deed::BuildWish;
 use crate::pure::view::{LocalView, View};
 
 /// A request that the node's actor answers.
@@ -20,7 +21,9 @@ pub enum Request {
     /// Restart PostgreSQL now. `Err` is Patroni's reason (`restart failed`, `<task> already in progress`, …).
     Restart { timeout_ms: Option<u64>, reply: oneshot::Sender<Result<(), String>> },
     /// Rebuild this replica. Answered when started or refused.
-    Reinitialize { force: bool, from_leader: bool, reply: oneshot::Sender<Result<(), String>> },
+    Reinitialize { force: bool, wish: BuildWish, reply: oneshot::Sender<Result<(), String>> },
+    /// Call off a reinitialize; answered with whether there was one.
+    CancelReinitialize { reply: oneshot::Sender<Result<bool, String>> },
     /// Read the configuration file again and apply it.
     Reload { reply: oneshot::Sender<Result<(), String>> },
     /// Set or clear what `/patroni` shows as `scheduled_restart`; the node runs it when due.

@@ -136,6 +136,7 @@ async fn serve(config: Config) -> Result<(), String> {
         started: Notify::new(),
         seen: RefCell::new(Seen { rest: PgState::Stopped, ..Seen::default() }),
         wishes: RefCell::new(Wishes::default()),
+        copying: RefCell::default(),
         restart_reply: RefCell::new(None),
         scheduled_restart: RefCell::new(None),
         sync_names: RefCell::new(None),

@@ -38,10 +38,17 @@ pub enum Deed {
     CreateRoles,
     RunPostBootstrap,
     RunPrePromote,
+    /// Can this replica method run, and is the source of this cluster? Changes nothing.
+    CheckMethod {
+        method: String,
+        source: Option<Source>,
+    },
     /// Fill the data directory by one replica method from one source.
     CopyCluster {
         method: String,
         source: Option<Source>,
+        /// What lies there is the tool's to use.
+        keep_data: bool,
     },
     /// Is what was copied a cluster, this cluster, of the binaries' version?
     VerifyCopy {
@@ -111,6 +118,38 @@ pub struct Source {
     pub slot: Option<String>,
 }
 
+/// Somebody to copy from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    pub source: Source,
+    pub kind: OfferKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OfferKind {
+    /// Tagged `clonefrom`.
+    CloneFrom,
+    Leader,
+    /// Any other healthy member: only where the operator named it, or nobody leads.
+    Member,
+}
+
+/// How the operator wants a replica to be rebuilt; what is not said is as configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildWish {
+    /// Copy from the leader by `basebackup`.
+    #[serde(default)]
+    pub from_leader: bool,
+    /// Only this method.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// Only from this member.
+    #[serde(default)]
+    pub source: Option<String>,
+    #[serde(default)]
+    pub keep_data: Option<bool>,
+}
+
 /// Why a data directory may be removed (promise P4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WipePermission {
@@ -127,7 +166,7 @@ pub enum WipePermission {
 pub enum Brief {
     ClusterInit { epoch: u64, has_data: bool, remote: Option<Source> },
     Bootstrap { epoch: u64 },
-    ReplicaBuild { source: Option<Source>, permission: WipePermission, methods: Vec<Method> },
+    ReplicaBuild { permission: WipePermission, methods: Vec<Method>, wish: BuildWish },
     Rejoin { source: Source, rules: RejoinRules },
     Promote { epoch: u64, pre_promote: bool, start_needed: bool },
     Demote { mode: StopMode, release: Option<Release> },

@@ -9,7 +9,7 @@ use super::cluster::facts::Facts;
 use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose};
 use super::cluster::sync::SyncStep;
 use super::config::{Dynamic, StandbyCluster};
-use super::deed::{Method, RejoinRules, Source};
+use super::deed::{BuildWish, Method, Offer, OfferKind, RejoinRules, Source};
 use super::machine::Flow;
 use super::postgres::slot::slot_name;
 use super::postgres::state::PgState;
@@ -30,8 +30,9 @@ pub struct Situation {
     pub initialized: Option<String>,
     /// Whom to stream from; nobody while nobody leads.
     pub upstream: Option<Source>,
-    /// Whom to copy from.
-    pub clone_source: Option<Source>,
+    /// Whom one could copy from, best first.
+    #[serde(default)]
+    pub clone_offers: Vec<Offer>,
     /// A postmaster of this data directory lives.
     pub postmaster_alive: bool,
     /// A guard is armed here and its deadline is ahead.
@@ -75,8 +76,12 @@ pub struct HandOver {
 pub struct Wishes {
     pub restart: bool,
     pub reinitialize: bool,
-    /// With `reinitialize`: copy from the leader, not from a `clonefrom` member.
-    pub from_leader: bool,
+    /// With `reinitialize`: how.
+    #[serde(default)]
+    pub build: BuildWish,
+    /// The running build is to be called off.
+    #[serde(default)]
+    pub cancel_build: bool,
     pub stop: bool,
 }
 
@@ -109,7 +114,7 @@ impl Situation {
         let lease = standing(&s);
         let remote = s.dynamic.standby_cluster.as_ref().and_then(remote_source);
         let upstream = upstream(&s, &lease, &remote);
-        let clone_source = clone_source(&s, upstream.clone());
+        let clone_offers = clone_offers(&s, &upstream);
         let own = s.heard.get(&s.own);
         Situation {
             hand_over: hand_over(&s, &lease),
@@ -121,7 +126,7 @@ impl Situation {
             pre_promote: s.pre_promote,
             lease,
             upstream,
-            clone_source,
+            clone_offers,
             wishes: s.wishes,
             sync_step: s.sync_step,
             remote,
@@ -200,21 +205,46 @@ fn upstream(s: &Sources, lease: &Standing, remote: &Option<Source>) -> Option<So
     }
 }
 
-/// `clonefrom` members that run, ranked by timeline and position; else whom we would follow.
-fn clone_source(s: &Sources, upstream: Option<Source>) -> Option<Source> {
+/// Positions closer than this count as equal: then the less busy one is preferred.
+const LAG_STEP_BYTES: u64 = 16 << 20;
+
+/// Members that run, best first: those tagged `clonefrom`, then the leader, then all others; within
+/// each by timeline, lag and load.
+fn clone_offers(s: &Sources, upstream: &Option<Source>) -> Vec<Offer> {
     let leader = s.cluster.leader();
-    if s.wishes.from_leader || leader.is_none() {
-        return leader.and_then(|name| source_of(s, name)).or(upstream);
-    }
-    let best = s
+    let lead = s.heard.values().find(|f| Some(f.name.as_str()) == leader);
+    let end = lead.and_then(|f| f.sql.as_ref()).map(|sql| sql.position()).unwrap_or_default();
+    let newest = lead.and_then(|f| f.sql.as_ref()).map_or(0, |sql| sql.timeline);
+    let slot = upstream.as_ref().and_then(|u| u.slot.clone());
+    let mut ranked: Vec<_> = s
         .heard
         .values()
-        .filter(|f| f.tag_is_true("clonefrom") && f.state == PgState::Running)
-        .filter(|f| f.raft_id != s.own && leader != Some(f.name.as_str()))
-        .filter_map(|f| f.sql.as_ref().map(|sql| ((sql.timeline, sql.replay_lsn), &f.name)))
-        .max();
-    let from = best.map(|(_, name)| name.as_str()).or(leader)?;
-    source_of(s, from).map(|source| Source { slot: upstream.and_then(|u| u.slot), ..source })
+        .filter(|f| f.raft_id != s.own && f.state == PgState::Running)
+        .filter(|f| leader != Some(f.name.as_str()))
+        .filter_map(|f| {
+            let sql = f.sql.as_ref().filter(|sql| sql.in_recovery)?;
+            let tagged = f.tag_is_true("clonefrom") && sql.timeline >= newest;
+            let kind = if tagged { OfferKind::CloneFrom } else { OfferKind::Member };
+            let lag = end.since(sql.replay_lsn) / LAG_STEP_BYTES;
+            let source = Source { slot: slot.clone(), ..source_of(s, &f.name)? };
+            let place = if tagged { 0 } else { 2 };
+            let timeline = std::cmp::Reverse(sql.timeline);
+            Some(((place, timeline, lag, load(s, f), f.name.clone()), Offer { source, kind }))
+        })
+        .collect();
+    if let Some(source) = leader.and_then(|name| source_of(s, name)) {
+        let key = (1, std::cmp::Reverse(0), 0, 0, String::new());
+        ranked.push((key, Offer { source, kind: OfferKind::Leader }));
+    }
+    ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+    ranked.into_iter().map(|(_, offer)| offer).collect()
+}
+
+/// How many it serves already: streams, and builds that copy from it.
+fn load(s: &Sources, member: &Facts) -> usize {
+    let builds = |f: &&&Facts| f.build.as_ref().is_some_and(|b| b.source == member.name);
+    let copies = s.heard.values().filter(|f| f.raft_id != s.own).filter(builds).count();
+    copies + member.sql.as_ref().map_or(0, |sql| sql.replication.len())
 }
 
 fn rules(s: &Sources) -> RejoinRules {

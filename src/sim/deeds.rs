@@ -72,6 +72,7 @@ impl World {
             Deed::Checkpoint => self.checkpoint(at, work),
             Deed::CreateRoles => self.create_roles(at),
             Deed::RunPostBootstrap | Deed::RunPrePromote => Done(Report::Done),
+            Deed::CheckMethod { source, .. } => self.check_method(at, source.as_ref()),
             Deed::CopyCluster { source, .. } => self.copy(at, work, source.as_ref()),
             Deed::VerifyCopy { .. } => self.verify(at),
             Deed::WatchReplay => self.watch_replay(at),
@@ -96,9 +97,10 @@ impl World {
     }
 
     fn inspect(&mut self, at: usize) -> Look {
-        let node = &self.nodes[at];
+        let node = &mut self.nodes[at];
+        node.postgres.unproven &= node.postgres.server.is_none();
         Done(Report::Inspected(Inspection {
-            data: data_directory(&node.postgres.data),
+            data: data_directory(&node.postgres),
             postmaster_alive: node.postgres.server.is_some(),
             running_as_primary: node.postgres.is_writable(),
             guard_epoch: node.guard.as_ref().map(|g| g.epoch),
@@ -111,12 +113,15 @@ impl World {
         if postgres.server.is_some() {
             return failed("PostgreSQL runs in it");
         }
-        let foreign = matches!(postgres.data, Data::Present(_));
+        let foreign = matches!(postgres.data, Data::Present(_)) && !postgres.unproven;
         if foreign && *permission == WipePermission::OwnLeftovers {
             return failed("a complete data directory lies there");
         }
-        self.check_removal(at, permission);
-        self.nodes[at].postgres.data = Data::Empty;
+        if foreign {
+            self.check_removal(at, permission);
+        }
+        let postgres = &mut self.nodes[at].postgres;
+        (postgres.data, postgres.unproven) = (Data::Empty, false);
         Done(Report::Done)
     }
 
@@ -125,6 +130,7 @@ impl World {
         if postgres.server.is_some() {
             return failed("PostgreSQL runs in it");
         }
+        postgres.unproven = false;
         if let Data::Present(cluster) = std::mem::replace(&mut postgres.data, Data::Empty) {
             postgres.aside.push(cluster);
         }
@@ -300,13 +306,21 @@ impl World {
         (answers && self.network.reaches(at, from)).then_some(from)
     }
 
+    fn check_method(&mut self, at: usize, source: Option<&Source>) -> Look {
+        match source.map(|source| self.answering(at, source)) {
+            Some(None) => failed("the source does not answer"),
+            None | Some(Some(_)) => Done(Report::Done),
+        }
+    }
+
     fn copy(&mut self, at: usize, work: &Work, source: Option<&Source>) -> Look {
         let Some(source) = source else { return failed("there is nobody to copy from") };
         let from = self.answering(at, source);
         let fails = self.fails();
         let Some(from) = from else { return failed("the source does not answer") };
         if work.looks == 1 {
-            if matches!(self.nodes[at].postgres.data, Data::Present(_)) {
+            let postgres = &self.nodes[at].postgres;
+            if matches!(postgres.data, Data::Present(_)) && !postgres.unproven {
                 return failed("a complete data directory lies there");
             }
             self.nodes[at].postgres.data = Data::Incomplete;
@@ -321,6 +335,7 @@ impl World {
             return failed("the source has no data");
         };
         let names = String::new();
+        self.nodes[at].postgres.unproven = true;
         self.nodes[at].postgres.data = Data::Present(Cluster {
             standby: true,
             clean: true,

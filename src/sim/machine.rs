@@ -147,10 +147,7 @@ impl Hears for Node {
 impl Hears for ReplicaBuild {
     fn event(news: News) -> Option<replica_build::Event> {
         let News::Beat(situation) = news else { return None };
-        Some(match &situation.clone_source {
-            None => replica_build::Event::LeaderLost,
-            source => replica_build::Event::TopologyChanged { source: source.clone() },
-        })
+        Some(replica_build::Event::of(situation))
     }
 }
 
@@ -197,8 +194,8 @@ pub fn begin(
             pen,
         ),
         Brief::Bootstrap { epoch } => begun(Bootstrap { epoch, has_script: false }, pen),
-        Brief::ReplicaBuild { source, permission, methods } => {
-            begun(ReplicaBuild::new(source, permission, methods), pen)
+        Brief::ReplicaBuild { permission, methods, wish } => {
+            begun(ReplicaBuild::new(node, permission, methods, wish), pen)
         }
         Brief::Rejoin { source, rules } => begun(Rejoin { source, rules }, pen),
         Brief::Promote { epoch, pre_promote, start_needed } => begun(

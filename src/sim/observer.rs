@@ -1,7 +1,7 @@
 //! What a node's observer sees of its own PostgreSQL, and what the situation is made from.
 use std::collections::BTreeMap;
 
-use super::postgres::{Data, lsn_of, synchronous_names};
+use super::postgres::{Data, Postgres, lsn_of, synchronous_names};
 use super::world::{Event, World};
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
 use crate::pure::cluster::state::Lease;
@@ -53,7 +53,7 @@ impl World {
             state,
             role,
             postmaster_alive: postgres.server.is_some(),
-            data: data_directory(&postgres.data),
+            data: data_directory(postgres),
             sql: self.sql(at),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
             ..Facts::default()
@@ -149,8 +149,11 @@ impl World {
     }
 }
 
-pub fn data_directory(data: &Data) -> DataDirectory {
-    match data {
+pub fn data_directory(postgres: &Postgres) -> DataDirectory {
+    match &postgres.data {
+        Data::Present(_) if postgres.unproven && postgres.server.is_none() => {
+            DataDirectory::Incomplete
+        }
         Data::Empty => DataDirectory::Empty,
         Data::Incomplete => DataDirectory::Incomplete,
         Data::Present(cluster) => DataDirectory::Present {

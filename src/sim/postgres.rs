@@ -143,6 +143,8 @@ pub struct Server {
 pub struct Postgres {
     pub data: Data,
     pub server: Option<Server>,
+    /// Our own copy, on which no server was ever found to run: it may be removed.
+    pub unproven: bool,
     /// What was moved aside, for a person.
     pub aside: Vec<Cluster>,
     pub generation: u64,
@@ -156,7 +158,13 @@ impl Default for Postgres {
 
 impl Postgres {
     pub fn new() -> Postgres {
-        Postgres { data: Data::Empty, server: None, aside: Vec::new(), generation: 0 }
+        Postgres {
+            data: Data::Empty,
+            server: None,
+            unproven: false,
+            aside: Vec::new(),
+            generation: 0,
+        }
     }
 
     pub fn cluster(&self) -> Option<&Cluster> {

@@ -61,7 +61,16 @@ fn replica_build_resumes_after_a_crash_at_any_step() {
     let writers = cluster.writers();
     let leader = cluster.leader();
     let replica = cluster.others(leader)[0];
-    let states = ["clearing", "copying", "verifying", "starting", "catching_up", "streaming"];
+    let states = [
+        "waiting",
+        "checking",
+        "clearing",
+        "copying",
+        "verifying",
+        "starting",
+        "catching_up",
+        "streaming",
+    ];
     for state in states {
         let at = format!("replica_build:{state}");
         cluster.nodes[replica].kill();

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use rustix::process::Signal as Unix;
 use surus::host::postgres::Server;
-use surus::host::postgres::method::{self, MethodCall};
 use surus::host::postgres::query::Monitor;
 use surus::host::postgres::replica::Remote;
 use surus::host::postgres::start::Ready;
 use surus::pure::cluster::facts::{DataDirectory, SqlFacts};
-use surus::pure::config::ReplicaMethod;
 use surus::pure::deed::StopMode;
 
 use crate::place::*;
@@ -143,46 +141,6 @@ async fn slots_are_made_and_only_named_ones_dropped() {
 }
 
 #[tokio::test]
-async fn a_replica_method_is_called_and_its_copy_judged() {
-    let Some(mut place) = Place::new() else { return };
-    let primary = place.primary("one").await;
-    let replica = place.server("two");
-    let said = replica.state_dir.join("said");
-    let script = place.dir.path().join("method.sh");
-    let copy = format!("{}/pg_basebackup -w -D \"$dir\" -d \"$conn\"", primary.bin_dir.display());
-    let body = format!(
-        "echo \"$@\" > {}\nfor a; do case $a in --datadir=*) dir=${{a#*=}};; \
-         --connstring=*) conn=${{a#*=}};; --empty=*) exit 0;; esac; done\n{copy}\n",
-        said.display()
-    );
-    std::fs::write(&script, body).expect("write");
-    open_to_all(&script);
-    let from = remote(&primary, "replicator");
-    let mut restore = ReplicaMethod {
-        name: "restore".into(),
-        command: format!("sh {}", script.display()),
-        extra: vec![("empty".into(), "1".into())],
-        ..ReplicaMethod::default()
-    };
-    let call =
-        MethodCall { scope: "demo", data_dir: &replica.data_dir, connstring: &from.conninfo };
-    let run = async |restore: &ReplicaMethod| {
-        let arguments = method::arguments(restore, &call);
-        let command = method::command(restore);
-        replica.run_method(command, arguments, &from, &restore.name, restore.keep_data).await
-    };
-    run(&restore).await.expect("exit 0 without a copy");
-    assert!(replica.verify_copy(None).await.expect_err("nothing there").contains("PG_VERSION"));
-    restore.extra.clear();
-    run(&restore).await.expect("copied");
-    let text = std::fs::read_to_string(&said).expect("said");
-    assert!(text.starts_with("--scope=demo --role=replica --datadir="), "{text}");
-    replica.verify_copy(None).await.expect("a cluster");
-    assert_eq!(replica.unfinished(), Ok(None));
-    assert!(run(&restore).await.expect_err("full").contains("not empty"));
-}
-
-#[tokio::test]
 async fn roles_are_mended_and_the_script_finishes_the_cluster() {
     let Some(mut place) = Place::new() else { return };
     let server = place.primary("one").await;
@@ -244,13 +202,18 @@ async fn facts_survive_a_lost_connection() {
 }
 
 /// A file system that is unmounted when this is dropped.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(at: &Path) -> Option<Mount> {
+    pub fn tmpfs(at: &Path) -> Option<Mount> {
+        Mount::tmpfs_of(at, "50%")
+    }
+
+    pub fn tmpfs_of(at: &Path, size: &str) -> Option<Mount> {
         std::fs::create_dir(at).expect("mkdir");
         let mut mount = std::process::Command::new("mount");
-        let done = mount.args(["-t", "tmpfs", "none"]).arg(at).output();
+        let size = format!("size={size}");
+        let done = mount.args(["-t", "tmpfs", "-o", &size, "none"]).arg(at).output();
         done.is_ok_and(|output| output.status.success()).then(|| Mount(at.to_owned()))
     }
 }

@@ -1,5 +1,6 @@
 //! `host::postgres` against a real PostgreSQL. Says so and passes where none is installed, unless
 //! SURUS_REQUIRE_POSTGRES is set.
+mod copies;
 mod data;
 mod place;
 mod server;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal as Unix;
 use surus::host::postgres::query::Monitor;
+use surus::host::postgres::replica::News;
 use surus::host::postgres::replica::Remote;
 use surus::host::postgres::start::Ready;
 use surus::host::postgres::stop::StoppedBy;
@@ -85,7 +86,12 @@ async fn a_replica_is_copied_streams_and_is_promoted() {
     assert!(error.contains("no-such-option") && !replica.data_dir.exists());
     let mut seen = Vec::new();
     std::fs::create_dir_all(replica.data_dir.join("lost+found")).expect("mkdir");
-    replica.basebackup(&from, &[], &mut |progress| seen.push(progress)).await.expect("copied");
+    let mut hear = |news| {
+        if let News::Bytes(progress) = news {
+            seen.push(progress);
+        }
+    };
+    replica.basebackup(&from, &[], &mut hear).await.expect("copied");
     let last = seen.last().expect("progress was told");
     assert!(last.bytes_done > 20_000_000 && last.bytes_total >= last.bytes_done, "{last:?}");
     let system_identifier = facts(&primary).await.system_identifier;

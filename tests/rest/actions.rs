@@ -147,7 +147,10 @@ fn only_replicas_with_a_leader_are_reinitialized() {
     let alone = replica().leaderless();
     assert_eq!(text(&alone), "Cluster has no leader, can not reinitialize");
     let body = json!({"force": true, "from-leader": true});
-    assert_eq!(check(&replica(), body), Ok(Reinit { force: true, from_leader: true }));
+    assert_eq!(
+        check(&replica(), body),
+        Ok(Reinit { force: true, from_leader: true, ..Reinit::default() })
+    );
     assert_eq!(check(&replica(), json!({"force": "yes"})).expect_err("refused").code, 400);
 }
 

@@ -132,8 +132,12 @@ async fn answer(
                 note(format!("Restart {timeout_ms:?}"));
                 let _ = reply.send(Ok(()));
             }
-            Request::Reinitialize { force, from_leader, reply } => {
-                note(format!("Reinitialize {force} {from_leader}"));
+            Request::CancelReinitialize { reply } => {
+                note(String::from("CancelReinitialize"));
+                reply.send(Ok(true)).ok();
+            }
+            Request::Reinitialize { force, wish, reply } => {
+                note(format!("Reinitialize {force} {}", wish.from_leader));
                 let _ = reply.send(Ok(()));
             }
             Request::Reload { reply } => {

@@ -200,6 +200,18 @@ pub struct Reinit {
     /// Copy from the leader
     #[arg(long)]
     pub from_leader: bool,
+    /// Only by this one of the member's create_replica_methods
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Only from this member
+    #[arg(long, value_name = "MEMBER")]
+    pub source: Option<String>,
+    /// Leave the data where it is, for a method that only brings what differs
+    #[arg(long)]
+    pub keep_data: bool,
+    /// Call off a reinitialize that is under way
+    #[arg(long, conflicts_with_all = ["from_leader", "method", "source", "keep_data", "wait"])]
+    pub cancel: bool,
     /// Wait until the build has ended
     #[arg(long)]
     pub wait: bool,

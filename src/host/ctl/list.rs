@@ -15,8 +15,10 @@ use super::tree::tree;
 
 /// Where the optional columns begin.
 const ALWAYS: usize = 10;
+/// Ours, and only there while somebody builds.
+const BUILD: &str = "Build";
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     Column::left("Cluster"),
     Column::left("Member"),
     Column::left("Host"),
@@ -31,6 +33,7 @@ const COLUMNS: [Column; 14] = [
     Column::left("Pending restart reason"),
     Column::left("Scheduled restart"),
     Column::left("Tags"),
+    Column::left(BUILD),
 ];
 
 /// How a listing is to look.
@@ -95,7 +98,12 @@ pub fn now() -> String {
 
 /// The whole listing of one cluster, footer included.
 pub fn text(cluster: &str, body: &Value, look: Look) -> String {
-    let members = body["members"].as_array().cloned().unwrap_or_default();
+    let mut members = body["members"].as_array().cloned().unwrap_or_default();
+    for member in &mut members {
+        let name = member["name"].as_str().unwrap_or_default();
+        let build = body["surus"]["members"][name]["build"].clone();
+        member["build"] = build;
+    }
     let members = if look.tree { tree(members) } else { members };
     let rows: Vec<Row> =
         members.iter().map(|member| row(cluster, member, &members, look)).collect();
@@ -125,7 +133,9 @@ fn columns(rows: &[Row], look: Look) -> Vec<Column> {
     let skip = usize::from(look.format == Format::Pretty);
     let shown = COLUMNS.iter().enumerate().skip(skip);
     shown
-        .filter(|(index, column)| *index < ALWAYS || look.extended || filled(column.key))
+        .filter(|(index, column)| {
+            *index < ALWAYS || (look.extended && column.key != BUILD) || filled(column.key)
+        })
         .map(|(_, column)| *column)
         .collect()
 }

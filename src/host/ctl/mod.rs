@@ -12,6 +12,7 @@ mod list;
 mod members;
 mod moment;
 pub(super) mod output;
+mod progress;
 pub(super) mod prompt;
 mod reinit;
 mod restart;

@@ -10,7 +10,7 @@ use super::client::{ACTION_WAIT, Client, Response, parse};
 use super::members::{self, Member};
 use super::output::line;
 use super::restart::failed;
-use super::{Outcome, Stop, prompt};
+use super::{Outcome, Stop, progress, prompt};
 
 const POLL: Duration = Duration::from_millis(500);
 /// A build that was accepted begins within this time.
@@ -31,6 +31,9 @@ pub fn reinit(client: &Client, task: &Reinit) -> Outcome {
         }
     };
     let list = members::choose(&scope, &body, &names, None)?;
+    if task.cancel {
+        return list.iter().try_for_each(|member| cancel(client, member));
+    }
     if !task.force {
         let names = members::names(&list);
         prompt::confirm(&format!("Are you sure you want to reinitialize members {names}?"))?;
@@ -45,17 +48,42 @@ pub fn reinit(client: &Client, task: &Reinit) -> Outcome {
     if !task.wait {
         return Ok(());
     }
-    let mut all_good = true;
+    let mut all_good = started.len() == list.len();
     for (member, before) in started {
         all_good &= wait(client, member, before)?;
     }
     if all_good { Ok(()) } else { Err("Not every member was reinitialized".into()) }
 }
 
+fn cancel(client: &Client, member: &Member) -> Outcome {
+    match client.call("DELETE", &member.base, "/reinitialize", None, ACTION_WAIT) {
+        Ok(Response { code: 200, .. }) => {
+            line(&format!("Success: reinitialize cancelled for member {}", member.name));
+            Ok(())
+        }
+        other => Err(failed("cancel reinitialize", &member.name, other).into()),
+    }
+}
+
+/// What is asked for; what the operator did not say is left to the member's configuration.
+fn request(task: &Reinit, force: bool) -> Value {
+    let mut body = json!({"force": force, "from_leader": task.from_leader});
+    if let Some(method) = &task.method {
+        body["method"] = method.as_str().into();
+    }
+    if let Some(source) = &task.source {
+        body["source"] = source.as_str().into();
+    }
+    if task.keep_data {
+        body["keep_data"] = true.into();
+    }
+    body
+}
+
 fn start(client: &Client, member: &Member, task: &Reinit) -> Outcome<bool> {
     let mut force = task.force;
     loop {
-        let body = json!({"force": force, "from_leader": task.from_leader});
+        let body = request(task, force);
         let answer = client.call("POST", &member.base, "/reinitialize", Some(&body), ACTION_WAIT);
         match answer {
             Ok(Response { code: 200, .. }) => {
@@ -92,8 +120,10 @@ enum Stage {
     Failed(String),
 }
 
-fn last_transition(build: &Value) -> Option<u64> {
-    build["machine"]["transitions"].as_array()?.last()?["seq"].as_u64()
+/// Number and time: another run counts from the beginning, but later.
+fn last_transition(build: &Value) -> Option<(u64, u64)> {
+    let last = build["machine"]["transitions"].as_array()?.last()?;
+    Some((last["seq"].as_u64()?, last["at"].as_u64().unwrap_or_default()))
 }
 
 /// `begun` is whether any sign of this build was seen before.
@@ -105,11 +135,15 @@ fn stage(build: &Value, before: Option<&Value>, begun: bool) -> Stage {
     if !(begun || moved || going) {
         return Stage::NotBegun;
     }
-    let ends = |word: &str| moved && machine.ends_with(word);
-    if ends("failed") || ends("cancelled") {
-        let cause = build["machine"]["transitions"].as_array().and_then(|all| all.last());
-        let cause = cause.and_then(|last| last["cause"].as_str()).unwrap_or("no cause was given");
-        return Stage::Failed(cause.to_owned());
+    if moved && machine == "cancelled" {
+        return Stage::Failed("it was cancelled".to_owned());
+    }
+    if moved && build["build"]["phase"] == "backing off" {
+        let problem = build["build"]["problem"].as_str().unwrap_or("no reason was given");
+        let again = build["build"]["next_attempt_s"].as_u64().unwrap_or_default();
+        return Stage::Failed(format!(
+            "{problem}; the member tries again in {again} s, until `reinit --cancel`"
+        ));
     }
     if !going && state == "running" {
         return Stage::Done;
@@ -120,10 +154,6 @@ fn stage(build: &Value, before: Option<&Value>, begun: bool) -> Stage {
 /// Follows one build to its end; true when PostgreSQL runs again.
 fn wait(client: &Client, member: &Member, before: Option<Value>) -> Outcome<bool> {
     let bar = ProgressBar::new(0);
-    let style = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style.progress_chars("=> "));
-    }
     bar.set_prefix(member.name.clone());
     let asked = Instant::now();
     let mut begun = false;
@@ -166,13 +196,18 @@ fn ended(member: &Member, stage: &Stage, asked: Instant) -> Option<bool> {
     Some(good)
 }
 
+/// A bar as soon as there is something to measure, words before.
 fn show(bar: &ProgressBar, build: &Value) {
     let number = |key: &str| build[key].as_u64().unwrap_or_default();
+    let known = number("bytes_total") > 0;
+    let template = if known { "{prefix}: [{bar:30}] {msg}" } else { "{prefix}: {spinner} {msg}" };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
     bar.set_length(number("bytes_total"));
     bar.set_position(number("bytes_done"));
-    let phase = build["phase"].as_str().unwrap_or("waiting");
-    let method = build["method"].as_str().unwrap_or_default();
-    bar.set_message(format!("{method} {phase}"));
+    let waiting = build.is_null();
+    bar.set_message(if waiting { "waiting".to_owned() } else { progress::line(build) });
 }
 
 #[cfg(test)]
@@ -196,10 +231,28 @@ mod tests {
         assert_eq!(stage(&done, Some(&before), true), Stage::Done);
     }
 
+    /// Spec: RI-5.
     #[test]
     fn a_failed_build_says_why() {
         let before = build("running", "streaming", 7, Value::Null);
-        let failed = build("stopped", "failed", 9, Value::Null);
-        assert_eq!(stage(&failed, Some(&before), true), Stage::Failed("disk full".into()));
+        let phase = json!({"phase": "backing off", "problem": "disk full", "next_attempt_s": 5});
+        let failed = build("creating replica", "backing_off", 9, phase);
+        let Stage::Failed(why) = stage(&failed, Some(&before), true) else { panic!("it failed") };
+        assert!(why.starts_with("disk full; the member tries again in 5 s"), "{why}");
+        let cancelled = build("stopped", "cancelled", 9, Value::Null);
+        let why = Stage::Failed("it was cancelled".into());
+        assert_eq!(stage(&cancelled, Some(&before), true), why);
+        // What failed before is not this one's failure.
+        assert_eq!(stage(&failed, Some(&failed), false), Stage::Going);
+    }
+
+    #[test]
+    fn another_run_that_ends_at_the_same_number_is_another() {
+        let at = |at: u64| {
+            let mut one = build("running", "streaming", 8, Value::Null);
+            one["machine"]["transitions"][0]["at"] = at.into();
+            one
+        };
+        assert_eq!(stage(&at(2000), Some(&at(1000)), false), Stage::Done);
     }
 }

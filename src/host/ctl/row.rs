@@ -4,6 +4,7 @@ use serde_json::Value;
 use super::args::Format;
 use super::list::Look;
 use super::output::{self, Row};
+use super::progress;
 
 /// The row; `all` tells whether hosts alone keep members apart.
 pub fn row(cluster: &str, member: &Value, all: &[Value], look: Look) -> Row {
@@ -26,6 +27,9 @@ pub fn row(cluster: &str, member: &Value, all: &[Value], look: Look) -> Row {
         put("Pending restart reason", reasons(&member["pending_restart_reason"], look));
     }
     put("Scheduled restart", scheduled(&member["scheduled_restart"]));
+    if member["build"].is_object() {
+        put("Build", progress::line(&member["build"]).into());
+    }
     let tags = &member["tags"];
     put(
         "Tags",

@@ -135,8 +135,12 @@ fn progress(row: &Row) -> String {
             let done = BinaryBytes(build.bytes_done);
             let speed = BinaryBytes(build.bytes_per_second);
             let how = format!("({}, {})", build.method, build.phase);
-            let of = BinaryBytes(build.bytes_total);
-            words.push(format!("{done} of {of}, {speed}/s {how}"));
+            // Before it is known how much there is, nothing is said of it.
+            words.push(match (build.bytes_done, build.bytes_total) {
+                (0, 0) => how,
+                (_, 0) => format!("{done} so far {how}"),
+                (_, total) => format!("{done} of {}, {speed}/s {how}", BinaryBytes(total)),
+            });
         }
         None if !row.sentence.is_empty() => words.push(row.sentence.clone()),
         None => {}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::World;
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::{ConfFiles, Signal};
+use crate::host::postgres::processes::blocking;
 use crate::host::postgres::start::Ready;
 use crate::host::postgres::stop::StoppedBy;
 use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
@@ -32,6 +33,11 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
         tracing::warn!(killed, "ended programs that an earlier life had left running");
     }
     let found = server.inspect().await?;
+    if found.postmaster.is_some() && found.unfinished.is_none() {
+        // A copy that a server runs on has proved itself.
+        let server = server.clone();
+        blocking(move || server.mark_proven()).await??;
+    }
     let guard_epoch = super::lead::find_guard(world).await;
     let unmanaged = found.postmaster.is_some() && !found.started_by_us;
     let inspection = Inspection {
@@ -245,7 +251,11 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         server.write_passfile(&passfile(&config, source)).await?;
     }
     let limit = Duration::from_secs(24 * 3600);
-    server.start(&files, limit, ready).await?;
+    let builds = world.seen.borrow().node_state == "building";
+    tokio::select! {
+        begun = server.start(&files, limit, ready) => begun.map(|_| ())?,
+        why = super::build::waits_in_vain(&server), if builds => return Err(why),
+    }
     started(world, &server, &as_).await
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::World;
 use super::conf::passfile;
 use super::perform::until_view_changes;
-use crate::host::postgres::replica::{CopyProgress, Remote};
-use crate::host::postgres::{Connection, Server, method};
-use crate::pure::cluster::facts::{BuildProgress, DataDirectory};
-use crate::pure::config::{CommandOption, HostPort, Postgresql, ReplicaMethod};
+use crate::host::postgres::replica::Remote;
+use crate::host::postgres::{Connection, Server};
+use crate::pure::cluster::facts::DataDirectory;
+use crate::pure::config::{CommandOption, HostPort, Postgresql};
 use crate::pure::deed::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::user_conninfo;
 use crate::pure::postgres::history::Divergence;
@@ -22,7 +22,7 @@ const STREAM_PAUSE: Duration = Duration::from_millis(300);
 const FAILED: &str = "failed";
 const FAILED_KEPT: usize = 3;
 
-fn postgresql(world: &World) -> Result<Postgresql, String> {
+pub fn postgresql(world: &World) -> Result<Postgresql, String> {
     world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
 }
 
@@ -116,7 +116,7 @@ fn port_is_free(own: &Postgresql) -> Result<(), String> {
     }
 }
 
-fn arguments(options: &[CommandOption]) -> Vec<String> {
+pub fn arguments(options: &[CommandOption]) -> Vec<String> {
     options.iter().map(CommandOption::argument).collect()
 }
 
@@ -132,150 +132,11 @@ async fn append_hba(world: &Rc<World>, lines: &[String]) -> Result<(), String> {
     tokio::fs::write(&path, text).await.map_err(wrong)
 }
 
-/// Runs one replica method.
-pub async fn copy(world: &Rc<World>, name: &str, source: Option<Source>) -> Result<Report, String> {
-    let server = world.server()?;
-    let own = postgresql(world)?;
-    let _doing = world.doing(PgState::CreatingReplica);
-    world.seen.borrow_mut().role = Role::Uninitialized;
-    let progress = Progress::begin(world, name, source.as_ref());
-    let custom = own.create_replica_methods.iter().find(|m| m.name == name && name != "basebackup");
-    match (custom, source) {
-        (Some(method), source) => run_method(world, method, source).await?,
-        (None, Some(source)) => {
-            let version = super::conf::version(&server).await?;
-            let address = HostPort { host: source.host.clone(), port: source.port };
-            let remote = Remote {
-                conninfo: user_conninfo(&own.replication, &address, Some(&own.database), version),
-                passfile: passfile(&own, &source),
-            };
-            let options = arguments(&own.basebackup);
-            let copying = basebackup(world, &server, &remote, &options);
-            tokio::join!(copying, super::conf::foresee(world, &server, &source)).0?;
-            world.seen.borrow_mut().flushed_copy = true;
-        }
-        (None, None) => return Err(String::from("there is nobody to copy from")),
-    }
-    drop(progress);
-    Ok(Report::Done)
-}
-
-async fn basebackup(
-    world: &Rc<World>,
-    server: &Server,
-    remote: &Remote,
-    options: &[String],
-) -> Result<(), String> {
-    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let mut on_progress = move |seen| {
-        told.send(seen).ok();
-    };
-    let copying = server.basebackup(remote, options, &mut on_progress);
-    tokio::pin!(copying);
-    loop {
-        tokio::select! {
-            done = &mut copying => return done,
-            Some(seen) = heard.recv() => note_progress(world, seen),
-        }
-    }
-}
-
-async fn run_method(
-    world: &Rc<World>,
-    method: &ReplicaMethod,
-    source: Option<Source>,
-) -> Result<(), String> {
-    let server = world.server()?;
-    let own = postgresql(world)?;
-    let version = super::conf::version(&server).await?;
-    let connstring = source.as_ref().map_or_else(String::new, |source| {
-        let address = HostPort { host: source.host.clone(), port: source.port };
-        user_conninfo(&own.replication, &address, Some(&own.database), version)
-    });
-    let remote = Remote {
-        conninfo: connstring.clone(),
-        passfile: source.as_ref().map_or_else(String::new, |s| passfile(&own, s)),
-    };
-    let config = world.config();
-    let call = method::MethodCall {
-        scope: &config.scope,
-        data_dir: &own.data_dir,
-        connstring: &connstring,
-    };
-    let arguments = method::arguments(method, &call);
-    let command = method::command(method);
-    server.run_method(command, arguments, &remote, &method.name, method.keep_data).await?;
-    Ok(())
-}
-
-/// Shows how far the copy is while it runs.
-struct Progress(Rc<World>);
-
-impl Progress {
-    fn begin(world: &Rc<World>, method: &str, source: Option<&Source>) -> Progress {
-        let machines = world.machines.borrow();
-        let knowledge = machines.get("replica_build").map(|m| m.knowledge.clone());
-        drop(machines);
-        let number = |key: &str| {
-            knowledge.as_ref().and_then(|k| k.get(key)).and_then(|v| v.as_u64()).unwrap_or(0) as u32
-        };
-        let methods = knowledge.as_ref().and_then(|k| k.get("methods")?.as_array().map(Vec::len));
-        world.seen.borrow_mut().build = Some(BuildProgress {
-            method: method.to_string(),
-            method_number: number("method") + 1,
-            methods: methods.unwrap_or(1) as u32,
-            attempt: number("attempt") + 1,
-            source: source.map(|s| s.member.clone()).unwrap_or_default(),
-            phase: String::from("copying"),
-            ..BuildProgress::default()
-        });
-        Progress(world.clone())
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.0.seen.borrow_mut().build = None;
-    }
-}
-
-fn note_progress(world: &Rc<World>, seen: CopyProgress) {
-    if let Some(build) = &mut world.seen.borrow_mut().build {
-        build.bytes_done = seen.bytes_done;
-        build.bytes_total = seen.bytes_total;
-        build.bytes_per_second = seen.bytes_per_second;
-    }
-    world.look.notify_one();
-}
-
 pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report, String> {
     let cluster = world.view().cluster.system_identifier().map(str::to_string);
     let wanted = wanted.or(cluster);
     let system_identifier = world.server()?.verify_copy(wanted.as_deref()).await?;
     Ok(Report::Identified { system_identifier })
-}
-
-/// Until the walreceiver streams; a node that shall not stream is done when it runs.
-pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
-    let nostream = world.config().tags.get("nostream").is_some_and(|v| v == true);
-    loop {
-        super::observe::look(world, 0).await;
-        let (alive, streams) = {
-            let seen = world.seen.borrow();
-            let streams = seen
-                .sql
-                .as_ref()
-                .is_some_and(|sql| nostream || sql.replication_state.is_some() || !sql.in_recovery);
-            (seen.postmaster_alive, streams)
-        };
-        if streams {
-            return Ok(Report::Done);
-        }
-        if !alive {
-            return Err(String::from("PostgreSQL died before it streamed"));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// Waits until the source is out of recovery, then compares our WAL with its history.

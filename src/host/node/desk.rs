@@ -12,6 +12,7 @@ use crate::host::clock;
 use crate::host::request::Request;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::state::FailoverRequest;
+use crate::pure::deed::BuildWish;
 use crate::pure::dump;
 
 /// How long a change may take to be agreed on.
@@ -34,8 +35,11 @@ async fn answer(world: &Rc<World>, request: Request) {
             });
         }
         Request::Restart { timeout_ms, reply } => restart(world, timeout_ms, reply),
-        Request::Reinitialize { force, from_leader, reply } => {
-            reply.send(reinitialize(world, force, from_leader)).ok();
+        Request::Reinitialize { force, wish, reply } => {
+            reply.send(reinitialize(world, force, wish)).ok();
+        }
+        Request::CancelReinitialize { reply } => {
+            reply.send(cancel_reinitialize(world)).ok();
         }
         Request::Reload { reply } => {
             reply.send(reload(world).await).ok();
@@ -116,7 +120,7 @@ fn restart(world: &Rc<World>, timeout_ms: Option<u64>, reply: oneshot::Sender<Re
     world.changed.notify_one();
 }
 
-fn reinitialize(world: &Rc<World>, force: bool, from_leader: bool) -> Result<(), String> {
+fn reinitialize(world: &Rc<World>, force: bool, wish: BuildWish) -> Result<(), String> {
     let view = world.view();
     let Some(leader) = view.cluster.leader() else {
         return Err(String::from("Cluster has no leader, can not reinitialize"));
@@ -128,10 +132,23 @@ fn reinitialize(world: &Rc<World>, force: bool, from_leader: bool) -> Result<(),
         return Err(format!("{task} already in progress"));
     }
     let mut wishes = world.wishes.borrow_mut();
-    (wishes.reinitialize, wishes.from_leader) = (true, from_leader);
+    (wishes.reinitialize, wishes.build) = (true, wish);
     drop(wishes);
     world.changed.notify_one();
     Ok(())
+}
+
+/// Calls off a reinitialize that is asked for or under way: whether there was one.
+fn cancel_reinitialize(world: &Rc<World>) -> Result<bool, String> {
+    let asked = std::mem::take(&mut world.wishes.borrow_mut().reinitialize);
+    let machines = world.machines.borrow();
+    let node = machines.get("node");
+    let wished = node.is_some_and(|node| !node.knowledge["wish"].is_null());
+    let builds = node.is_some_and(|node| node.state == "building") && wished;
+    drop(machines);
+    world.wishes.borrow_mut().cancel_build = builds;
+    world.changed.notify_one();
+    Ok(asked || builds)
 }
 
 /// Reads the file again and applies what can be applied.

@@ -2,6 +2,7 @@
 //!
 //! Everything here lives on the flows' thread; the consensus has its own and is only sent to.
 pub mod beat;
+pub mod build;
 pub mod callbacks;
 pub mod conf;
 pub mod copy;
@@ -25,7 +26,7 @@ use crate::host::journal::Journal;
 use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::pure::cluster::RaftId;
-use crate::pure::cluster::facts::{BuildProgress, DataDirectory, Facts, SqlFacts};
+use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
 use crate::pure::config::{Config, Dynamic, PostgresSettings, effective};
 use crate::pure::consensus::core::Input;
 use crate::pure::patroni::look::Look;
@@ -53,6 +54,8 @@ pub struct World {
     pub started: Notify,
     pub seen: RefCell<Seen>,
     pub wishes: RefCell<Wishes>,
+    /// The copy that is being made, or was made last.
+    pub copying: RefCell<build::Live>,
     pub restart_reply: RefCell<Option<oneshot::Sender<Result<(), String>>>>,
     pub scheduled_restart: RefCell<Option<serde_json::Value>>,
     /// What Surus wants synchronous_standby_names to be; nothing while it has no say.
@@ -78,7 +81,6 @@ pub struct Seen {
     pub role: Role,
     /// The role that the callbacks were last told.
     pub told_role: Option<Role>,
-    pub build: Option<BuildProgress>,
     pub pending_restart: serde_json::Map<String, serde_json::Value>,
     /// What a standby runs with more of than configured: (name, configured, raised).
     pub raised: Vec<(String, String, String)>,
@@ -150,7 +152,10 @@ impl World {
         }
         if to == "rebuilding" {
             let mut wishes = self.wishes.borrow_mut();
-            (wishes.reinitialize, wishes.from_leader) = (false, false);
+            (wishes.reinitialize, wishes.build) = (false, Default::default());
+        }
+        if from == "building" && to != "building" {
+            self.wishes.borrow_mut().cancel_build = false;
         }
         if from == "restarting" && to != "restarting" {
             let outcome =
@@ -264,6 +269,7 @@ impl World {
             (Some(doing), _, _) => *doing,
             (None, true, Some(_)) => PgState::Running,
             (None, true, None) => PgState::Starting,
+            (None, false, _) if seen.node_state == "building" => PgState::CreatingReplica,
             (None, false, _) => seen.rest,
         }
     }
@@ -274,6 +280,7 @@ impl World {
         let state = self.pg_state();
         let bootstrap_ttl_ms =
             config.bootstrap.as_ref().map(|b| Dynamic::from_value(Some(&b.dcs)).ttl_ms);
+        let build = build::progress(self);
         let mut seen = self.seen.borrow_mut();
         seen.serial += 1;
         Facts {
@@ -293,7 +300,7 @@ impl World {
             bootstrap_ttl_ms,
             sentence: self.sentence(&seen.node_state, &seen.data),
             node_state: seen.node_state.clone(),
-            build: seen.build.clone(),
+            build,
             scheduled_restart: self.scheduled_restart.borrow().clone(),
             leaving: self.wishes.borrow().stop,
             version: env!("CARGO_PKG_VERSION").to_string(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::{World, conf, copy, lead};
+use super::{World, build, conf, copy, lead};
 use crate::host::actor::flow::{FlowActor, Halt, Hear, OnEnd};
 use crate::pure::deed::{Brief, Deed, Report, StartAs};
 use crate::pure::flow::bootstrap::Bootstrap;
@@ -32,9 +32,12 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         Deed::CreateRoles => lead::create_roles(&world).await,
         Deed::RunPostBootstrap => lead::post_bootstrap(&world).await,
         Deed::RunPrePromote => lead::pre_promote(&world).await,
-        Deed::CopyCluster { method, source } => copy::copy(&world, &method, source).await,
+        Deed::CheckMethod { method, source } => build::check(&world, &method, source).await,
+        Deed::CopyCluster { method, source, keep_data } => {
+            build::copy(&world, &method, source, keep_data).await
+        }
         Deed::VerifyCopy { system_identifier } => copy::verify(&world, system_identifier).await,
-        Deed::WatchReplay => copy::watch_replay(&world).await,
+        Deed::WatchReplay => build::watch_replay(&world).await,
         Deed::CheckDivergence { source } => copy::check_divergence(&world, source).await,
         Deed::Rewind { source } => copy::rewind(&world, source).await,
         Deed::PointUpstream { source } => conf::point_upstream(&world, source).await,
@@ -79,8 +82,8 @@ pub fn start_flow(
             let has_script = config.bootstrap.as_ref().is_some_and(|b| b.post_bootstrap.is_some());
             start(world, Bootstrap { epoch, has_script }, run, on_end)
         }
-        Brief::ReplicaBuild { source, permission, methods } => {
-            start(world, ReplicaBuild::new(source, permission, methods), run, on_end)
+        Brief::ReplicaBuild { permission, methods, wish } => {
+            start(world, ReplicaBuild::new(&node, permission, methods, wish), run, on_end)
         }
         Brief::Rejoin { source, rules } => start(world, Rejoin { source, rules }, run, on_end),
         Brief::Promote { epoch, pre_promote, start_needed } => {

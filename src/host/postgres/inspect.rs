@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::processes::{self, beside, blocking};
+use super::replica::COPIED;
 use super::{Server, TOOL_TIMEOUT};
 use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::postgres::backup_label::{self, BackupLabel};
@@ -54,6 +55,9 @@ impl Server {
         found.running_as_primary = found.postmaster.is_some()
             && !found.standby_signal
             && found.control.as_ref().is_some_and(Control::out_of_recovery);
+        if found.postmaster.is_some() && found.unfinished.as_deref() == Some(COPIED) {
+            found.unfinished = None;
+        }
         found.data = match (&found.unfinished, control) {
             (Some(_), _) => DataDirectory::Incomplete,
             (None, Err(problem)) => DataDirectory::Broken { problem },
@@ -130,6 +134,14 @@ impl Server {
             }
         }
         Err(format!("could not note that the copy is unfinished: {problem}"))
+    }
+
+    /// A server runs on the copy that was made here: it is whole. Blocks.
+    pub fn mark_proven(&self) -> Result<(), String> {
+        match self.unfinished()?.as_deref() {
+            Some(COPIED) => self.mark_finished(),
+            _ => Ok(()),
+        }
     }
 
     /// The work on the directory is done and on its disk. Blocks.

@@ -15,6 +15,7 @@ pub mod aside;
 pub mod callback;
 pub mod conf_files;
 pub mod create;
+pub mod disk;
 pub mod inspect;
 pub mod method;
 pub mod ownership;

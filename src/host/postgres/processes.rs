@@ -57,7 +57,8 @@ fn is_server(pid: i32) -> bool {
         .is_ok_and(|name| matches!(name.trim_end(), "postgres" | "postmaster"))
 }
 
-fn title(pid: i32) -> String {
+/// Its arguments, or what it says of itself there.
+pub fn title(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -114,6 +114,24 @@ impl Program {
         self
     }
 
+    /// The program, if there is no such file that can be run: a name without a slash is looked for
+    /// in PATH, as it will be when it is started.
+    pub fn missing(&self) -> Option<String> {
+        use std::os::unix::fs::PermissionsExt;
+        let runs = |path: &Path| {
+            let meta = std::fs::metadata(path);
+            meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
+        let program = Path::new(&self.argv[0]);
+        let found = if program.components().count() > 1 {
+            runs(program)
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).any(|dir| runs(&dir.join(program)))
+        };
+        (!found).then(|| self.shown())
+    }
+
     /// The program's own name, for messages.
     pub fn name(&self) -> String {
         let name = Path::new(&self.argv[0]).file_name();

@@ -9,6 +9,7 @@ use super::inspect::{entries, is_empty, read_optional};
 use super::processes::blocking;
 use super::program::{Output, Stream};
 use super::{Server, TOOL_TIMEOUT};
+use crate::pure::postgres::control::Control;
 use crate::pure::postgres::progress;
 
 /// Where to copy from.
@@ -30,8 +31,26 @@ pub struct CopyProgress {
     pub bytes_per_second: u64,
 }
 
-/// Hears how far a copy is, about once a second.
-pub type OnProgress<'a> = &'a mut (dyn FnMut(CopyProgress) + Send);
+/// What is heard of a copy while it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// How far it is, about once a second.
+    Bytes(CopyProgress),
+    /// What the program said, line by line.
+    Said(String),
+}
+
+pub type OnNews<'a> = &'a mut (dyn FnMut(News) + Send);
+
+/// One call of a replica method.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    pub name: &'a str,
+    pub command: &'a str,
+    pub arguments: Vec<String>,
+    /// What lies in the data directory is the method's to use.
+    pub keep_data: bool,
+}
 
 /// Options that we set ourselves or that would not leave a data directory behind.
 const FORBIDDEN: [&str; 12] = [
@@ -49,6 +68,9 @@ const FORBIDDEN: [&str; 12] = [
     "target",
 ];
 
+/// Written down of a copy that is complete, until a server was seen to run on it.
+pub const COPIED: &str = "copied";
+
 /// A directory that is being filled: the data directory, or one inside it when there is
 /// something in the data directory that does not count but that tools stumble over.
 pub struct Filling {
@@ -60,12 +82,12 @@ const STAGING: &str = ".surus-copy";
 
 impl Server {
     /// pg_basebackup into the empty data directory. Unknown options are refused before anything
-    /// is touched; until the end the directory counts as unfinished.
+    /// is touched; the copy counts as unfinished until a server runs on it.
     pub async fn basebackup(
         &self,
         from: &Remote,
         options: &[String],
-        on_progress: OnProgress<'_>,
+        on_news: OnNews<'_>,
     ) -> Result<(), String> {
         let options = self.basebackup_options(options).await?;
         self.write_passfile(&from.passfile).await?;
@@ -83,22 +105,61 @@ impl Server {
         program
             .run_with(&mut |stream, line| match progress::parse(line) {
                 Some(seen) if stream == Stream::Stderr => {
-                    on_progress(meter.read(seen));
+                    on_news(News::Bytes(meter.read(seen.bytes_done, seen.bytes_total)));
                     false
                 }
-                _ => true,
+                _ => {
+                    on_news(News::Said(line.to_owned()));
+                    true
+                }
             })
             .await?;
-        self.end_fill(target).await
+        self.end_copy(target).await
+    }
+
+    /// Are these options that pg_basebackup here takes, and is there room for what they name?
+    pub async fn check_basebackup(&self, options: &[String]) -> Result<(), String> {
+        self.basebackup_options(options).await?;
+        let waldir = options.iter().rev().find_map(|option| option.strip_prefix("--waldir="));
+        let Some(waldir) = waldir.map(PathBuf::from) else { return Ok(()) };
+        let server = self.clone();
+        blocking(move || server.waldir_is_free(&waldir)).await?
+    }
+
+    /// Empty, absent, or holding nothing but the WAL of the directory that is to be replaced.
+    fn waldir_is_free(&self, waldir: &Path) -> Result<(), String> {
+        let held = entries(waldir)?;
+        let real = std::fs::canonicalize(waldir).unwrap_or_default();
+        let outside = super::ownership::outside(&self.data_dir, None)?;
+        let ours = outside.iter().find(|outside| outside.wal && outside.target == real);
+        let strange = held.iter().find(|path| {
+            let name = path.file_name().unwrap_or_default();
+            !ours.is_some_and(|ours| ours.ours.iter().any(|own| own.file_name() == Some(name)))
+        });
+        match strange {
+            None => Ok(()),
+            Some(path) => Err(format!(
+                "postgresql.basebackup: waldir {} is not empty (it holds {}): empty it, or name \
+                 another directory",
+                waldir.display(),
+                path.file_name().unwrap_or_default().to_string_lossy()
+            )),
+        }
     }
 
     async fn basebackup_options(&self, options: &[String]) -> Result<Vec<String>, String> {
         let known = self.options_of("pg_basebackup").await?;
+        let major = self.major().await?;
         let mut wanted = Vec::new();
         for option in options {
             let name = option_name(option);
             if FORBIDDEN.contains(&name) {
                 tracing::error!("postgresql.basebackup: `--{name}` is set by Surus and left out");
+            } else if name == "compress" && !(major >= 15 && option.contains("=server")) {
+                tracing::error!(
+                    "postgresql.basebackup: `{option}` is left out: a data directory is compressed \
+                     on its way only by the server (`compress: server-gzip`), from PostgreSQL 15 on"
+                );
             } else if known.contains(name) {
                 wanted.push(option.clone());
             } else {
@@ -123,23 +184,26 @@ impl Server {
     /// Runs a replica method of the user's; what it made is judged by [`Server::verify_copy`].
     pub async fn run_method(
         &self,
-        command: &str,
-        arguments: Vec<String>,
+        call: &Call<'_>,
         from: &Remote,
-        name: &str,
-        keep_data: bool,
+        on_news: OnNews<'_>,
     ) -> Result<Output, String> {
         self.write_passfile(&from.passfile).await?;
-        let mut program = self.script(command)?.args(arguments);
+        let mut program = self.script(call.command)?.args(call.arguments.clone());
         if let Some((name, path)) = self.passfile_env(&from.passfile) {
             program = program.env(name, path);
         }
-        let target = self.begin_fill(name, true).await?;
-        if !keep_data && !self.is_empty_now().await? {
+        if !call.keep_data && !self.is_empty_now().await? {
             return Err(format!("{} is not empty", self.data_dir.display()));
         }
-        let output = program.run().await?;
-        self.end_fill(target).await?;
+        let target = self.begin_fill(call.name, true).await?;
+        let output = program
+            .run_with(&mut |_, line| {
+                on_news(News::Said(line.to_owned()));
+                true
+            })
+            .await?;
+        self.end_copy(target).await?;
         Ok(output)
     }
 
@@ -161,6 +225,7 @@ impl Server {
             ));
         }
         let control = self.control().await?;
+        self.recoverable(&control).await?;
         match system_identifier {
             Some(wanted) if wanted != control.system_identifier => Err(format!(
                 "the copy is of cluster {}, this one is {wanted}: correct the source",
@@ -168,6 +233,24 @@ impl Server {
             )),
             _ => Ok(control.system_identifier),
         }
+    }
+
+    /// A fresh copy of a running server without a backup_label would start, and be corrupt.
+    async fn recoverable(&self, control: &Control) -> Result<(), String> {
+        let server = self.clone();
+        let (fresh, label) = blocking(move || {
+            let label = server.data_dir.join("backup_label").exists();
+            (server.unfinished().ok().flatten().as_deref() == Some(COPIED), label)
+        })
+        .await?;
+        if !fresh || label || control.clean() {
+            return Ok(());
+        }
+        Err(format!(
+            "the copy has no backup_label, and its server was `{}` when it was made: it would be \
+             corrupt; let the method take a backup (pg_backup_start), or copy a stopped server",
+            control.state
+        ))
     }
 
     /// Marks the directory unfinished and hands out a directory that a tool finds empty.
@@ -198,6 +281,18 @@ impl Server {
         }
         make_data_dir(&path, owner)?;
         Ok(Filling { path, staged: true })
+    }
+
+    /// The copy is complete, but nobody knows yet whether a server can run on it.
+    pub async fn end_copy(&self, filling: Filling) -> Result<(), String> {
+        let server = self.clone();
+        blocking(move || {
+            if filling.staged {
+                move_up(&filling.path, &server.data_dir)?;
+            }
+            server.mark_unfinished(COPIED)
+        })
+        .await?
     }
 
     /// The fill is complete: everything is in its place and on disk, the mark goes.
@@ -232,20 +327,21 @@ fn long_options(help: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Bytes per second since the first line.
+/// Bytes per second since the first look.
 #[derive(Default)]
-struct Meter {
+pub struct Meter {
     begun: Option<(Instant, u64)>,
 }
 
 impl Meter {
-    fn read(&mut self, seen: progress::Progress) -> CopyProgress {
-        let (begun, first) = *self.begun.get_or_insert((Instant::now(), seen.bytes_done));
+    /// `bytes_total` is zero where it is unknown.
+    pub fn read(&mut self, bytes_done: u64, bytes_total: u64) -> CopyProgress {
+        let (begun, first) = *self.begun.get_or_insert((Instant::now(), bytes_done));
         let millis = begun.elapsed().as_millis() as u64;
-        let bytes = seen.bytes_done.saturating_sub(first);
+        let bytes = bytes_done.saturating_sub(first);
         CopyProgress {
-            bytes_done: seen.bytes_done,
-            bytes_total: seen.bytes_total.max(seen.bytes_done),
+            bytes_done,
+            bytes_total: if bytes_total == 0 { 0 } else { bytes_total.max(bytes_done) },
             bytes_per_second: bytes.saturating_mul(1000).checked_div(millis).unwrap_or(0),
         }
     }

@@ -11,6 +11,7 @@ use super::reply::Reply;
 use crate::host::clock;
 use crate::host::request::{Handle, Request};
 use crate::pure::cluster::command::{Command, Outcome};
+use crate::pure::deed::BuildWish;
 use crate::pure::patroni::{dynamic, reinit, restart};
 
 /// A change is waited for at least this long, however short the ttl is.
@@ -152,9 +153,19 @@ pub async fn reinitialize(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(wanted) => wanted,
         Err(answer) => return answer.into(),
     };
-    let (force, from_leader) = (wanted.force, wanted.from_leader);
-    match ask(handle, |reply| Request::Reinitialize { force, from_leader, reply }).await {
+    let reinit::Reinit { force, from_leader, method, source, keep_data } = wanted;
+    let wish = BuildWish { from_leader, method, source, keep_data };
+    match ask(handle, |reply| Request::Reinitialize { force, wish, reply }).await {
         Ok(()) => Reply::text(200, "reinitialize started"),
+        Err(why) => Reply::text(503, why),
+    }
+}
+
+/// Calls off a reinitialize that keeps failing, or is not wanted any more.
+pub async fn delete_reinitialize(handle: &Handle) -> Reply {
+    match ask(handle, |reply| Request::CancelReinitialize { reply }).await {
+        Ok(true) => Reply::text(200, "reinitialize cancelled"),
+        Ok(false) => Reply::text(404, "no reinitialize is in progress"),
         Err(why) => Reply::text(503, why),
     }
 }

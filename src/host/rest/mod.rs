@@ -98,8 +98,8 @@ fn is_change(method: &Method, segment: &str) -> bool {
     matches!(
         (method.as_str(), segment),
         ("PATCH" | "PUT", "config")
-            | ("POST", "reload" | "reinitialize" | "failover" | "failsafe" | "sigterm")
-            | ("POST" | "DELETE", "restart" | "switchover")
+            | ("POST", "reload" | "failover" | "failsafe" | "sigterm")
+            | ("POST" | "DELETE", "reinitialize" | "restart" | "switchover")
     )
 }
 
@@ -118,6 +118,7 @@ async fn changed(
         ("POST", "restart") => change::restart(handle, body).await,
         ("DELETE", "restart") => change::delete_restart(handle).await,
         ("POST", "reinitialize") => change::reinitialize(handle, body).await,
+        ("DELETE", "reinitialize") => change::delete_reinitialize(handle).await,
         ("POST", "switchover") => switch::post(handle, body, Action::Switchover).await,
         ("POST", "failover") => switch::post(handle, body, Action::Failover).await,
         ("DELETE", "switchover") => switch::delete(handle).await,

@@ -68,6 +68,7 @@ fn replica_build(look: &crate::pure::patroni::look::Look) -> Value {
     let build = look.facts().and_then(|facts| facts.build.as_ref());
     let machine = look.local.machines.iter().find(|machine| machine.flow == "replica_build");
     json!({"name": look.config.name, "state": look.state_text(), "build": build,
+        "failures": machine.map(|machine| machine.knowledge["failures"].clone()),
         "sentence": look.local.sentence, "machine": machine})
 }
 

@@ -138,6 +138,7 @@ pub struct Slot {
 
 /// How far a replica build is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BuildProgress {
     pub method: String,
     pub method_number: u32,
@@ -148,7 +149,14 @@ pub struct BuildProgress {
     pub bytes_done: u64,
     pub bytes_total: u64,
     pub bytes_per_second: u64,
+    /// Unknown while the total is.
+    pub eta_s: Option<u64>,
+    /// What the method said last, oldest first.
     pub last_lines: Vec<String>,
+    /// The last failure in one sentence; empty while nothing has failed.
+    pub problem: String,
+    /// Seconds until everything is tried again; nothing while something is being tried.
+    pub next_attempt_s: Option<u64>,
 }
 
 impl Facts {

@@ -129,13 +129,16 @@ fn method(section: &Section, name: String) -> ReplicaMethod {
     if name == "basebackup" {
         return ReplicaMethod { name, ..ReplicaMethod::default() };
     }
+    if section.get(&name).is_some() && !is_map(section, &name) {
+        section.fault(&name, "must be a map: `command` and the method's own keys");
+    }
     let own = section.child(&name);
     let extra = own.entries().iter().filter(|(key, _)| key != "command");
     ReplicaMethod {
         command: command(&own, "command").unwrap_or_else(|| name.clone()),
         keep_data: own.truthy("keep_data"),
         no_params: own.truthy("no_params"),
-        no_leader: own.truthy("no_leader"),
+        no_leader: own.truthy("no_leader") || own.truthy("no_master"),
         extra: extra.map(|(key, node)| (key.clone(), python_text(&node.value()))).collect(),
         name,
     }

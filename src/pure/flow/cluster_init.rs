@@ -8,7 +8,9 @@ use serde_json::Value;
 use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
-use crate::pure::deed::{Brief, Deed, Report, Source, StartAs, StopMode, WipePermission};
+use crate::pure::deed::{
+    Brief, BuildWish, Deed, Report, Source, StartAs, StopMode, WipePermission,
+};
 use crate::pure::machine::{Flow, Input};
 use crate::pure::situation::Hears;
 
@@ -71,9 +73,9 @@ impl Flow for ClusterInit {
             Activity::ArmGuard => Deed::ArmGuard { epoch },
             Activity::StartAdopted => Deed::StartPostgres { as_: StartAs::Primary { epoch } },
             Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
-                source: self.remote.clone(),
                 permission: WipePermission::OwnLeftovers,
                 methods: Vec::new(),
+                wish: BuildWish::default(),
             }),
             Activity::RunBootstrapFlow => Deed::Run(Brief::Bootstrap { epoch }),
             Activity::ReadIdentity => Deed::VerifyCopy { system_identifier: None },

@@ -11,7 +11,7 @@ use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::cluster::sync::SyncStep;
 use crate::pure::deed::{
-    Brief, Deed, Inspection, RejoinRules, Release, Report, Source, StartAs, StopMode,
+    Brief, BuildWish, Deed, Inspection, RejoinRules, Release, Report, Source, StartAs, StopMode,
     WipePermission,
 };
 use crate::pure::machine::{Flow, Input};
@@ -29,7 +29,9 @@ pub struct Node {
     pub epoch: u64,
     /// Whom this node streams from.
     pub upstream: Option<Source>,
-    pub clone_source: Option<Source>,
+    /// A reinitialize that was asked for: kept until it is done or called off.
+    #[serde(default)]
+    pub wish: Option<BuildWish>,
     pub rules: RejoinRules,
     pub permission: Option<WipePermission>,
     pub pre_promote: bool,
@@ -110,10 +112,11 @@ impl Node {
             Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
             Guard::IsWritable => writable && !s.guarded,
-            Guard::ReinitializeAsked => s.wishes.reinitialize && s.clone_source.is_some() && !leads,
-            Guard::MustBuild => {
-                self.has_no_copy() && !runs && s.clone_source.is_some() && s.initialized.is_some()
+            Guard::ReinitializeAsked => {
+                (s.wishes.reinitialize || self.wish.is_some()) && self.may_be_rebuilt(s)
             }
+            Guard::ReinitializeForced => s.wishes.reinitialize && self.may_be_rebuilt(s),
+            Guard::MustBuild => self.has_no_copy() && !runs && s.initialized.is_some() && !leads,
             Guard::CanFollow => {
                 runs && s.in_recovery == Some(true) && s.initialized.is_some() && !leads
             }
@@ -147,6 +150,11 @@ impl Node {
         }
     }
 
+    /// There is somebody else who leads: its data is what counts.
+    fn may_be_rebuilt(&self, s: &Situation) -> bool {
+        s.initialized.is_some() && matches!(s.lease, Standing::Theirs { leader: Some(_) })
+    }
+
     fn take_situation(&mut self, s: &Situation) {
         self.rules = s.rules.clone();
         self.pre_promote = s.pre_promote;
@@ -173,18 +181,26 @@ impl Meaning<Names, Input<Node>> for Node {
         if action == Action::PermitWipe {
             self.permission = Some(WipePermission::Operator { what: String::from("reinitialize") });
         }
+        if action == Action::ForgetWish {
+            self.wish = None;
+        }
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
         match action {
-            Action::NoteInspection | Action::PermitWipe | Action::TakeStanding => {}
+            Action::NoteInspection | Action::PermitWipe | Action::ForgetWish => {}
+            Action::TakeStanding => {}
             Action::TakeEpoch => {
+                // What was asked of a replica is not done to what has led since.
+                self.wish = None;
                 let creates = matches!(s.lease, Standing::Mine { creates: true, .. });
                 self.born_here = creates && (self.born_here || !self.has_copy());
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
             }
-            Action::TakeSource => {
-                self.clone_source = s.clone_source.clone();
+            Action::TakeWish => {
+                if s.wishes.reinitialize {
+                    self.wish = Some(s.wishes.build.clone());
+                }
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
@@ -222,9 +238,9 @@ impl Flow for Node {
                 remote: self.remote.clone(),
             }),
             Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
-                source: self.clone_source.clone(),
                 permission: self.permission.clone().unwrap_or(WipePermission::OwnLeftovers),
                 methods: self.rules.methods.clone(),
+                wish: self.wish.clone().unwrap_or_default(),
             }),
             Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
             Activity::RunRejoinFlow => Deed::Run(Brief::Rejoin {

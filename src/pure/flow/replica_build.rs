@@ -1,93 +1,309 @@
 //! Replica build: the code behind the names in `statecharts/replica_build.json`.
 //!
-//! Fills an empty node with a copy of the cluster. Differs from Patroni in that a restart of the
-//! daemon resumes the build at the state it had reached instead of starting over.
+//! Fills an empty node with a copy of the cluster. A restart of the daemon resumes the build at the
+//! state it had reached; a build that failed is tried again for ever, less and less often, and says
+//! all the while what went wrong and when it goes on.
 //!
 //! Invariant: the permission to empty the data directory is used for what it was given for. Once
 //! the directory was emptied, only our own unfinished copies may be removed.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::{Meaning, Name};
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, Method, Source, StartAs, WipePermission};
+use crate::pure::cluster::facts::BuildProgress;
+use crate::pure::deed::{
+    BuildWish, Deed, Method, Offer, OfferKind, Source, StartAs, StopMode, WipePermission,
+};
 use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Hears, Situation};
+use crate::pure::situation::{Hears, Situation, Standing};
 
 include!(concat!(env!("OUT_DIR"), "/replica_build.rs"));
 
-/// Rounds over all methods before a person has to look.
-pub const ATTEMPTS_MAX: u32 = 3;
+/// The method that is built in: pg_basebackup.
+pub const BASEBACKUP: &str = "basebackup";
+/// Failures that are remembered and shown.
+const FAILURES_MAX: usize = 10;
+/// Of what a failed method said, this much is kept.
+const PROBLEM_CHARS_MAX: usize = 600;
 
 const SECOND_MS: Millis = 1000;
 const HOUR_MS: Millis = 3600 * SECOND_MS;
+/// The wait after the first round of failures; it doubles with every round.
+const RETRY_MS_MIN: Millis = 5 * SECOND_MS;
+const RETRY_MS_MAX: Millis = 300 * SECOND_MS;
 
 /// What the build knows; persisted with every transition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaBuild {
+    /// This node's name: nodes that failed together do not come back together.
+    #[serde(default)]
+    pub node: String,
     /// Never empty.
     pub methods: Vec<Method>,
     pub permission: WipePermission,
-    pub source: Option<Source>,
+    /// What the operator asked for, if this is a reinitialize.
+    #[serde(default)]
+    pub wish: BuildWish,
+    /// Whom to copy from in this round, best first.
+    #[serde(default)]
+    pub sources: Vec<Source>,
+    #[serde(default)]
+    pub source_at: usize,
+    /// Nobody led when this round began: only methods that need no leader are run.
+    #[serde(default)]
+    pub leaderless: bool,
     /// The method being tried, a place in `methods`.
     pub method: usize,
     /// The round being tried, from 0.
     pub attempt: u32,
+    /// Who leads now, and whom to stream from when the copy is there.
+    #[serde(default)]
+    pub leader: Option<String>,
+    #[serde(default)]
+    pub upstream: Option<Source>,
+    /// The last failures, oldest first.
+    #[serde(default)]
+    pub failures: Vec<Failure>,
+}
+
+/// A method that did not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The round, from 0.
+    pub attempt: u32,
+    pub method: String,
+    /// The member that was copied from; empty without one.
+    pub source: String,
+    pub problem: String,
 }
 
 /// What can happen to the build.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Said at every beat: whom one could copy from now.
+    /// Said at every beat: who leads, whom to stream from, whom one could copy from.
     TopologyChanged {
-        source: Option<Source>,
+        leader: Option<String>,
+        upstream: Option<Source>,
+        offers: Vec<Offer>,
     },
-    LeaderLost,
     Cancel,
+}
+
+impl Event {
+    /// The level, as this flow hears it. A standby cluster's leader copies from the remote.
+    pub fn of(situation: &Situation) -> Event {
+        if situation.wishes.cancel_build {
+            return Event::Cancel;
+        }
+        let remote = || situation.remote.clone();
+        let (leader, own) = match &situation.lease {
+            Standing::Nobody => (None, false),
+            Standing::Theirs { leader } => (leader.clone(), false),
+            Standing::Mine { .. } => (Some(String::new()), true),
+        };
+        let upstream = situation.upstream.clone().or_else(|| remote().filter(|_| own));
+        let mut offers = situation.clone_offers.clone();
+        if offers.is_empty() {
+            offers.extend(remote().map(|source| Offer { source, kind: OfferKind::Leader }));
+        }
+        Event::TopologyChanged { leader, upstream, offers }
+    }
 }
 
 impl ReplicaBuild {
     /// From its brief; without methods it is `basebackup`, as in Patroni.
-    pub fn new(source: Option<Source>, permission: WipePermission, methods: Vec<Method>) -> Self {
-        let basebackup =
-            || Method { name: "basebackup".into(), keep_data: false, no_leader: false };
-        let methods = if methods.is_empty() { vec![basebackup()] } else { methods };
-        ReplicaBuild { methods, permission, source, method: 0, attempt: 0 }
+    pub fn new(
+        node: &str,
+        permission: WipePermission,
+        methods: Vec<Method>,
+        wish: BuildWish,
+    ) -> Self {
+        ReplicaBuild {
+            node: node.to_string(),
+            methods: chosen(methods, &wish),
+            permission,
+            wish,
+            sources: vec![],
+            source_at: 0,
+            leaderless: false,
+            method: 0,
+            attempt: 0,
+            leader: None,
+            upstream: None,
+            failures: vec![],
+        }
     }
 
     fn method(&self) -> &Method {
-        &self.methods[self.method]
+        &self.methods[self.method.min(self.methods.len() - 1)]
+    }
+
+    /// Whom the method being tried copies from; nobody where it restores without a leader.
+    pub fn source(&self) -> Option<&Source> {
+        let wanted = !self.leaderless || self.method().name == BASEBACKUP;
+        self.sources.get(self.source_at).filter(|_| wanted)
+    }
+
+    /// The next method, from `from` on, that can be run in this round.
+    fn usable(&self, from: usize, sources: &[Source], leaderless: bool) -> Option<usize> {
+        let can = |method: &Method| match (leaderless, method.name == BASEBACKUP) {
+            (false, _) => true,
+            (true, true) => !sources.is_empty(),
+            (true, false) => method.no_leader,
+        };
+        (from..self.methods.len()).find(|at| can(&self.methods[*at]))
+    }
+
+    /// Whom of these the build would copy from. Those that failed last time come last.
+    fn acceptable(&self, offers: &[Offer], leaderless: bool) -> Vec<Source> {
+        let wanted = |offer: &&Offer| match (&self.wish.source, self.wish.from_leader) {
+            (Some(name), _) => offer.source.member == *name,
+            (None, true) => offer.kind == OfferKind::Leader,
+            (None, false) => leaderless || offer.kind != OfferKind::Member,
+        };
+        let mut sources: Vec<Source> =
+            offers.iter().filter(wanted).map(|o| o.source.clone()).collect();
+        sources.sort_by_key(|source| self.failed_last_time(&source.member));
+        sources
+    }
+
+    fn failed_last_time(&self, member: &str) -> bool {
+        self.failures.iter().any(|f| f.attempt + 1 == self.attempt && f.source == member)
+    }
+
+    fn choose(&mut self, input: &Input<Self>, leaderless: bool) {
+        let Input::Event(Event::TopologyChanged { offers, .. }) = input else { return };
+        self.sources = self.acceptable(offers, leaderless);
+        (self.source_at, self.leaderless) = (0, leaderless);
+        self.method = self.usable(0, &self.sources, leaderless).unwrap_or(0);
+    }
+
+    fn note_failure(&mut self, input: &Input<Self>) {
+        let problem = match input {
+            Input::Failed { problem, .. } => problem.chars().take(PROBLEM_CHARS_MAX).collect(),
+            Input::Elapsed { delay, .. } => format!("{} is over", delay.text()),
+            Input::Start | Input::Event(_) | Input::Done { .. } => return,
+        };
+        self.failures.push(Failure {
+            attempt: self.attempt,
+            method: self.method().name.clone(),
+            source: self.source().map(|source| source.member.clone()).unwrap_or_default(),
+            problem,
+        });
+        let excess = self.failures.len().saturating_sub(FAILURES_MAX);
+        self.failures.drain(..excess);
+    }
+
+    /// Doubled with every round, and a quarter more or less, drawn from name and round.
+    fn retry_ms(&self) -> Millis {
+        let base = (RETRY_MS_MIN << self.attempt.min(10)).min(RETRY_MS_MAX);
+        let seed = format!("{} {}", self.node, self.attempt);
+        let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        base - base / 4 + (hash >> 7) % (base / 2)
+    }
+
+    /// What people are shown of a build that is in this state; without bytes, which nobody here
+    /// counts.
+    pub fn progress(&self, state: &str) -> Option<BuildProgress> {
+        let phase = match state {
+            "waiting" | "leaderless" => "waiting for a source",
+            "clearing" => "emptying the data directory",
+            "catching_up" => "catching up",
+            "backing_off" => "backing off",
+            "checking" | "copying" | "verifying" | "starting" | "stopping" => state,
+            _ => return None,
+        };
+        Some(BuildProgress {
+            method: self.method().name.clone(),
+            method_number: self.method as u32 + 1,
+            methods: self.methods.len() as u32,
+            attempt: self.attempt + 1,
+            source: self.source().map(|source| source.member.clone()).unwrap_or_default(),
+            phase: phase.to_string(),
+            problem: self.failures.last().map(Failure::sentence).unwrap_or_default(),
+            ..BuildProgress::default()
+        })
     }
 }
 
-fn source_in(input: &Input<ReplicaBuild>) -> Option<Source> {
-    match input {
-        Input::Event(Event::TopologyChanged { source }) => source.clone(),
-        _ => None,
+impl Failure {
+    pub fn sentence(&self) -> String {
+        let from = if self.source.is_empty() { "" } else { " from " };
+        format!("{}{from}{}: {}", self.method, self.source, self.problem)
     }
+}
+
+/// The methods in force: all that are configured, unless the operator asked for something else.
+fn chosen(methods: Vec<Method>, wish: &BuildWish) -> Vec<Method> {
+    let basebackup = || Method { name: BASEBACKUP.into(), keep_data: false, no_leader: false };
+    let mut methods = if methods.is_empty() { vec![basebackup()] } else { methods };
+    if let Some(name) = &wish.method {
+        methods.retain(|method| method.name == *name);
+    } else if wish.from_leader {
+        methods.clear();
+    }
+    if let Some(keep_data) = wish.keep_data {
+        // pg_basebackup needs an empty directory: it would not keep what is to be kept.
+        methods.retain(|method| !keep_data || method.name != BASEBACKUP);
+        methods.iter_mut().for_each(|method| method.keep_data = keep_data);
+    }
+    if methods.is_empty() { vec![basebackup()] } else { methods }
 }
 
 impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match guard {
-            Guard::SourceKnown => self.source.is_some() || self.method().no_leader,
-            Guard::SourceAvailable => source_in(input).is_some() || self.method().no_leader,
-            Guard::SourceMoved => match (&self.source, source_in(input)) {
-                (Some(copied), Some(now)) => copied.member != now.member,
-                (None, _) | (_, None) => false,
+            Guard::SourceAvailable => match input {
+                Input::Event(Event::TopologyChanged { leader, offers, .. }) => {
+                    leader.is_some() && !self.acceptable(offers, false).is_empty()
+                }
+                _ => false,
             },
+            Guard::WorksWithoutLeader => match input {
+                Input::Event(Event::TopologyChanged { leader: None, offers, .. }) => {
+                    let sources = self.acceptable(offers, true);
+                    !self.wish.from_leader && self.usable(0, &sources, true).is_some()
+                }
+                _ => false,
+            },
+            Guard::UpstreamMoved => match input {
+                Input::Event(Event::TopologyChanged { upstream: Some(now), .. }) => {
+                    self.upstream.as_ref().is_some_and(|before| before.member != now.member)
+                }
+                _ => false,
+            },
+            Guard::NobodyLeads => self.leader.is_none() && self.upstream.is_none(),
             Guard::KeepsData => self.method().keep_data,
-            Guard::MethodNeedsLeader => !self.method().no_leader,
-            Guard::MethodRemains => self.method + 1 < self.methods.len(),
-            Guard::AttemptRemains => self.attempt + 1 < ATTEMPTS_MAX,
+            Guard::SourceRemains => {
+                self.method().name == BASEBACKUP && self.source_at + 1 < self.sources.len()
+            }
+            Guard::MethodRemains => {
+                self.usable(self.method + 1, &self.sources, self.leaderless).is_some()
+            }
         }
     }
 
     fn apply(&mut self, action: Action, input: &Input<Self>) {
         match action {
-            Action::ChooseSource => self.source = source_in(input),
+            Action::NoteTopology => {
+                if let Input::Event(Event::TopologyChanged { leader, upstream, .. }) = input {
+                    (self.leader, self.upstream) = (leader.clone(), upstream.clone());
+                }
+            }
+            Action::ChooseSources => self.choose(input, false),
+            Action::ChooseWithoutLeader => self.choose(input, true),
+            Action::NoteFailure => self.note_failure(input),
             Action::ClaimDataDirectory => self.permission = WipePermission::OwnLeftovers,
-            Action::NextMethod => self.method += 1,
-            Action::NextAttempt => (self.method, self.attempt) = (0, self.attempt + 1),
+            Action::NextSource => self.source_at += 1,
+            Action::NextMethod => {
+                let next = self.usable(self.method + 1, &self.sources, self.leaderless);
+                (self.method, self.source_at) = (next.unwrap_or(0), 0);
+            }
+            Action::NextAttempt => {
+                (self.method, self.source_at, self.attempt) = (0, 0, self.attempt + 1);
+            }
         }
     }
 }
@@ -100,39 +316,48 @@ impl Flow for ReplicaBuild {
     fn name(event: &Event) -> EventName {
         match event {
             Event::TopologyChanged { .. } => EventName::TopologyChanged,
-            Event::LeaderLost => EventName::LeaderLost,
             Event::Cancel => EventName::Cancel,
         }
     }
 
     fn deed(&self, activity: Activity) -> Deed {
-        let source = self.source.clone();
+        let method = self.method().name.clone();
         match activity {
+            Activity::CheckMethod => Deed::CheckMethod { method, source: self.source().cloned() },
             Activity::ClearDataDirectory => {
                 Deed::ClearDataDirectory { permission: self.permission.clone() }
             }
-            Activity::RunMethod => Deed::CopyCluster { method: self.method().name.clone(), source },
+            Activity::RunMethod => Deed::CopyCluster {
+                method,
+                source: self.source().cloned(),
+                keep_data: self.method().keep_data,
+            },
             Activity::VerifyCopy => Deed::VerifyCopy { system_identifier: None },
-            Activity::StartPostgres => Deed::StartPostgres { as_: StartAs::Standby { source } },
+            Activity::StartPostgres => {
+                Deed::StartPostgres { as_: StartAs::Standby { source: self.upstream.clone() } }
+            }
             Activity::WatchReplay => Deed::WatchReplay,
+            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
         }
     }
 
     fn delay(&self, delay: Delay) -> Millis {
         match delay {
+            Delay::LeaderlessDelay => 10 * SECOND_MS,
+            Delay::CheckTimeout => 60 * SECOND_MS,
             Delay::LocalTimeout => 600 * SECOND_MS,
-            Delay::CopyTimeout => 6 * HOUR_MS,
-            Delay::StartTimeout => 300 * SECOND_MS,
+            // A big cluster takes days; what stands still is noticed by whoever runs the tool.
+            Delay::CopyTimeout => 30 * 24 * HOUR_MS,
+            Delay::StartTimeout => 24 * HOUR_MS,
             Delay::StallTimeout => HOUR_MS,
-            Delay::RetryDelay => 5 * SECOND_MS,
+            Delay::StopTimeout => 120 * SECOND_MS,
+            Delay::RetryDelay => self.retry_ms(),
         }
     }
 }
 
 impl Hears for ReplicaBuild {
     fn hear(&self, situation: &Situation) -> Vec<Event> {
-        // A leader that is lost while we copy is no reason to stop: the source may live on.
-        let source = situation.clone_source.clone().or_else(|| situation.remote.clone());
-        vec![Event::TopologyChanged { source }]
+        vec![Event::of(situation)]
     }
 }

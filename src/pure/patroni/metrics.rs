@@ -199,11 +199,44 @@ fn own(page: &mut Page, look: &Look) {
         "The slowest durable write of the Raft log.",
         raft.fsync_max_us,
     );
+    build(page, look);
     page.flag("surus_guard_armed", "1 if a guard watches PostgreSQL.", guard.armed);
     page.counter(
         "surus_guard_fenced_total",
         "How often the guard had to stop PostgreSQL.",
         guard.fenced_count,
+    );
+}
+
+/// A replica build: always there, so that an alert can be written before the first one.
+fn build(page: &mut Page, look: &Look) {
+    let build = look.facts().and_then(|facts| facts.build.clone());
+    page.flag("surus_replica_build", "1 while a replica build is under way.", build.is_some());
+    let build = build.unwrap_or_default();
+    page.gauge(
+        "surus_replica_build_attempt",
+        "Which round over all methods the build is in, 0 without one.",
+        build.attempt,
+    );
+    page.gauge(
+        "surus_replica_build_bytes_done",
+        "Bytes that were copied so far.",
+        build.bytes_done,
+    );
+    page.gauge(
+        "surus_replica_build_bytes_total",
+        "Bytes that the source has, 0 while that is unknown.",
+        build.bytes_total,
+    );
+    page.gauge(
+        "surus_replica_build_bytes_per_second",
+        "How fast the copy grows.",
+        build.bytes_per_second,
+    );
+    page.flag(
+        "surus_replica_build_backing_off",
+        "1 while every method has failed and the next attempt is waited for.",
+        build.next_attempt_s.is_some(),
     );
 }
 

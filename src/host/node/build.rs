@@ -1,0 +1,293 @@
+//! Building a replica: the checks before, the copy with its progress, and what follows it.
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::World;
+use super::copy::{arguments, clear, postgresql};
+use crate::host::clock;
+use crate::host::postgres::processes::{self, blocking};
+use crate::host::postgres::replica::{Call, CopyProgress, Meter, News, Remote};
+use crate::host::postgres::{Server, disk, method};
+use crate::pure::cluster::facts::BuildProgress;
+use crate::pure::config::{HostPort, ReplicaMethod};
+use crate::pure::deed::{Report, Source, WipePermission};
+use crate::pure::flow::replica_build::{BASEBACKUP, ReplicaBuild};
+use crate::pure::postgres::conninfo::{pgpass, user_conninfo};
+use crate::pure::postgres::state::{PgState, Role};
+
+/// Lines of a method's output that are shown.
+const LINES_SHOWN: usize = 5;
+const LINE_CHARS_MAX: usize = 300;
+/// pg_basebackup says how far it is every second: one that says the same for so long hangs.
+const STALL: Duration = Duration::from_secs(600);
+/// Between two looks at how much a custom method has written; ten times a look's own time at least.
+const DISK_LOOK: Duration = Duration::from_secs(1);
+/// A copy whose recovery asks for the same segment for so long will not get it.
+const SEGMENT_WAIT: Duration = Duration::from_secs(60);
+
+/// What is seen of a copy while it is made.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    pub seen: CopyProgress,
+    pub lines: Vec<String>,
+}
+
+/// Can the method run, and is its source the cluster that we want? Nothing is touched.
+pub async fn check(
+    world: &Rc<World>,
+    name: &str,
+    source: Option<Source>,
+) -> Result<Report, String> {
+    let server = world.server()?;
+    let own = postgresql(world)?;
+    *world.copying.borrow_mut() = Live::default();
+    if let Some(custom) = custom(world, name)? {
+        let program = server.script(method::command(&custom))?;
+        return match program.missing() {
+            None => Ok(Report::Done),
+            Some(shown) => Err(format!(
+                "postgresql.{name}: there is no program `{shown}` that can be run: correct `command`"
+            )),
+        };
+    }
+    server.check_basebackup(&arguments(&own.basebackup)).await?;
+    let source = source.ok_or("there is nobody to copy from")?;
+    let lineage = server.lineage(&remote(world, &server, Some(&source)).await?).await?;
+    match world.view().cluster.system_identifier() {
+        Some(wanted) if wanted != lineage.system_identifier => Err(format!(
+            "{} at {}:{} has the system identifier {}, this cluster has {wanted}: nothing is copied \
+             from it",
+            source.member, source.host, source.port, lineage.system_identifier
+        )),
+        _ => Ok(Report::Done),
+    }
+}
+
+/// The user's method of this name; nothing for the one that is built in.
+fn custom(world: &World, name: &str) -> Result<Option<ReplicaMethod>, String> {
+    if name == BASEBACKUP {
+        return Ok(None);
+    }
+    let all = postgresql(world)?.create_replica_methods;
+    let found = all.into_iter().find(|method| method.name == name);
+    found.map(Some).ok_or_else(|| {
+        format!("`{name}` is no longer among postgresql.create_replica_methods: reinitialize")
+    })
+}
+
+/// How a tool reaches the source; only the replication user's password goes with it.
+async fn remote(world: &World, server: &Server, source: Option<&Source>) -> Result<Remote, String> {
+    let own = postgresql(world)?;
+    let version = super::conf::version(server).await?;
+    let Some(source) = source else { return Ok(Remote::default()) };
+    let address = HostPort { host: source.host.clone(), port: source.port };
+    Ok(Remote {
+        conninfo: user_conninfo(&own.replication, &address, Some(&own.database), version),
+        passfile: pgpass(&own.replication, &address),
+    })
+}
+
+/// Runs one replica method. What an earlier life left running or lying here goes first.
+pub async fn copy(
+    world: &Rc<World>,
+    name: &str,
+    source: Option<Source>,
+    keep_data: bool,
+) -> Result<Report, String> {
+    let server = world.server()?;
+    if server.kill_leftovers().await? > 0 {
+        tracing::warn!("ended a copy that an earlier life had left running");
+    }
+    if !keep_data {
+        clear(world, WipePermission::OwnLeftovers).await?;
+    }
+    let _doing = world.doing(PgState::CreatingReplica);
+    world.seen.borrow_mut().role = Role::Uninitialized;
+    *world.copying.borrow_mut() = Live::default();
+    let remote = remote(world, &server, source.as_ref()).await?;
+    match (custom(world, name)?, source) {
+        (Some(method), _) => run_method(world, &server, &method, &remote, keep_data).await?,
+        (None, Some(source)) => {
+            let options = arguments(&postgresql(world)?.basebackup);
+            let copying = basebackup(world, &server, &remote, &options);
+            tokio::join!(copying, super::conf::foresee(world, &server, &source)).0?;
+            world.seen.borrow_mut().flushed_copy = true;
+        }
+        (None, None) => return Err(String::from("there is nobody to copy from")),
+    }
+    Ok(Report::Done)
+}
+
+async fn basebackup(
+    world: &Rc<World>,
+    server: &Server,
+    remote: &Remote,
+    options: &[String],
+) -> Result<(), String> {
+    let (told, mut heard) = unbounded_channel();
+    let mut on_news = move |news| {
+        told.send(news).ok();
+    };
+    let copying = server.basebackup(remote, options, &mut on_news);
+    tokio::pin!(copying);
+    let mut moved = Instant::now();
+    loop {
+        let before = world.copying.borrow().seen.bytes_done;
+        tokio::select! {
+            done = &mut copying => return done,
+            Some(news) = heard.recv() => note(world, news),
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+        if world.copying.borrow().seen.bytes_done != before {
+            moved = Instant::now();
+        } else if before > 0 && moved.elapsed() > STALL {
+            return Err(format!("no byte came for {} s: given up", STALL.as_secs()));
+        }
+    }
+}
+
+async fn run_method(
+    world: &Rc<World>,
+    server: &Server,
+    method: &ReplicaMethod,
+    remote: &Remote,
+    keep_data: bool,
+) -> Result<(), String> {
+    let config = world.config();
+    let call = method::MethodCall {
+        scope: &config.scope,
+        data_dir: &server.data_dir,
+        connstring: &remote.conninfo,
+    };
+    let call = Call {
+        name: &method.name,
+        command: method::command(method),
+        arguments: method::arguments(method, &call),
+        keep_data,
+    };
+    let (told, heard) = unbounded_channel();
+    let mut on_news = move |news| {
+        told.send(news).ok();
+    };
+    tokio::select! {
+        ran = server.run_method(&call, remote, &mut on_news) => ran.map(|_| ()),
+        () = weigh(world, server, heard) => Err(String::from("nobody watches the copy")),
+    }
+}
+
+/// How much of the copy is on the disk, and what the method says; never ends by itself.
+async fn weigh(world: &Rc<World>, server: &Server, mut heard: UnboundedReceiver<News>) {
+    let mut meter = Meter::default();
+    let mut nap = DISK_LOOK;
+    loop {
+        tokio::select! {
+            Some(news) = heard.recv() => note(world, news),
+            () = tokio::time::sleep(nap) => {
+                let (dir, begun) = (server.data_dir.clone(), Instant::now());
+                let bytes = blocking(move || disk::bytes_in(&dir)).await.unwrap_or(0);
+                nap = DISK_LOOK.max(begun.elapsed() * 10);
+                note(world, News::Bytes(meter.read(bytes, 0)));
+            }
+        }
+    }
+}
+
+fn note(world: &World, news: News) {
+    match news {
+        News::Bytes(seen) => {
+            world.copying.borrow_mut().seen = seen;
+            world.look.notify_one();
+        }
+        News::Said(line) => {
+            tracing::debug!(line, "the method says");
+            let live = &mut *world.copying.borrow_mut();
+            live.lines.push(line.chars().take(LINE_CHARS_MAX).collect());
+            let excess = live.lines.len().saturating_sub(LINES_SHOWN);
+            live.lines.drain(..excess);
+        }
+    }
+}
+
+/// The build that is under way here, as people are shown it.
+pub fn progress(world: &World) -> Option<BuildProgress> {
+    let machines = world.machines.borrow();
+    let builds = ["building", "initialising"];
+    machines.get("node").filter(|node| builds.contains(&node.state.as_str()))?;
+    let view = machines.get("replica_build")?;
+    let known: ReplicaBuild = serde_json::from_value(view.knowledge.clone()).ok()?;
+    let mut progress = known.progress(&view.state)?;
+    let live = world.copying.borrow();
+    if !matches!(view.state.as_str(), "waiting" | "leaderless" | "backing_off") {
+        let seen = live.seen;
+        (progress.bytes_done, progress.bytes_total) = (seen.bytes_done, seen.bytes_total);
+        progress.bytes_per_second = seen.bytes_per_second;
+        let left = seen.bytes_total.saturating_sub(seen.bytes_done);
+        let eta = left.checked_div(seen.bytes_per_second);
+        progress.eta_s = eta.filter(|_| seen.bytes_total > 0 && view.state == "copying");
+        let waits = live.lines.last().is_some_and(|line| line.contains("waiting for checkpoint"));
+        if waits && seen.bytes_done == 0 && view.state == "copying" {
+            progress.phase = String::from("waiting for a checkpoint of the source");
+        }
+    }
+    progress.last_lines = live.lines.clone();
+    let until = view.until.filter(|_| view.state == "backing_off");
+    progress.next_attempt_s = until.map(|at| at.saturating_sub(clock::now()).div_ceil(1000));
+    Some(progress)
+}
+
+/// Resolves, with a sentence, when recovery of a copy has asked for one segment of WAL for too long.
+pub async fn waits_in_vain(server: &Server) -> String {
+    let mut asked: Option<(String, Instant)> = None;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let server = server.clone();
+        let wanted = blocking(move || wanted_segment(&server)).await.ok().flatten();
+        asked = match (wanted, asked) {
+            (None, _) => None,
+            (Some(now), Some((before, since))) if now == before => Some((before, since)),
+            (Some(now), _) => Some((now, Instant::now())),
+        };
+        if let Some((segment, since)) = &asked
+            && since.elapsed() > SEGMENT_WAIT
+        {
+            return format!(
+                "the copy needs the WAL segment {segment}, which neither the upstream nor \
+                 restore_command has"
+            );
+        }
+    }
+}
+
+/// The segment that the startup process waits for, as its title says.
+fn wanted_segment(server: &Server) -> Option<String> {
+    let titles = server.presence().others.into_iter().map(processes::title);
+    titles.filter(|title| title.contains("startup")).find_map(|title| {
+        let (_, rest) = title.split_once("waiting for ")?;
+        Some(rest.trim_end_matches('\0').trim().to_owned())
+    })
+}
+
+/// Until the walreceiver streams; a node that shall not stream is done when it runs.
+pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
+    let nostream = world.config().tags.get("nostream").is_some_and(|v| v == true);
+    loop {
+        super::observe::look(world, 0).await;
+        let (alive, streams) = {
+            let seen = world.seen.borrow();
+            let streams = seen
+                .sql
+                .as_ref()
+                .is_some_and(|sql| nostream || sql.replication_state.is_some() || !sql.in_recovery);
+            (seen.postmaster_alive, streams)
+        };
+        if streams {
+            return Ok(Report::Done);
+        }
+        if !alive {
+            return Err(String::from("PostgreSQL died before it streamed"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
