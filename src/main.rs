@@ -51,7 +51,17 @@ enum Task {
     Demo(demo::DemoArgs),
 }
 
+/// A thread that panics must not leave a living process with a dead conscience.
+fn end_with_any_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() {
+    end_with_any_panic();
     let called_as = std::env::args_os().next().unwrap_or_default();
     let mut rest = std::env::args_os().skip(1);
     // Before anything else is set up: the guard needs next to nothing, and has next to nothing.
