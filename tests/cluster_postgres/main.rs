@@ -13,6 +13,7 @@ mod sql;
 mod writers;
 
 mod bring_up;
+mod builds;
 mod crash;
 mod leader_loss;
 mod node_loss;

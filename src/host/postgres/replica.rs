@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::aside::make_data_dir;
 use super::create::option_name;
-use super::inspect::{entries, is_empty, read_optional};
+use super::inspect::{Presence, entries, is_empty, read_optional, remove_optional};
 use super::processes::blocking;
 use super::program::{Output, Stream};
 use super::{Server, TOOL_TIMEOUT};
@@ -197,6 +197,11 @@ impl Server {
             return Err(format!("{} is not empty", self.data_dir.display()));
         }
         let target = self.begin_fill(call.name, true).await?;
+        if call.keep_data {
+            // Of a server that was killed; tools take it for a sign of life.
+            let server = self.clone();
+            blocking(move || server.remove_dead_lock()).await??;
+        }
         let output = program
             .run_with(&mut |_, line| {
                 on_news(News::Said(line.to_owned()));
@@ -205,6 +210,15 @@ impl Server {
             .await?;
         self.end_copy(target).await?;
         Ok(output)
+    }
+
+    fn remove_dead_lock(&self) -> Result<(), String> {
+        match self.presence() {
+            Presence { postmaster: None, others } if others.is_empty() => {
+                remove_optional(&self.data_dir.join("postmaster.pid"))
+            }
+            _ => Err(format!("PostgreSQL runs on {}", self.data_dir.display())),
+        }
     }
 
     async fn is_empty_now(&self) -> Result<bool, String> {

@@ -209,6 +209,8 @@ pub struct Postgresql {
     pub use_unix_socket: bool,
     pub custom_conf: Option<PathBuf>,
     pub basebackup: Vec<CommandOption>,
+    /// Further options of pg_rewind.
+    pub rewind_options: Vec<CommandOption>,
     pub create_replica_methods: Vec<ReplicaMethod>,
 }
 

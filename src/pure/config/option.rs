@@ -27,6 +27,20 @@ pub const BASEBACKUP_FORBIDDEN: [&str; 11] = [
     "password",
 ];
 
+/// What pg_rewind may not be told.
+pub const REWIND_FORBIDDEN: [&str; 10] = [
+    "target-pgdata",
+    "source-pgdata",
+    "source-server",
+    "write-recovery-conf",
+    "dry-run",
+    "restore-target-wal",
+    "config-file",
+    "no-ensure-shutdown",
+    "version",
+    "help",
+];
+
 /// The options below `key` of `section`, in file order.
 pub fn command_options(section: &Section, key: &str, forbidden: &[&str]) -> Vec<CommandOption> {
     let Some(node) = section.get(key) else { return Vec::new() };
@@ -157,6 +171,18 @@ mod tests {
             assert_eq!(read(&format!("o:\n{text}\n")), (vec![], 1), "{text}");
         }
         assert_eq!(read("o: {version: true}\n"), (vec![], 1));
+    }
+
+    /// Spec: RW-4.
+    #[test]
+    fn pg_rewind_keeps_what_is_ours() {
+        let report = Report::default();
+        let text = "r:\n- debug\n- restore-target-wal\n- source-server=x\n- sync-method: fsync\n";
+        let node = super::super::yaml::parse(&Arc::from("f"), text, &report).expect("YAML");
+        let options = command_options(&Section::top(&node, &report), "r", &REWIND_FORBIDDEN);
+        let options: Vec<String> = options.iter().map(CommandOption::argument).collect();
+        assert_eq!(options, ["--debug", "--sync-method=fsync"]);
+        assert_eq!(report.finish().0.len(), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::option::{BASEBACKUP_FORBIDDEN, command_options};
+use super::option::{BASEBACKUP_FORBIDDEN, REWIND_FORBIDDEN, command_options};
 use super::reader::Section;
 use super::scalar::python_text;
 use super::sections::{listen, reachable};
@@ -37,6 +37,7 @@ pub(super) fn read(section: &Section, env: &BTreeMap<String, String>) -> Postgre
         use_unix_socket: section.flag("use_unix_socket").unwrap_or(false),
         custom_conf: section.text("custom_conf").map(PathBuf::from),
         basebackup: command_options(section, "basebackup", &BASEBACKUP_FORBIDDEN),
+        rewind_options: command_options(section, "rewind", &REWIND_FORBIDDEN),
         create_replica_methods: methods(section),
     }
 }

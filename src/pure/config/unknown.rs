@@ -62,11 +62,11 @@ const ROWS: &[(&str, Use, &str)] = &[
          remove_data_directory_on_rewind_failure remove_data_directory_on_diverged_timelines \
          before_stop create_replica_methods create_replica_method use_slots",
     ),
-    ("postgresql", Use::Open, "parameters recovery_conf basebackup"),
+    ("postgresql", Use::Open, "parameters recovery_conf basebackup rewind"),
     (
         "postgresql",
         Use::Unused,
-        "proxy_address config_base_name bin_name use_unix_socket_repl rewind krbsrvname \
+        "proxy_address config_base_name bin_name use_unix_socket_repl krbsrvname \
          parameters_primary parameters_replica parameters_standby_leader pg_hba_primary \
          pg_hba_replica pg_hba_standby_leader pg_ident_primary pg_ident_replica \
          pg_ident_standby_leader",
