@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use surus::host::{ctl, demo, guard, recover, run};
+use surus::host::{barman, ctl, demo, guard, recover, run, wale};
 
 /// Keeps a PostgreSQL cluster alive: Patroni's interfaces, Raft inside.
 #[derive(Parser)]
@@ -47,6 +47,14 @@ enum Task {
     Chart(ctl::chart::ChartCommand),
     /// The majority is lost for ever: make this stopped node the cluster's only voter.
     Recover(recover::RecoverArgs),
+    /// A replica method: the latest WAL-E backup, unless too much WAL was written since.
+    WaleRestore(wale::WaleArgs),
+    /// A replica method and a callback: ask a Barman server to recover, or to switch its model.
+    #[command(disable_help_flag = true)]
+    Barman {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// A three-node cluster on this machine.
     Demo(demo::DemoArgs),
 }
@@ -72,6 +80,13 @@ fn main() {
     if name == "surusctl" || name == "patronictl" {
         std::process::exit(ctl::run(std::env::args_os().skip(1).collect(), &name));
     }
+    match name.as_str() {
+        "patroni_wale_restore" => std::process::exit(wale::run(&wale::WaleArgs::parse())),
+        "patroni_barman" => {
+            std::process::exit(barman::run(&std::env::args().skip(1).collect::<Vec<_>>()));
+        }
+        _ => {}
+    }
     std::process::exit(perform(Arguments::parse().task));
 }
 
@@ -91,6 +106,8 @@ fn perform(task: Task) -> i32 {
             }
         },
         Task::Recover(args) => recover::run(&args),
+        Task::WaleRestore(args) => wale::run(&args),
+        Task::Barman { words } => barman::run(&words),
         Task::Demo(args) => demo::run(args),
     }
 }

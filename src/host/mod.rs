@@ -1,5 +1,6 @@
 //! The real world: actix, tokio, sled, sockets, processes and the clock.
 pub mod actor;
+pub mod barman;
 pub mod clock;
 pub mod config;
 pub mod ctl;
@@ -20,4 +21,5 @@ pub mod rest;
 pub mod run;
 pub mod store;
 pub mod ticker;
+pub mod wale;
 pub mod watchdog;

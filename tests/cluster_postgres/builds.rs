@@ -52,14 +52,25 @@ fn methods_that_lie_or_fail_are_followed_by_the_next() {
     }});
     let Some(mut cluster) = Cluster::start_all(pair(json!({}))) else { return };
     let (leader, replica) = (cluster.leader(), cluster.others(cluster.leader())[0]);
-    let (to, from) = (cluster.nodes[replica].name.clone(), cluster.nodes[leader].name.clone());
+    let to = cluster.nodes[replica].name.clone();
     anew(&mut cluster, replica, |cluster| cluster.edit(replica, &file));
-    // What is under way is seen everywhere, also from the other node.
-    wait_until("the slow method", 60, || build(&cluster, replica)["build"]["method"] == "slow");
+    seen_everywhere(&cluster, leader, replica);
+    // Not like this, says the operator, but like that; and hears how it ended.
+    let (code, said) = force(&cluster, leader, &["--from-leader"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(&format!("Reinitialize is completed on: {to}")), "{said}");
+    cluster.wait_settled(30);
+    asked_for_until_called_off(&mut cluster, leader, replica);
+}
+
+/// What is under way is seen everywhere, also from the other node.
+fn seen_everywhere(cluster: &Cluster, leader: usize, replica: usize) {
+    let (to, from) = (&cluster.nodes[replica].name, &cluster.nodes[leader].name);
+    wait_until("the slow method", 60, || build(cluster, replica)["build"]["method"] == "slow");
     wait_until("its output", 10, || {
-        build(&cluster, replica)["build"]["last_lines"] == json!(["waits"])
+        build(cluster, replica)["build"]["last_lines"] == json!(["waits"])
     });
-    let shown = build(&cluster, replica);
+    let shown = build(cluster, replica);
     assert_eq!(
         (&shown["build"]["method_number"], &shown["build"]["methods"]),
         (&json!(3), &json!(4))
@@ -86,36 +97,34 @@ fn methods_that_lie_or_fail_are_followed_by_the_next() {
         metrics.contains(&format!("surus_replica_build{{scope=\"e2e\",name=\"{to}\"}} 1")),
         "{metrics}"
     );
+}
 
-    // Not like this, says the operator, but like that; and hears how it ended.
-    let (code, said) = force(&cluster, leader, &["--from-leader"]);
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains(&format!("Reinitialize is completed on: {to}")), "{said}");
-    cluster.wait_settled(30);
-    let (code, said) = force(&cluster, leader, &["--method", "liar"]);
+/// RI-4: it goes on with what was asked for, also in the next life of the daemon.
+fn asked_for_until_called_off(cluster: &mut Cluster, leader: usize, replica: usize) {
+    let (to, from) = (cluster.nodes[replica].name.clone(), cluster.nodes[leader].name.clone());
+    let (code, said) = force(cluster, leader, &["--method", "liar"]);
     assert_eq!(code, 1, "{said}");
     assert!(
         said.contains(&format!("Failed: reinitialize for member {to}: liar from {from}")),
         "{said}"
     );
     assert!(said.contains("PG_VERSION"), "{said}");
-    // It goes on with what was asked for, across a restart of the daemon, until it is called off.
     cluster.nodes[replica].kill_daemon();
     cluster.start(replica);
     wait_until("the second attempt", 40, || {
-        let build = build(&cluster, replica)["build"].clone();
+        let build = build(cluster, replica)["build"].clone();
         build["attempt"].as_u64() >= Some(2) && build["method"] == "liar"
     });
     let (code, said) = cluster.ctl(leader, &["reinit", "e2e", &to, "--cancel"]);
     assert_eq!(code, 0, "{said}");
-    wait_until("an ordinary build", 30, || build(&cluster, replica)["build"]["methods"] == 4);
+    wait_until("an ordinary build", 30, || build(cluster, replica)["build"]["methods"] == 4);
     for bad in [json!({"method": "nosuch"}), json!({"source": to}), json!({"source": "n7"})] {
         let (code, said) =
             http::post(&cluster.nodes[replica].rest(), "/reinitialize", &bad.to_string())
                 .expect("an answer");
         assert_eq!(code, 400, "{bad}: {said}");
     }
-    assert_eq!(force(&cluster, leader, &["--method", "basebackup"]).0, 0);
+    assert_eq!(force(cluster, leader, &["--method", "basebackup"]).0, 0);
     cluster.wait_settled(30);
 }
 

@@ -14,3 +14,4 @@ pub mod slot;
 pub mod state;
 pub mod sync_names;
 pub mod version;
+pub mod wal_e;
