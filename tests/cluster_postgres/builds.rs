@@ -39,7 +39,7 @@ fn force(cluster: &Cluster, leader: usize, words: &[&str]) -> (i32, String) {
     cluster.ctl(leader, &all)
 }
 
-/// Spec: M-1, M-5, M-18, M-19, M-20, RI-1, RI-4, RI-5, T-5, EX-9, EX-60, EX-61.
+/// Spec: S-6, M-1, M-5, M-18, M-19, M-20, T-6, RI-1, RI-4, RI-5, T-5, EX-9, EX-60, EX-61.
 #[test]
 fn methods_that_lie_or_fail_are_followed_by_the_next() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -90,6 +90,11 @@ fn seen_everywhere(cluster: &Cluster, leader: usize, replica: usize) {
     wait_until("the listing", 10, || {
         cluster.ctl(leader, &["list"]).1.contains(&format!("slow (3 of 4) from {from}"))
     });
+    let slot = format!(
+        "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = '{to}'"
+    );
+    let held = cluster.nodes[leader].sql(&slot);
+    assert_eq!(held.as_deref(), Some("t"), "the leader keeps the WAL while the copy is made");
     let status = http::get_json(&cluster.nodes[replica].rest(), "/patroni").expect("a status");
     assert_eq!(status["surus"]["build"]["phase"], "copying");
     let metrics = http::get(&cluster.nodes[replica].rest(), "/metrics").expect("metrics").1;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, Spec, wait_until};
 use super::process;
 
+/// Spec: T-4, EX-68.
 #[test]
 fn wiped_directories_are_made_anew() {
     let Some(mut cluster) = Cluster::start_all(Spec::default()) else { return };

@@ -49,6 +49,7 @@ async fn a_cluster_moves_aside_with_wal_and_tablespace() {
     assert_eq!(spaces.count(), 0);
 }
 
+/// Spec: W-3.
 #[tokio::test]
 async fn strangers_data_is_not_cleared() {
     let Some(mut place) = Place::new() else { return };
@@ -63,6 +64,7 @@ async fn strangers_data_is_not_cleared() {
     assert_eq!(server.inspect().await.expect("look").data, DataDirectory::Empty);
 }
 
+/// Spec: T-2, EX-67.
 #[tokio::test]
 async fn a_cancelled_copy_stops_and_counts_as_unfinished() {
     let Some(mut place) = Place::new() else { return };
@@ -163,6 +165,7 @@ async fn roles_are_mended_and_the_script_finishes_the_cluster() {
     assert!(error.contains("exit code 5"), "{error}");
 }
 
+/// Spec: W-1.
 #[tokio::test]
 async fn a_symlinked_data_directory_stays_a_symlink() {
     let Some(mut place) = Place::new() else { return };
@@ -224,6 +227,7 @@ impl Drop for Mount {
     }
 }
 
+/// Spec: W-2.
 #[tokio::test]
 async fn on_a_mount_point_the_content_moves() {
     let Some(mut place) = Place::new() else { return };

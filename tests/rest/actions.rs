@@ -137,6 +137,7 @@ fn without_a_quorum_nothing_is_asked_of_the_log() {
     assert!(refusal.code == 503 && refusal.text.starts_with("no quorum"), "{refusal:?}");
 }
 
+/// Spec: RI-1.
 #[test]
 fn only_replicas_with_a_leader_are_reinitialized() {
     let check = |node: &Node, body: Value| {
@@ -152,6 +153,22 @@ fn only_replicas_with_a_leader_are_reinitialized() {
         Ok(Reinit { force: true, from_leader: true, ..Reinit::default() })
     );
     assert_eq!(check(&replica(), json!({"force": "yes"})).expect_err("refused").code, 400);
+    let source = json!({"source": "pg2", "method": "basebackup"});
+    let wanted = check(&replica(), source).expect("accepted");
+    assert_eq!(
+        (wanted.source.as_deref(), wanted.method.as_deref()),
+        (Some("pg2"), Some("basebackup"))
+    );
+    for bad in [
+        json!({"method": "nosuch"}),
+        json!({"method": 5}),
+        json!({"source": "pg9"}),
+        json!({"source": "pg1"}),
+        json!({"from_leader": true, "source": "pg0"}),
+        json!({"method": "basebackup", "keep_data": true}),
+    ] {
+        assert_eq!(check(&replica(), bad.clone()).expect_err("refused").code, 400, "{bad}");
+    }
 }
 
 #[test]

@@ -70,6 +70,7 @@ mod tests {
         MethodCall { scope: "batman", data_dir: Path::new("/data"), connstring: "user=r" }
     }
 
+    /// Spec: M-10, M-11, M-12.
     #[test]
     fn the_cluster_is_told_and_overrides_in_place() {
         let expected = [
@@ -84,6 +85,7 @@ mod tests {
         assert_eq!(arguments(&method(false), &call()), expected);
     }
 
+    /// Spec: M-6, M-11.
     #[test]
     fn without_params_only_the_users_own_keys() {
         assert_eq!(arguments(&method(true), &call()), ["--datadir=/mine", "--stanza=demo"]);

@@ -149,6 +149,7 @@ mod tests {
         (options.iter().map(CommandOption::argument).collect(), report.finish().0.len())
     }
 
+    /// Spec: B-3, B-5, BB-3, BB-4, EX-3.
     #[test]
     fn lists_and_maps_of_any_scalar_are_accepted() {
         let list = "o:\n- encoding: UTF8\n- data-checksums\n- wal-segsize: 64\n- locale=C\n";
@@ -165,6 +166,7 @@ mod tests {
         assert_eq!(read("o:\n- x: it's\n").0, ["--x=it's"]);
     }
 
+    /// Spec: B-4, BB-2.
     #[test]
     fn forbidden_options_are_faults_in_every_spelling() {
         for text in ["- pgdata: /x", "- pgdata=/x", "- nosync", "- --pwfile=/x", "- sync_only"] {

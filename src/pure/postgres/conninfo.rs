@@ -205,6 +205,7 @@ mod tests {
         assert!(!conninfo.text().contains("channel_binding"));
     }
 
+    /// Spec: M-13, M-14.
     #[test]
     fn a_users_keywords_follow_the_servers_version() {
         let user = user(
@@ -216,6 +217,7 @@ mod tests {
         assert_eq!(text, "user=u host=h port=5432 sslmode=require");
     }
 
+    /// Spec: M-15, EX-77.
     #[test]
     fn the_password_file_has_a_line_for_each_host() {
         let user = user("u", "a:b\\c", &[]);
