@@ -45,6 +45,9 @@ enum Task {
     /// The built-in statecharts, or any file: list, check, draw, step.
     #[command(subcommand)]
     Chart(ctl::chart::ChartCommand),
+    /// What the creation of a cluster would do.
+    #[command(subcommand)]
+    Bootstrap(ctl::bootstrap::BootstrapCommand),
     /// The majority is lost for ever: make this stopped node the cluster's only voter.
     Recover(recover::RecoverArgs),
     /// A replica method: the latest WAL-E backup, unless too much WAL was written since.
@@ -105,6 +108,7 @@ fn perform(task: Task) -> i32 {
                 1
             }
         },
+        Task::Bootstrap(command) => ctl::bootstrap::run(&command),
         Task::Recover(args) => recover::run(&args),
         Task::WaleRestore(args) => wale::run(&args),
         Task::Barman { words } => barman::run(&words),

@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::json;
 use surus::pure::config::redact::redacted;
-use surus::pure::config::{Config, Dynamic, Fault, effective, load, read_parts};
+use surus::pure::config::{Config, CreateMethod, Dynamic, Fault, effective, load, read_parts};
 
 const SAMPLE: &str = include_str!("fixtures/patroni.yml");
 
@@ -52,7 +52,7 @@ fn its_bootstrap_and_postgresql_sections_mean_what_patroni_means() {
     let bootstrap = config.bootstrap.expect("a bootstrap section");
     let options: Vec<_> = bootstrap.initdb.iter().map(|option| option.argument()).collect();
     assert_eq!(options, ["--encoding=UTF8", "--data-checksums", "--wal-segsize=64"]);
-    assert_eq!(bootstrap.method, None);
+    assert_eq!(bootstrap.methods, [CreateMethod::Initdb]);
     assert!(bootstrap.post_bootstrap.expect("post_init counts").contains("setup_cluster"));
     let postgresql = config.postgresql.expect("a postgresql section");
     assert_eq!(postgresql.listen_addresses, "10.0.0.10,127.0.0.1");
@@ -139,6 +139,7 @@ fn raft_is_asked_for() {
     assert!(found[0].contains("raft: is missing"));
 }
 
+/// Spec: B-1, B-11, B-13, B-19, EX-1, EX-4, I-16.
 #[test]
 fn a_method_that_is_named_must_work() {
     let base = format!("{WITNESS}bootstrap:\n  method: pitr\n");
@@ -151,12 +152,69 @@ fn a_method_that_is_named_must_work() {
     );
     let config = read(&whole).expect("valid");
     let bootstrap = config.bootstrap.expect("bootstrap");
-    let method = bootstrap.method.expect("a method");
+    let method = bootstrap.custom("pitr").expect("a method").clone();
     assert_eq!((bootstrap.dcs, method.name.as_str()), (json!({}), "pitr"));
     assert_eq!(method.extra, [("keep".into(), "[1, 2]".into())]);
     assert_eq!(method.recovery_conf.expect("given")["recovery_target_time"], "2026-01-01");
+    let null = format!("{base}  pitr:\n    command: c\n    recovery_conf:\n");
+    assert!(faults(&null)[0].contains("bootstrap.pitr.recovery_conf: is empty"), "{null}");
 }
 
+/// Flags are Python's: the text "false" is true. Strings that a target's end would contradict are
+/// refused before anything is restored.
+/// Spec: B-13, B-18.
+#[test]
+fn a_methods_flags_and_targets_are_read_as_patroni_reads_them() {
+    let file = |rest: &str| {
+        format!("{WITNESS}bootstrap:\n  method: pitr\n  pitr:\n    command: c\n{rest}")
+    };
+    let config = read(&file("    no_params: 'false'\n    n: null\n    t: true\n")).expect("valid");
+    let bootstrap = config.bootstrap.expect("bootstrap");
+    let method = bootstrap.custom("pitr").expect("a method");
+    assert!(method.no_params, "a text that is not empty is true");
+    let extra: Vec<String> = method.extra.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(extra, ["n=None", "t=True"]);
+    let conf = |text: &str| file(&format!("    recovery_conf: {{{text}}}\n"));
+    let stops = faults(&conf("recovery_target_name: x, recovery_target_action: shutdown"));
+    assert!(stops[0].contains("after which there is no new cluster"), "{stops:?}");
+    let two = faults(&conf("recovery_target_name: x, recovery_target_xid: 7"));
+    assert!(two[0].contains("takes one target"), "{two:?}");
+    assert!(read(&conf("pause_at_recovery_target: false, recovery_target_name: x")).is_ok());
+}
+
+/// Spec: D-5, EX-35.
+#[test]
+fn users_are_warned_of_and_an_empty_password_is_none() {
+    let text = format!("{WITNESS}bootstrap:\n  users: {{a: {{password: x}}}}\n");
+    let config = read(&text).expect("valid");
+    let warned = config.warnings.iter().any(|w| w.to_string().contains("use post_bootstrap"));
+    assert!(warned, "{:?}", config.warnings);
+    let empty = SAMPLE.replace("password: super-geheim", "password: ''");
+    let config = read(&empty).expect("valid").postgresql.expect("a section");
+    assert_eq!(config.superuser.password, None);
+}
+
+/// Surus's own ordered list; initdb only where it is named.
+#[test]
+fn methods_are_tried_in_the_order_of_the_file() {
+    let file = |list: &str| {
+        format!(
+            "{WITNESS}bootstrap:\n  methods: {list}\n  method_timeout: 7\n  \
+             one: {{command: a}}\n  two: {{command: b}}\n"
+        )
+    };
+    let config = read(&file("[two, one, initdb]")).expect("valid").bootstrap.expect("bootstrap");
+    let names: Vec<&str> = config.methods.iter().map(CreateMethod::name).collect();
+    assert_eq!(names, ["two", "one", "initdb"]);
+    assert_eq!(config.method_timeout_s, Some(7));
+    assert!(faults(&file("[three]"))[0].contains("names the section bootstrap.three"));
+    assert!(faults(&file("[one, one]"))[0].contains("twice"));
+    assert!(faults(&file("[]"))[0].contains("is empty"));
+    let both = format!("{}  method: one\n", file("[one]"));
+    assert!(faults(&both)[0].contains("keep one of the two"));
+}
+
+/// Spec: B-4, EX-2.
 #[test]
 fn forbidden_options_name_key_and_option() {
     let cases = [

@@ -165,6 +165,7 @@ async fn a_program_dies_with_a_killed_daemon() {
     until(|| !alive(&pid)).await;
 }
 
+/// Spec: CB-1.
 #[tokio::test]
 async fn a_newer_callback_kills_the_older_but_not_a_reload() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -378,6 +378,14 @@ fn make_state_dir(dir: &Path) -> Result<PathBuf, String> {
     dir.canonicalize().map_err(wrong)
 }
 
+/// Under which address this node's own PostgreSQL is reached from here.
+pub fn local_host(config: &Postgresql) -> String {
+    match config.listen_addresses.split(',').next().map(str::trim) {
+        None | Some("" | "*" | "0.0.0.0") => String::from("127.0.0.1"),
+        Some(address) => address.to_string(),
+    }
+}
+
 fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
     let run_as = Account::for_data_dir(&config.data_dir)?;
     let own = state_dir.join("postgresql");
@@ -385,10 +393,6 @@ fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
     if let Some(account) = &run_as {
         account.own(&own).map_err(|e| format!("{}: {e}", own.display()))?;
     }
-    let host = match config.listen_addresses.split(',').next().map(str::trim) {
-        None | Some("" | "*" | "0.0.0.0") => String::from("127.0.0.1"),
-        Some(address) => address.to_string(),
-    };
     Ok(Server {
         data_dir: config.data_dir.clone(),
         bin_dir: config::find_bin_dir(config)?,
@@ -396,7 +400,7 @@ fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
         run_as,
         pgpass: config.pgpass.clone(),
         connection: Connection {
-            host,
+            host: local_host(config),
             port: config.port,
             user: config.superuser.username.clone(),
             password: config.superuser.password.clone(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::command::Command;
 use super::cluster::facts::DataDirectory;
 use super::postgres::lsn::Lsn;
+use super::postgres::target::RecoveryEnd;
 
 /// Something to do in the world. Each is idempotent: after a crash it is begun again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +22,22 @@ pub enum Deed {
     MoveDataDirectoryAside {
         suffix: String,
     },
-    /// initdb, or the custom bootstrap method.
-    CreateCluster,
+    /// initdb, or the custom bootstrap method of this name.
+    CreateCluster {
+        method: String,
+    },
+    /// What a custom method left: a whole cluster of our version, with all that a start needs.
+    VerifyRestored {
+        method: String,
+    },
+    /// Until a restored cluster is out of recovery; shows how far it is.
+    AwaitRecovery,
+    /// Where recovery stopped, against the target that was asked for.
+    CheckTarget,
+    /// The superuser with the file's password, by a connection that needs none.
+    CreateSuperuser,
+    /// Every step of the creation is done: the directory counts as whole from here on.
+    SealCluster,
     /// Write configuration files and start; done when it accepts connections.
     StartPostgres {
         as_: StartAs,
@@ -34,7 +49,7 @@ pub enum Deed {
     /// Leave recovery; done when writes are possible. Reports the new timeline.
     Promote,
     Checkpoint,
-    /// Superuser, replication and rewind roles.
+    /// Replication and rewind roles.
     CreateRoles,
     RunPostBootstrap,
     RunPrePromote,
@@ -99,6 +114,9 @@ pub enum StartAs {
     Primary { epoch: u64 },
     /// In recovery; without a source it waits for one.
     Standby { source: Option<Source> },
+    /// What a custom bootstrap method restored, on its way to its target; ends as a primary, so
+    /// only under an armed guard. Done when the postmaster stands, not when recovery ends.
+    Restored { epoch: u64, method: String },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +182,7 @@ pub enum WipePermission {
 /// The plain data another flow starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Brief {
-    ClusterInit { epoch: u64, has_data: bool, remote: Option<Source> },
+    ClusterInit { epoch: u64, has_data: bool, runs: bool, remote: Option<Source> },
     Bootstrap { epoch: u64 },
     ReplicaBuild { permission: WipePermission, methods: Vec<Method>, wish: BuildWish },
     Rejoin { source: Source, rules: RejoinRules },
@@ -220,12 +238,26 @@ pub enum Report {
         yes: bool,
         because: String,
     },
+    /// A program of the operator's ended well: how, and its last lines.
+    Ran(Ran),
+    /// Recovery ended here.
+    Recovered(RecoveryEnd),
     /// A child flow came to rest in this final state.
     Ended {
         flow: String,
         state: String,
     },
     Applied,
+}
+
+/// What a program left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// `initdb`, a method's name, `post_bootstrap`.
+    pub program: String,
+    pub code: i32,
+    /// The last lines of its output.
+    pub tail: Vec<String>,
 }
 
 /// What a look at the node found.

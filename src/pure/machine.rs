@@ -56,6 +56,11 @@ pub trait Flow:
 
     /// How long this delay is, in milliseconds, given what is known on arrival.
     fn delay(&self, delay: Delay<Self>) -> Millis;
+
+    /// Why it failed, where it knows that better than its last record's cause.
+    fn problem(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Everything that can happen to a flow.

@@ -131,7 +131,7 @@ impl World {
             server.upstream = None;
         }
         if let Some(cluster) = node.postgres.cluster_mut() {
-            cluster.standby = false;
+            (cluster.standby, cluster.recovers) = (false, false);
             let timeline = cluster.wal.timeline() + 1;
             self.check_nothing_lost(at);
             if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {

@@ -198,7 +198,7 @@ impl World {
         resumed: Option<u64>,
     ) {
         let flow = machine::flow_of(brief);
-        let config = self.plan.config.clone();
+        let born_by = (&self.plan.config.clone(), &self.plan.methods.clone()[..]);
         let node = &mut self.nodes[at];
         let kept = node.disk.journal.get(flow).cloned();
         let kept = kept.filter(|kept| resumed == Some(kept.asked_by));
@@ -215,7 +215,7 @@ impl World {
                 let name = node.name.clone();
                 let mut pen = Pen { disk: &mut node.disk, asked_by: visit };
                 let runs = node.postgres.server.is_some();
-                let begun = machine::begin(brief, &name, runs, &config, &mut pen);
+                let begun = machine::begin(brief, &name, runs, born_by, &mut pen);
                 self.manned(at, visit, begun);
             }
         }

@@ -9,6 +9,7 @@ use super::world::{Event, World};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
 use crate::pure::deed::{Deed, Inspection, Report, Source, StartAs, StopMode, WipePermission};
+use crate::pure::flow::bootstrap::INITDB;
 
 /// What became of a look at a deed.
 enum Look {
@@ -65,13 +66,18 @@ impl World {
             Deed::InspectNode => self.inspect(at),
             Deed::ClearDataDirectory { permission } => self.clear(at, &permission),
             Deed::MoveDataDirectoryAside { .. } => self.move_aside(at),
-            Deed::CreateCluster => self.create_cluster(at, work),
+            Deed::CreateCluster { method } => self.create_cluster(at, work, &method),
+            Deed::VerifyRestored { .. } => self.verify(at),
+            Deed::AwaitRecovery => self.await_recovery(at, work),
+            Deed::CheckTarget => Done(Report::Recovered(Default::default())),
+            Deed::SealCluster => self.seal(at),
             Deed::StartPostgres { as_ } => self.start_postgres(at, work, &as_),
             Deed::StopPostgres { mode } => self.stop_postgres(at, work, mode),
             Deed::Promote => self.promote(at, work),
             Deed::Checkpoint => self.checkpoint(at, work),
-            Deed::CreateRoles => self.create_roles(at),
-            Deed::RunPostBootstrap | Deed::RunPrePromote => Done(Report::Done),
+            Deed::CreateRoles | Deed::CreateSuperuser => self.create_roles(at),
+            Deed::RunPostBootstrap => self.run_script(at),
+            Deed::RunPrePromote => Done(Report::Done),
             Deed::CheckMethod { source, .. } => self.check_method(at, source.as_ref()),
             Deed::CopyCluster { source, .. } => self.copy(at, work, source.as_ref()),
             Deed::VerifyCopy { .. } => self.verify(at),
@@ -113,7 +119,11 @@ impl World {
         if postgres.server.is_some() {
             return failed("PostgreSQL runs in it");
         }
-        let foreign = matches!(postgres.data, Data::Present(_)) && !postgres.unproven;
+        let foreign =
+            postgres.cluster().is_some_and(|cluster| cluster.sealed) && !postgres.unproven;
+        if postgres.cluster().is_some_and(|cluster| !cluster.sealed) {
+            return self.move_aside(at);
+        }
         if foreign && *permission == WipePermission::OwnLeftovers {
             return failed("a complete data directory lies there");
         }
@@ -137,9 +147,17 @@ impl World {
         Done(Report::Done)
     }
 
-    fn create_cluster(&mut self, at: usize, work: &Work) -> Look {
-        match self.nodes[at].postgres.data {
-            Data::Present(_) => return Done(Report::Done),
+    fn create_cluster(&mut self, at: usize, work: &Work, method: &str) -> Look {
+        let restores = method != INITDB;
+        match &self.nodes[at].postgres.data {
+            Data::Present(cluster) if cluster.sealed => return failed("a cluster lies there"),
+            Data::Present(_) if restores => return Done(Report::Done),
+            Data::Present(_) if self.nodes[at].postgres.server.is_some() => {
+                return failed("PostgreSQL runs in it");
+            }
+            Data::Present(_) => {
+                self.move_aside(at);
+            }
             Data::Empty | Data::Incomplete => {}
         }
         if work.looks == 1 {
@@ -157,8 +175,53 @@ impl World {
             wal,
             standby: false,
             clean: true,
+            recovers: restores,
+            scripted: false,
+            sealed: false,
             synchronous_standby_names: String::new(),
         });
+        Done(Report::Done)
+    }
+
+    /// The restored server leaves recovery by itself, when it is where it was told to stop.
+    fn await_recovery(&mut self, at: usize, work: &mut Work) -> Look {
+        let fails = self.fails();
+        let Some(server) = &self.nodes[at].postgres.server else {
+            return failed("PostgreSQL ended while it recovered");
+        };
+        if server.accepts && !server.in_recovery {
+            return Done(Report::Done);
+        }
+        if work.generation.is_none() && server.accepts {
+            let generation = server.generation;
+            work.generation = Some(generation);
+            if fails {
+                return failed("recovery ended before its target was reached");
+            }
+            let took = self.luck.between(50, 4000);
+            self.after(took, Event::PgPromoted { node: at, generation });
+        }
+        Again(50)
+    }
+
+    fn run_script(&mut self, at: usize) -> Look {
+        if self.fails() {
+            return failed("post_bootstrap ended with exit code 1");
+        }
+        let postgres = &mut self.nodes[at].postgres;
+        if !postgres.takes_writes() {
+            return failed("PostgreSQL does not take writes");
+        }
+        if let Some(cluster) = postgres.cluster_mut() {
+            cluster.scripted = true;
+        }
+        Done(Report::Ran(Default::default()))
+    }
+
+    fn seal(&mut self, at: usize) -> Look {
+        if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
+            cluster.sealed = true;
+        }
         Done(Report::Done)
     }
 
@@ -169,10 +232,12 @@ impl World {
     }
 
     fn start_postgres(&mut self, at: usize, work: &mut Work, as_: &StartAs) -> Look {
-        let standby = matches!(as_, StartAs::Standby { .. });
+        let recovers = self.nodes[at].postgres.cluster().is_some_and(|cluster| cluster.recovers);
+        let restored = matches!(as_, StartAs::Restored { .. });
+        let standby = matches!(as_, StartAs::Standby { .. }) || restored && recovers;
         let source = match as_ {
             StartAs::Standby { source } => source.as_ref(),
-            StartAs::Primary { .. } => None,
+            StartAs::Primary { .. } | StartAs::Restored { .. } => None,
         };
         let upstream = source.and_then(|s| self.node_at(s));
         let armed = self.is_armed(at);
@@ -181,7 +246,7 @@ impl World {
             if work.generation.is_some() {
                 return failed("PostgreSQL did not start");
             }
-            if let StartAs::Primary { epoch } = as_
+            if let StartAs::Primary { epoch } | StartAs::Restored { epoch, .. } = as_
                 && armed != Some(*epoch)
             {
                 return failed("the guard is not armed for this epoch");
@@ -197,6 +262,9 @@ impl World {
         };
         if server.stopping {
             return Again(100);
+        }
+        if restored {
+            return Done(Report::Done);
         }
         if server.in_recovery != standby {
             return failed("PostgreSQL runs already, and not like that");
@@ -428,6 +496,9 @@ impl World {
     fn propose(&mut self, at: usize, work: &mut Work, command: Command) -> Look {
         let ticket = work.ticket.unwrap_or(work.token);
         work.ticket = Some(ticket);
+        if matches!(command, Command::Initialised { .. }) {
+            self.check_birth_is_complete(at);
+        }
         let life = self.nodes[at].life;
         let input = Box::new(Input::Propose { ticket, command });
         self.after(0, Event::Told { node: at, life, input });

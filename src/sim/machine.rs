@@ -172,20 +172,22 @@ pub fn begin_node(pen: &mut Pen) -> Begun {
     begun(Node::default(), pen)
 }
 
-/// A child from its brief, on the node of this name; `config` is `bootstrap.dcs`.
+/// A child from its brief, on the node of this name; `config` is `bootstrap.dcs`, `methods` are
+/// what the file creates a cluster by.
 pub fn begin(
     brief: &Brief,
     node: &str,
     postgres_runs: bool,
-    config: &serde_json::Value,
+    (config, methods): (&serde_json::Value, &[String]),
     pen: &mut Pen,
 ) -> Begun {
     match brief.clone() {
-        Brief::ClusterInit { epoch, has_data, remote } => begun(
+        Brief::ClusterInit { epoch, has_data, runs, remote } => begun(
             ClusterInit {
                 epoch,
                 node: node.to_string(),
                 has_data,
+                runs,
                 remote,
                 config: config.clone(),
                 system_identifier: String::new(),
@@ -193,7 +195,10 @@ pub fn begin(
             },
             pen,
         ),
-        Brief::Bootstrap { epoch } => begun(Bootstrap { epoch, has_script: false }, pen),
+        Brief::Bootstrap { epoch } => {
+            let methods = methods.to_vec();
+            begun(Bootstrap { epoch, has_script: true, methods, ..Bootstrap::default() }, pen)
+        }
         Brief::ReplicaBuild { permission, methods, wish } => {
             begun(ReplicaBuild::new(node, permission, methods, wish), pen)
         }

@@ -156,6 +156,7 @@ pub fn data_directory(postgres: &Postgres) -> DataDirectory {
         }
         Data::Empty => DataDirectory::Empty,
         Data::Incomplete => DataDirectory::Incomplete,
+        Data::Present(cluster) if !cluster.sealed => DataDirectory::Incomplete,
         Data::Present(cluster) => DataDirectory::Present {
             system_identifier: cluster.system_identifier.to_string(),
             timeline: cluster.wal.timeline(),

@@ -14,6 +14,8 @@ pub struct Plan {
     pub loop_wait_ms: Millis,
     /// The dynamic configuration that the founder writes, `bootstrap.dcs`.
     pub config: Value,
+    /// How a cluster is created, in the order of trying.
+    pub methods: Vec<String>,
     pub synchronous: bool,
     pub use_pg_rewind: bool,
     pub ppm: Vec<i64>,
@@ -39,6 +41,7 @@ impl Plan {
             ttl_ms: 3000,
             loop_wait_ms: 1000,
             config: json!({"ttl": 3, "loop_wait": 1, "retry_timeout": 1}),
+            methods: vec![String::from("initdb")],
             synchronous: false,
             use_pg_rewind: true,
             ppm: vec![0; nodes],
@@ -88,6 +91,8 @@ impl Plan {
             };
         }
         plan.heal_at = at + luck.between(100, 3 * ttl_ms);
+        let methods: &[&str] = [&["initdb"][..], &["pitr"], &["pitr", "initdb"]][luck.below(3)];
+        plan.methods = methods.iter().map(|name| name.to_string()).collect();
         plan
     }
 

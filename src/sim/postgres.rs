@@ -100,6 +100,12 @@ pub struct Cluster {
     /// standby.signal lies there.
     pub standby: bool,
     pub clean: bool,
+    /// Restored and still on its way to its target.
+    pub recovers: bool,
+    /// The operator's script has run.
+    pub scripted: bool,
+    /// Its creation is complete: the mark is gone.
+    pub sealed: bool,
     /// As it stands in the configuration files.
     pub synchronous_standby_names: String,
 }

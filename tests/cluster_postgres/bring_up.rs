@@ -4,6 +4,7 @@ use serde_json::Value;
 use super::cluster::{Cluster, Spec};
 use super::http;
 
+/// Spec: I-1, I-7, B-8, EX-20.
 #[test]
 fn three_fresh_nodes_become_a_cluster() {
     let Some(cluster) = Cluster::start_all(Spec::default()) else { return };

@@ -404,6 +404,11 @@ impl Cluster {
         self.run_surus(&["ctl", "-c"], k, words)
     }
 
+    /// Another command of `surus` that takes this node's file last.
+    pub fn surus(&self, before: &[&str], k: usize) -> (i32, String) {
+        self.run_surus(before, k, &[])
+    }
+
     fn run_surus(&self, before: &[&str], k: usize, after: &[&str]) -> (i32, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_surus"))
             .args(before)

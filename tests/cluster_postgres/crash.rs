@@ -41,6 +41,7 @@ fn bootstrap_survives(nodes: usize, at: &str) {
     }
 }
 
+/// Spec: I-5, EX-21.
 #[test]
 fn bootstrap_resumes_after_a_crash_at_any_step() {
     let states = ["creating", "starting", "creating_roles", "bootstrapped"];

@@ -12,12 +12,16 @@ mod process;
 mod sql;
 mod writers;
 
+mod adopt;
+mod birth;
 mod bring_up;
 mod builds;
 mod crash;
 mod leader_loss;
 mod node_loss;
+mod origin;
 mod partition;
+mod recipe;
 mod single;
 mod stops;
 mod strangers;

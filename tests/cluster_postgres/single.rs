@@ -12,7 +12,7 @@ use super::cluster::{Cluster, Spec, wait_until};
 use super::{http, process};
 
 /// A script that adds its arguments as a line to a file beside it.
-fn script(dir: &Path, name: &str, end: &str) -> String {
+pub fn script(dir: &Path, name: &str, end: &str) -> String {
     let path = dir.join(name);
     let text = format!("#!/bin/sh\necho \"$@\" >> {}.log\n{end}\n", path.display());
     fs::write(&path, text).expect("it can be written");
@@ -20,12 +20,12 @@ fn script(dir: &Path, name: &str, end: &str) -> String {
     path.display().to_string()
 }
 
-fn lines(script: &str) -> Vec<String> {
+pub fn lines(script: &str) -> Vec<String> {
     let text = fs::read_to_string(format!("{script}.log")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
-fn alone(file: Value) -> Spec {
+pub fn alone(file: Value) -> Spec {
     Spec { nodes: 1, ttl_s: 3, file, ..Spec::default() }
 }
 
@@ -34,17 +34,18 @@ fn patch(cluster: &Cluster, change: &Value) -> (u16, String) {
 }
 
 /// PostgreSQL accepts writes before the cluster is there: its roles and scripts are made by them.
-fn leads(cluster: &Cluster) -> bool {
+pub fn leads(cluster: &Cluster) -> bool {
     http::get(&cluster.nodes[0].rest(), "/primary").is_some_and(|(code, _)| code == 200)
 }
 
-fn scripts() -> tempfile::TempDir {
+pub fn scripts() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
     dir
 }
 
-/// P-1, P-9, I-7: post_bootstrap once, then on_start with role primary once, nothing before.
+/// post_bootstrap once, then on_start with role primary once, nothing before.
+/// Spec: P-4, P-9, I-7, CB-1.
 #[test]
 fn scripts_are_told_of_the_birth_and_of_a_restart() {
     let dir = scripts();
@@ -65,6 +66,7 @@ fn scripts_are_told_of_the_birth_and_of_a_restart() {
 }
 
 /// A failing post_bootstrap is an attempt that failed: set aside, said, and tried again.
+/// Spec: P-5, X-1, X-2, X-3, EX-26.
 #[test]
 fn a_failing_post_bootstrap_is_told_and_tried_again() {
     let dir = scripts();

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::cluster::{Cluster, Spec, bin_dir, wait_until};
 use super::{http, process};
 
+/// Spec: I-15, EX-44.
 #[test]
 fn strangers_are_kept_out() {
     let spec = Spec { nodes: 5, ..Spec::default() };
@@ -129,6 +130,7 @@ fn run(program: &str, words: &[&str]) {
     assert!(output.status().expect("it runs").success(), "{words:?}");
 }
 
+/// Spec: I-10, EX-40.
 #[test]
 fn data_of_another_cluster_is_left_alone() {
     let Some(mut cluster) = Cluster::plan(Spec::default()) else { return };
@@ -156,17 +158,22 @@ fn data_of_another_cluster_is_left_alone() {
     );
 }
 
+/// Spec: I-14.
 #[test]
 fn a_postgresql_of_somebody_else_is_left_alone() {
     let Some(mut cluster) = Cluster::plan(Spec { nodes: 1, ..Spec::default() }) else { return };
     foreign_data(&cluster, 0);
     let data = cluster.nodes[0].data().display().to_string();
+    // Nobody can tell what it is: it does not let us in.
+    let hba = "local all all reject\nhost all all all reject\n";
+    fs::write(cluster.nodes[0].data().join("pg_hba.conf"), hba).expect("it can be written");
     let options = format!(
         "-c port={} -c listen_addresses=127.0.0.1 -c unix_socket_directories=",
         cluster.nodes[0].at.postgresql
     );
     let log = cluster.nodes[0].dir.join("foreign.log").display().to_string();
-    run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-w", "start"]);
+    run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-W", "start"]);
+    wait_until("it to start", 20, || cluster.nodes[0].postmaster().is_some());
     let pid = cluster.nodes[0].postmaster().expect("it was started");
     let conf = fs::read(cluster.nodes[0].data().join("postgresql.conf")).expect("it is there");
 

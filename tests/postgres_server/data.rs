@@ -12,6 +12,7 @@ use surus::pure::deed::StopMode;
 
 use crate::place::*;
 
+/// Spec: X-2.
 #[tokio::test]
 async fn a_cluster_moves_aside_with_wal_and_tablespace() {
     let Some(mut place) = Place::new() else { return };
@@ -142,6 +143,7 @@ async fn slots_are_made_and_only_named_ones_dropped() {
     assert!(changes.problems[0].contains("Not A Slot"), "{changes:?}");
 }
 
+/// Spec: P-1, P-2, P-3, P-5.
 #[tokio::test]
 async fn roles_are_mended_and_the_script_finishes_the_cluster() {
     let Some(mut place) = Place::new() else { return };
@@ -227,7 +229,7 @@ impl Drop for Mount {
     }
 }
 
-/// Spec: W-2.
+/// Spec, EX-27, E-2, W-2.
 #[tokio::test]
 async fn on_a_mount_point_the_content_moves() {
     let Some(mut place) = Place::new() else { return };

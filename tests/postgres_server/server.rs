@@ -13,6 +13,7 @@ use surus::pure::deed::StopMode;
 
 use crate::place::*;
 
+/// Spec: B-2, B-4.
 #[tokio::test]
 async fn a_cluster_is_created_started_and_stopped() {
     let Some(mut place) = Place::new() else { return };

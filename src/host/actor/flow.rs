@@ -248,7 +248,8 @@ impl<F: Hears> FlowActor<F> {
     fn end(&mut self, state: &str, ctx: &mut Context<Self>) {
         let failed = matches!(state, "failed" | "cancelled" | "abandoned");
         let result = if failed {
-            Err(format!("{} {state}: {}", F::ID, self.last_cause))
+            let why = self.machine.knowledge().problem().unwrap_or(&self.last_cause);
+            Err(format!("{} {state}: {why}", F::ID))
         } else {
             Ok(Report::Ended { flow: F::ID.to_string(), state: state.to_string() })
         };

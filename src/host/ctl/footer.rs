@@ -14,7 +14,9 @@ pub fn footers(body: &Value) -> Vec<String> {
         let age = own["quorum_age_s"].as_u64().map_or("?".to_owned(), |s| s.to_string());
         lines.push(format!(" No quorum: shown is what member {node} knew {age} s ago"));
     }
+    lines.extend(failed_birth(&own["initialize_failure"]));
     for (name, member) in own["members"].as_object().into_iter().flatten() {
+        lines.extend(member["recovery"].as_str().map(|text| format!(" Restoring {name}: {text}")));
         lines.extend(building(name, &member["build"]));
     }
     lines
@@ -33,6 +35,14 @@ fn scheduled(switchover: &Value) -> Vec<String> {
         }
     }
     lines
+}
+
+/// ` Creating the cluster failed on pg1 (attempt 2, 2026-11-22 10:00:00): why`
+fn failed_birth(failure: &Value) -> Option<String> {
+    let (node, reason) = (failure["node"].as_str()?, failure["reason"].as_str()?);
+    let at = failure["at"].as_str().unwrap_or_default();
+    let attempt = failure["attempts"].as_u64().unwrap_or_default();
+    Some(format!(" Creating the cluster failed on {node} (attempt {attempt}, {at}): {reason}"))
 }
 
 /// ` Building pg2: basebackup from pg0, copying, 45 %`

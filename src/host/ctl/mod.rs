@@ -3,6 +3,7 @@
 //! They talk REST to whichever member answers first and exit as `patronictl` does: 0, 1 with
 //! `Error: …` or `Aborted!`, 2 for wrong usage. A refusal by a member prints `Failed…` and exits 0.
 mod args;
+pub mod bootstrap;
 pub mod chart;
 pub(super) mod client;
 mod configure;

@@ -39,6 +39,7 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
         blocking(move || server.mark_proven()).await??;
     }
     let guard_epoch = super::lead::find_guard(world).await;
+    let restored = server.birth().is_some_and(|birth| birth.is_worth_keeping());
     let unmanaged = found.postmaster.is_some() && !found.started_by_us;
     let inspection = Inspection {
         data: found.data.clone(),
@@ -50,6 +51,7 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
     {
         let mut seen = world.seen.borrow_mut();
         seen.data = found.data;
+        seen.restored = restored;
         seen.postmaster_alive = found.postmaster.is_some();
         if !seen.postmaster_alive {
             seen.sql = None;
@@ -77,7 +79,7 @@ pub fn passfile(config: &Postgresql, source: &Source) -> String {
 }
 
 /// The files for one role.
-async fn files(
+pub(super) async fn files(
     world: &World,
     server: &Server,
     standby: Option<&Option<Source>>,
@@ -222,6 +224,9 @@ fn trust_the_flush(version: Version) -> Option<String> {
 
 /// Starts with the files that the role asks for; one that runs already is left alone.
 pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
+    if let StartAs::Restored { epoch, method } = &as_ {
+        return super::birth::start_restored(world, *epoch, method).await;
+    }
     let server = world.server()?;
     let _doing = world.doing(PgState::Starting);
     if let Some(held) = server.hold_postmaster().await? {
@@ -232,7 +237,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         }
     }
     let (standby, ready) = match &as_ {
-        StartAs::Primary { epoch } => {
+        StartAs::Primary { epoch } | StartAs::Restored { epoch, .. } => {
             super::lead::must_be_armed(world, *epoch)?;
             (None, Ready::ReadWrite)
         }
@@ -261,7 +266,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
 
 async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Report, String> {
     let role = match as_ {
-        StartAs::Primary { .. } => Role::Primary,
+        StartAs::Primary { .. } | StartAs::Restored { .. } => Role::Primary,
         StartAs::Standby { .. } => Role::Replica,
     };
     {
@@ -272,7 +277,7 @@ async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Re
     }
     world.started.notify_one();
     let standby = match as_ {
-        StartAs::Primary { .. } => None,
+        StartAs::Primary { .. } | StartAs::Restored { .. } => None,
         StartAs::Standby { source } => Some(source),
     };
     if let Ok(files) = files(world, server, standby).await {
@@ -287,7 +292,9 @@ async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Re
 /// Stops; done when no process of the data directory is left.
 pub async fn stop(world: &Rc<World>, mode: StopMode) -> Result<Report, String> {
     let server = world.server()?;
-    let before_stop = world.settings().before_stop;
+    // Until the cluster exists there is nothing that anybody could have to be prepared for.
+    let exists = world.view().cluster.system_identifier().is_some();
+    let before_stop = world.settings().before_stop.filter(|_| exists);
     let _doing = world.doing(PgState::Stopping);
     {
         let mut seen = world.seen.borrow_mut();
@@ -364,6 +371,10 @@ fn upstream_in_use(world: &World) -> Option<Source> {
 pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
     let server = world.server()?;
     if server.hold_postmaster().await?.is_none() {
+        return Ok(());
+    }
+    if world.seen.borrow().node_state == "initialising" {
+        tracing::info!("the cluster is being created: its configuration is left alone until then");
         return Ok(());
     }
     let in_recovery = world.seen.borrow().sql.as_ref().map(|sql| sql.in_recovery);

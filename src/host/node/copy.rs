@@ -42,6 +42,14 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
             tracing::warn!(to = %aside.display(), "moved aside what a failed pg_rewind left");
             return Ok(Report::Done);
         }
+        (WipePermission::OwnLeftovers, DataDirectory::Incomplete)
+            if server.birth().is_some_and(|birth| birth.is_worth_keeping()) =>
+        {
+            let aside = server.move_aside("stillborn").await?;
+            tracing::warn!(to = %aside.display(), "moved aside what was restored here for a cluster \
+                 that another node has created since");
+            return Ok(Report::Done);
+        }
         (WipePermission::OwnLeftovers, DataDirectory::Incomplete) => {}
         (WipePermission::OwnLeftovers, found) => {
             return Err(format!("the data directory holds {found} and is not removed"));
@@ -78,58 +86,8 @@ pub async fn move_aside(world: &Rc<World>, suffix: &str) -> Result<Report, Strin
     Ok(Report::Done)
 }
 
-/// initdb or the custom method, on an empty directory; its own leftovers go first.
-pub async fn create_cluster(world: &Rc<World>) -> Result<Report, String> {
-    let server = world.server()?;
-    let config = world.config();
-    let bootstrap = config.bootstrap.clone().unwrap_or_default();
-    let own = postgresql(world)?;
-    clear(world, WipePermission::OwnLeftovers).await?;
-    world.seen.borrow_mut().role = Role::Uninitialized;
-    match &bootstrap.method {
-        Some(method) => {
-            let _doing = world.doing(PgState::CustomBootstrap);
-            server.custom_bootstrap(method, &config.scope).await?;
-        }
-        None => {
-            let _doing = world.doing(PgState::Initializing);
-            port_is_free(&own)?;
-            let options: Vec<String> = arguments(&bootstrap.initdb);
-            let user = &own.superuser;
-            server.initdb(&options, &user.username, user.password.as_ref()).await?;
-            append_hba(world, &bootstrap.pg_hba).await?;
-        }
-    }
-    Ok(Report::Done)
-}
-
-/// A server that could not listen would fail only after all of initdb.
-fn port_is_free(own: &Postgresql) -> Result<(), String> {
-    let host = own.listen_addresses.split(',').next().map(str::trim).unwrap_or_default();
-    let host = if matches!(host, "" | "*") { "0.0.0.0" } else { host };
-    match std::net::TcpListener::bind((host, own.port)) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(format!(
-            "postgresql.listen: {host}:{} is in use by another process; stop it, or change the key",
-            own.port
-        )),
-        _ => Ok(()),
-    }
-}
-
 pub fn arguments(options: &[CommandOption]) -> Vec<String> {
     options.iter().map(CommandOption::argument).collect()
-}
-
-/// `bootstrap.pg_hba` goes behind initdb's own lines, unless postgresql.pg_hba replaces all.
-async fn append_hba(world: &Rc<World>, lines: &[String]) -> Result<(), String> {
-    if lines.is_empty() || world.settings().pg_hba.is_some() {
-        return Ok(());
-    }
-    let path = world.server()?.config_dir().join("pg_hba.conf");
-    let wrong = |e: std::io::Error| format!("{}: {e}", path.display());
-    let mut text = tokio::fs::read_to_string(&path).await.map_err(wrong)?;
-    text.push_str(&format!("\n{}\n", lines.join("\n")));
-    tokio::fs::write(&path, text).await.map_err(wrong)
 }
 
 pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report, String> {

@@ -9,13 +9,14 @@ use super::perform::until_view_changes;
 use crate::host::actor::consensus::{GiveUpVote, Propose, lock};
 use crate::host::clock;
 use crate::host::guard::{Guard, stray};
+use crate::host::postgres::birth::Phase;
+use crate::host::postgres::create::script_dsn;
 use crate::host::postgres::processes::blocking;
-use crate::host::postgres::roles::{Role as NewRole, RoleKind};
 use crate::host::watchdog::{Mode, Watchdog};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
-use crate::pure::deed::Report;
-use crate::pure::postgres::conninfo::{conninfo, pgpass};
+use crate::pure::deed::{Ran, Report};
+use crate::pure::postgres::conninfo::pgpass;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::Role;
 
@@ -71,9 +72,10 @@ pub async fn arm_guard(world: &Rc<World>, epoch: u64) -> Result<Report, String> 
         }
         until_view_changes(world, STEP).await;
     };
+    // First, so that where one is required and missing nothing is armed.
+    wake_watchdog(world)?;
     let arming = guard.clone();
     arming.arm(epoch, deadline).map_err(|error| format!("the guard was not armed: {error}"))?;
-    wake_watchdog(world)?;
     let mut shared = lock(&world.deadline);
     shared.guard = Some(guard.handle());
     if let Some(latest) = shared.deadline_of(epoch) {
@@ -150,44 +152,25 @@ pub async fn promote(world: &Rc<World>) -> Result<Report, String> {
     Ok(Report::At { timeline, lsn })
 }
 
-pub async fn create_roles(world: &Rc<World>) -> Result<Report, String> {
-    let config = world.config();
-    let Some(own) = &config.postgresql else { return Ok(Report::Done) };
-    let mut roles = Vec::new();
-    let role = |user: &crate::pure::config::PgUser, kind| NewRole {
-        name: user.username.clone(),
-        password: user.password.clone(),
-        kind,
-    };
-    if !own.superuser.username.is_empty() && own.superuser.password.is_some() {
-        roles.push(role(&own.superuser, RoleKind::Superuser));
-    }
-    if own.replication.username != own.superuser.username {
-        roles.push(role(&own.replication, RoleKind::Replication));
-    }
-    if let Some(rewind) = own.rewind.as_ref().filter(|r| r.username != own.superuser.username) {
-        roles.push(role(rewind, RoleKind::Rewind));
-    }
-    world.server()?.create_roles(&roles).await?;
-    Ok(Report::Done)
-}
-
 pub async fn post_bootstrap(world: &Rc<World>) -> Result<Report, String> {
     let config = world.config();
     let script = config.bootstrap.as_ref().and_then(|b| b.post_bootstrap.clone());
     let (Some(script), Some(own)) = (script, &config.postgresql) else { return Ok(Report::Done) };
     let server = world.server()?;
-    let port = own.port.to_string();
     let to = &server.connection;
-    let dsn = conninfo([
-        ("dbname", to.database.as_str()),
-        ("user", to.user.as_str()),
-        ("host", to.host.as_str()),
-        ("port", port.as_str()),
-    ]);
+    let dsn = script_dsn(to);
     let address = crate::pure::config::HostPort { host: to.host.clone(), port: own.port };
-    server.post_bootstrap(&script, &dsn, &pgpass(&own.superuser, &address)).await?;
-    Ok(Report::Done)
+    let birth = server.birth();
+    if birth.as_ref().is_some_and(|birth| birth.phase == Phase::Scripted) {
+        tracing::info!("post_bootstrap ended well before the daemon died; it is not run again");
+        return Ok(Report::Done);
+    }
+    let output = server.post_bootstrap(&script, &dsn, &pgpass(&own.superuser, &address)).await?;
+    if let Some(birth) = birth {
+        server.mark_birth(&birth.at(Phase::Scripted)).await?;
+    }
+    let program = String::from("post_bootstrap");
+    Ok(Report::Ran(Ran { program, code: output.code, tail: output.tail }))
 }
 
 pub async fn pre_promote(world: &Rc<World>) -> Result<Report, String> {

@@ -2,6 +2,7 @@
 //!
 //! Everything here lives on the flows' thread; the consensus has its own and is only sent to.
 pub mod beat;
+pub mod birth;
 pub mod build;
 pub mod callbacks;
 pub mod conf;
@@ -10,6 +11,7 @@ pub mod desk;
 pub mod lead;
 pub mod observe;
 pub mod perform;
+pub mod recover;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -27,10 +29,11 @@ use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
-use crate::pure::config::{Config, Dynamic, PostgresSettings, effective};
+use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, effective};
 use crate::pure::consensus::core::Input;
 use crate::pure::patroni::look::Look;
 use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::postgres::target::RecoveryProgress;
 use crate::pure::situation::Wishes;
 use crate::pure::view::{LocalView, MachineView, View};
 
@@ -81,6 +84,10 @@ pub struct Seen {
     pub role: Role,
     /// The role that the callbacks were last told.
     pub told_role: Option<Role>,
+    /// A bootstrap method's restore lies here that nobody has published.
+    pub restored: bool,
+    /// How far a restored cluster's recovery is.
+    pub recovery: Option<RecoveryProgress>,
     pub pending_restart: serde_json::Map<String, serde_json::Value>,
     /// What a standby runs with more of than configured: (name, configured, raised).
     pub raised: Vec<(String, String, String)>,
@@ -137,9 +144,12 @@ impl World {
             callbacks::created(self);
         }
         if flow == "cluster_init" && to == "failed" {
-            let custom = self.config().bootstrap.as_ref().is_some_and(|b| b.method.is_some());
-            let failed =
-                if custom { PgState::CustomBootstrapFailed } else { PgState::InitdbFailed };
+            let config = self.config();
+            let last = config.bootstrap.as_ref().and_then(|b| b.methods.last());
+            let failed = match last {
+                Some(CreateMethod::Custom(_)) => PgState::CustomBootstrapFailed,
+                Some(CreateMethod::Initdb) | None => PgState::InitdbFailed,
+            };
             self.seen.borrow_mut().rest = failed;
             self.look.notify_one();
         }
@@ -214,7 +224,7 @@ impl World {
         };
         let local = LocalView {
             machines: machines.values().cloned().collect(),
-            sentence: self.sentence(&node, &self.seen_data()),
+            sentence: self.sentence(&node, &self.seen.borrow()),
             guard,
             busy: busy.map(str::to_string),
         };
@@ -235,8 +245,11 @@ impl World {
     }
 
     /// Patroni's one sentence about this cycle.
-    fn sentence(&self, node: &str, data: &DataDirectory) -> String {
-        let view = self.view.borrow();
+    fn sentence(&self, node: &str, seen: &Seen) -> String {
+        if let Some(recovery) = &seen.recovery {
+            return format!("{node}; {}", recovery.text());
+        }
+        let (view, data) = (self.view.borrow(), &seen.data);
         let own = &view.own_name;
         let sure = view.raft.quorum_at + self.dynamic.borrow().ttl_ms > clock::now();
         match (node, view.cluster.leader()) {
@@ -254,7 +267,13 @@ impl World {
                 format!("no action. I am ({own}), a secondary, and following a leader ({leader})")
             }
             (state, Some(leader)) => format!("{state}; the leader is ({leader})"),
-            (state, None) => format!("{state}; nobody leads"),
+            (state, None) => match &view.cluster.initialize_failure {
+                Some(failure) if view.cluster.system_identifier().is_none() => format!(
+                    "{state}; creating the cluster failed on {} (attempt {}): {}",
+                    failure.node, failure.attempts, failure.reason
+                ),
+                _ => format!("{state}; nobody leads"),
+            },
         }
     }
 
@@ -298,7 +317,9 @@ impl World {
             pending_restart: seen.pending_restart.clone(),
             watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
             bootstrap_ttl_ms,
-            sentence: self.sentence(&seen.node_state, &seen.data),
+            sentence: self.sentence(&seen.node_state, &seen),
+            recovery: seen.recovery.clone(),
+            restored: seen.restored,
             node_state: seen.node_state.clone(),
             build,
             scheduled_restart: self.scheduled_restart.borrow().clone(),
@@ -329,6 +350,11 @@ fn why_aside(data: &DataDirectory, cluster: Option<&str>) -> String {
                  {cluster}: move it away if it may go, or correct postgresql.data_dir"
             )
         }
+        (DataDirectory::Present { was_primary: false, .. }, None) => String::from(
+            "a PostgreSQL that Surus did not start runs here as a standby, and no cluster exists \
+             that it belongs to: start Surus on its primary's node first; a standby is never made \
+             a primary by itself",
+        ),
         _ => String::from(
             "a PostgreSQL that Surus did not start runs on the data directory, for no cluster that \
              exists or where postgresql.listen does not find it: stop it, and Surus takes the \

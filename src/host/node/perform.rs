@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::{World, build, conf, copy, lead};
+use super::{World, birth, build, conf, copy, lead, recover};
 use crate::host::actor::flow::{FlowActor, Halt, Hear, OnEnd};
+use crate::pure::config;
 use crate::pure::deed::{Brief, Deed, Report, StartAs};
-use crate::pure::flow::bootstrap::Bootstrap;
+use crate::pure::flow::bootstrap::{Bootstrap, Limits};
 use crate::pure::flow::cluster_init::ClusterInit;
 use crate::pure::flow::demote::Demote;
 use crate::pure::flow::promote::Promote;
@@ -24,12 +25,17 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         Deed::InspectNode => conf::inspect(&world).await,
         Deed::ClearDataDirectory { permission } => copy::clear(&world, permission).await,
         Deed::MoveDataDirectoryAside { suffix } => copy::move_aside(&world, &suffix).await,
-        Deed::CreateCluster => copy::create_cluster(&world).await,
+        Deed::CreateCluster { method } => birth::create_cluster(&world, &method).await,
+        Deed::VerifyRestored { method } => birth::verify_restored(&world, &method).await,
+        Deed::AwaitRecovery => recover::await_recovery(&world).await,
+        Deed::CheckTarget => recover::check_target(&world).await,
+        Deed::CreateSuperuser => birth::create_superuser(&world).await,
+        Deed::SealCluster => birth::seal_cluster(&world).await,
         Deed::StartPostgres { as_ } => conf::start(&world, as_).await,
         Deed::StopPostgres { mode } => conf::stop(&world, mode).await,
         Deed::Promote => lead::promote(&world).await,
         Deed::Checkpoint => world.server()?.checkpoint().await.map(|()| Report::Done),
-        Deed::CreateRoles => lead::create_roles(&world).await,
+        Deed::CreateRoles => birth::create_roles(&world).await,
         Deed::RunPostBootstrap => lead::post_bootstrap(&world).await,
         Deed::RunPrePromote => lead::pre_promote(&world).await,
         Deed::CheckMethod { method, source } => build::check(&world, &method, source).await,
@@ -62,7 +68,7 @@ pub fn start_flow(
     let config = world.config();
     let node = config.name.clone();
     match brief {
-        Brief::ClusterInit { epoch, has_data, remote } => {
+        Brief::ClusterInit { epoch, has_data, runs, remote } => {
             let dcs = config.bootstrap.as_ref().map(|b| b.dcs.clone());
             let mut config = dcs.filter(|v| v.is_object()).unwrap_or_else(|| serde_json::json!({}));
             // Refused when asked for; stored, it would say what is not so.
@@ -71,6 +77,7 @@ pub fn start_flow(
                 epoch,
                 node,
                 has_data,
+                runs,
                 remote,
                 config,
                 system_identifier: String::new(),
@@ -79,8 +86,8 @@ pub fn start_flow(
             start(world, flow, run, on_end)
         }
         Brief::Bootstrap { epoch } => {
-            let has_script = config.bootstrap.as_ref().is_some_and(|b| b.post_bootstrap.is_some());
-            start(world, Bootstrap { epoch, has_script }, run, on_end)
+            let own = config.bootstrap.clone().unwrap_or_default();
+            start(world, bootstrap(epoch, &own), run, on_end)
         }
         Brief::ReplicaBuild { permission, methods, wish } => {
             start(world, ReplicaBuild::new(&node, permission, methods, wish), run, on_end)
@@ -114,6 +121,21 @@ pub fn start_flow(
         Brief::StandbyLeader { epoch, remote } => {
             start(world, StandbyLeader { epoch, remote }, run, on_end)
         }
+    }
+}
+
+fn bootstrap(epoch: u64, own: &config::Bootstrap) -> Bootstrap {
+    let ms = |seconds: Option<u64>| seconds.map(|s| s.saturating_mul(1000));
+    Bootstrap {
+        epoch,
+        has_script: own.post_bootstrap.is_some(),
+        methods: own.methods.iter().map(|method| method.name().to_string()).collect(),
+        limits: Limits {
+            method_ms: ms(own.method_timeout_s),
+            recovery_ms: ms(own.recovery_timeout_s),
+            script_ms: ms(own.post_bootstrap_timeout_s),
+        },
+        ..Bootstrap::default()
     }
 }
 

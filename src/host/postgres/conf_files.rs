@@ -130,7 +130,11 @@ fn without_recovery(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !is_recovery(line)).collect()
 }
 
-fn write_if_changed(path: &Path, text: &str, owner: Option<&Account>) -> Result<(), String> {
+pub(super) fn write_if_changed(
+    path: &Path,
+    text: &str,
+    owner: Option<&Account>,
+) -> Result<(), String> {
     match read_optional(path) {
         Ok(Some(present)) if present == text => Ok(()),
         _ => write_atomic(path, text, owner),
@@ -171,6 +175,7 @@ pub fn sync_dir(dir: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    /// Spec: B-18.
     #[test]
     fn recovery_settings_leave_auto_conf() {
         let text = "# do not edit\nwork_mem = '4MB'\n Primary_conninfo = 'host=a'\n\

@@ -1,22 +1,32 @@
 //! A new cluster: initdb or a custom method, and the script that finishes it.
 use std::path::Path;
+use std::time::Duration;
 
-use super::Server;
+use super::birth::{Birth, Phase};
+use super::processes::{self, blocking, kill_all};
 use super::program::Output;
+use super::{Connection, Server};
 use crate::pure::config::{CustomMethod, Secret};
+use crate::pure::postgres::conninfo::conninfo;
 
 /// Options that would break what we promise about the new cluster.
 const INITDB_FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];
 
+/// Names one run of a method in the environment of all that it starts.
+const WORK: &str = "SURUS_WORK";
+/// A script that loads data shall not wait for standbys that are not there.
+pub const POST_BOOTSTRAP_OPTIONS: &str = "-c synchronous_commit=local -c statement_timeout=0";
+const CHILDREN_END: Duration = Duration::from_secs(10);
+
 impl Server {
-    /// Creates an empty cluster. The data directory must be empty; until the end it counts as
-    /// unfinished. `options` are ready arguments, `--name` or `--name=value`.
-    pub async fn initdb(
+    /// Creates an empty cluster. The data directory must be empty; until [`Server::seal`] it counts
+    /// as unfinished. `options` are ready arguments, `--name` or `--name=value`.
+    pub async fn begin_initdb(
         &self,
         options: &[String],
         superuser: &str,
         password: Option<&Secret>,
-    ) -> Result<(), String> {
+    ) -> Result<Output, String> {
         let known = self.options_of("initdb").await?;
         for option in options {
             let name = option_name(option);
@@ -26,16 +36,26 @@ impl Server {
                 ));
             }
         }
-        let target = self.begin_fill("initdb", false).await?;
-        let mut program = self.tool("initdb").args(options.iter().cloned());
-        if !superuser.is_empty() {
-            program = program.arg(format!("--username={superuser}"));
-        }
+        let birth = Birth::of_initdb();
+        let target = self.begin_fill(&birth.text(), false).await?;
+        let mut program = self.tool("initdb").args(initdb_arguments(options, superuser));
         if let Some(password) = password {
             program = program.secret_arg("pwfile", &format!("{}\n", password.0))?;
         }
-        program.arg("-D").arg(&target.path).run().await?;
-        self.end_fill(target).await
+        let output = program.arg("-D").arg(&target.path).run().await?;
+        self.fill_ended(target, Some(birth.at(Phase::Restored).text())).await?;
+        Ok(output)
+    }
+
+    /// The same for a cluster that needs nothing more.
+    pub async fn initdb(
+        &self,
+        options: &[String],
+        superuser: &str,
+        password: Option<&Secret>,
+    ) -> Result<(), String> {
+        self.begin_initdb(options, superuser, password).await?;
+        self.seal().await
     }
 
     /// Runs a custom bootstrap method; what it made is judged by [`Server::verify_copy`].
@@ -44,10 +64,15 @@ impl Server {
         method: &CustomMethod,
         scope: &str,
     ) -> Result<Output, String> {
-        let target = self.begin_fill(&method.name, true).await?;
-        let program = self.script(&method.command)?;
-        let output = program.args(bootstrap_arguments(method, scope, &self.data_dir)).run().await?;
-        self.end_fill(target).await?;
+        let birth = Birth::of_method(method);
+        let word = format!("bootstrap {}", self.data_dir.display());
+        let program = self.script(&method.command)?.env(WORK, &word);
+        end_carriers(&word).await?;
+        let target = self.begin_fill(&birth.text(), true).await?;
+        let ended = program.args(bootstrap_arguments(method, scope, &self.data_dir)).run().await;
+        end_carriers(&word).await?;
+        let output = ended?;
+        self.fill_ended(target, Some(birth.at(Phase::Restored).text())).await?;
         Ok(output)
     }
 
@@ -60,10 +85,7 @@ impl Server {
         passfile: &str,
     ) -> Result<Output, String> {
         self.write_passfile(passfile).await?;
-        let mut program = self
-            .script(command)?
-            .arg(dsn)
-            .env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
+        let mut program = self.script(command)?.arg(dsn).env("PGOPTIONS", POST_BOOTSTRAP_OPTIONS);
         if let Some((name, path)) = self.passfile_env(passfile) {
             program = program.env(name, path);
         }
@@ -71,8 +93,31 @@ impl Server {
     }
 }
 
+/// What the user's options come to, with the superuser's name.
+pub fn initdb_arguments(options: &[String], superuser: &str) -> Vec<String> {
+    let user = (!superuser.is_empty()).then(|| format!("--username={superuser}"));
+    options.iter().cloned().chain(user).collect()
+}
+
+/// How post_bootstrap is told of the new cluster; the password is in its PGPASSFILE.
+pub fn script_dsn(to: &Connection) -> String {
+    let port = to.port.to_string();
+    conninfo([
+        ("dbname", to.database.as_str()),
+        ("user", to.user.as_str()),
+        ("host", to.host.as_str()),
+        ("port", port.as_str()),
+    ])
+}
+
+/// Children that left the method's group might go on writing.
+async fn end_carriers(word: &str) -> Result<usize, String> {
+    let left = format!("{WORK}={word}");
+    blocking(move || kill_all(|| processes::carriers(&left), false, CHILDREN_END)).await?
+}
+
 /// `--scope`, `--datadir` unless `no_params`, then the section's further keys.
-fn bootstrap_arguments(method: &CustomMethod, scope: &str, data_dir: &Path) -> Vec<String> {
+pub fn bootstrap_arguments(method: &CustomMethod, scope: &str, data_dir: &Path) -> Vec<String> {
     let mut arguments = Vec::new();
     if !method.no_params {
         arguments.push(format!("--scope={scope}"));
@@ -104,6 +149,7 @@ pub fn option_name(option: &str) -> &str {
 mod tests {
     use super::*;
 
+    /// Spec: B-11.
     #[test]
     fn custom_bootstrap_gets_scope_and_datadir_first() {
         let mut method = CustomMethod {

@@ -228,6 +228,7 @@ pub fn remove_optional(path: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    /// Spec: E-1.
     #[test]
     fn dot_names_and_lost_and_found_do_not_count() {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -240,6 +241,7 @@ mod tests {
         assert_eq!(is_empty(path), Ok(false));
     }
 
+    /// Spec: E-1.
     #[test]
     fn a_control_file_alone_counts() {
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -12,6 +12,7 @@ use crate::pure::config::Secret;
 
 pub mod account;
 pub mod aside;
+pub mod birth;
 pub mod callback;
 pub mod conf_files;
 pub mod create;

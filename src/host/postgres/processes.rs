@@ -57,6 +57,20 @@ fn is_server(pid: i32) -> bool {
         .is_ok_and(|name| matches!(name.trim_end(), "postgres" | "postmaster"))
 }
 
+/// The titles of every process of the server in `data_dir`.
+pub fn titles(data_dir: &Path) -> Vec<String> {
+    inhabitants(data_dir).iter().map(|one| title(one.pid)).collect()
+}
+
+/// Processes that carry this word in their environment, whatever group they are in.
+pub fn carriers(word: &str) -> Vec<i32> {
+    let carries = |pid: &i32| {
+        let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        bytes.split(|b| *b == 0).any(|entry| entry == word.as_bytes())
+    };
+    pids().into_iter().filter(carries).collect()
+}
+
 /// Its arguments, or what it says of itself there.
 pub fn title(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -311,12 +311,17 @@ impl Server {
 
     /// The fill is complete: everything is in its place and on disk, the mark goes.
     pub async fn end_fill(&self, filling: Filling) -> Result<(), String> {
+        self.fill_ended(filling, None).await
+    }
+
+    /// As [`Server::end_fill`]; with `mark` the directory goes on counting as unfinished.
+    pub async fn fill_ended(&self, filling: Filling, mark: Option<String>) -> Result<(), String> {
         let server = self.clone();
         blocking(move || {
             if filling.staged {
                 move_up(&filling.path, &server.data_dir)?;
             }
-            server.mark_finished()
+            mark.map_or_else(|| server.mark_finished(), |mark| server.mark_unfinished(&mark))
         })
         .await?
     }

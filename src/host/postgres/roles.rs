@@ -90,6 +90,7 @@ fn statement(verb: &str, role: &Role, md5: bool) -> String {
 mod tests {
     use super::*;
 
+    /// Spec: P-2.
     #[test]
     fn passwords_are_not_in_the_statement() {
         let role = Role {

@@ -25,10 +25,14 @@ pub enum Ready {
     Accepting,
     /// It is out of recovery.
     ReadWrite,
+    /// The postmaster has read its configuration and stands; recovery may go on for hours.
+    Standing,
 }
 
 /// Beyond this a log is put away at the next start.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+/// So much of it is looked through for a reason.
+const LOG_BYTES_READ: u64 = 1 << 20;
 /// Between two looks at a starting server.
 const STEP: Duration = Duration::from_millis(10);
 /// How long orphans of a killed postmaster may take to obey SIGQUIT.
@@ -177,6 +181,7 @@ impl Server {
         })
         .await?;
         match status {
+            Some(_) if ready == Ready::Standing => Ok(true),
             Some(Status::Standby) => Ok(ready == Ready::Accepting),
             Some(Status::Ready) => Ok(self.answers(ready).await),
             _ => Ok(false),
@@ -196,15 +201,22 @@ impl Server {
         }
     }
 
+    /// What a server that ended has said of the reason, as the second half of a sentence. Blocks.
+    pub fn last_words(&self) -> String {
+        self.log_since(0)
+    }
+
     fn log_since(&self, start: u64) -> String {
         let mut bytes = Vec::new();
         if let Ok(mut file) = std::fs::File::open(self.log_path())
             && file.seek(SeekFrom::Start(start)).is_ok()
         {
-            let _ = file.take(64 * 1024).read_to_end(&mut bytes);
+            let _ = file.take(LOG_BYTES_READ).read_to_end(&mut bytes);
         }
         let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        // A server that is not ready yet says so, as fatal, to each of our own questions.
+        let told = text.lines().filter(|line| !line.contains("FATAL:  the database system is "));
+        let lines: Vec<String> = told.map(str::to_owned).collect();
         quoted(telling(&lines))
     }
 

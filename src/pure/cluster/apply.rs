@@ -143,6 +143,10 @@ impl ClusterState {
     }
 
     fn initialised(&mut self, index: u64, epoch: u64, sysid: String, config: Value) -> Outcome {
+        if self.initialize == (Initialize::Done { system_identifier: sysid.clone() }) {
+            // Said again by a node that died before it heard the answer.
+            return self.with_lease(epoch, |_| {});
+        }
         if self.initialize != Initialize::Absent {
             return Outcome::refused("the cluster exists already");
         }

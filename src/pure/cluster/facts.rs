@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::RaftId;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::postgres::target::RecoveryProgress;
 
 /// One node's latest word about itself. Whoever hears it stamps it with the time of hearing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,12 @@ pub struct Facts {
     pub node_state: String,
     pub sentence: String,
     pub build: Option<BuildProgress>,
+    /// How far the recovery of a restored cluster is.
+    #[serde(default)]
+    pub recovery: Option<RecoveryProgress>,
+    /// What a bootstrap method restored lies here, and is not a cluster yet.
+    #[serde(default)]
+    pub restored: bool,
     pub scheduled_restart: Option<Value>,
     /// The node is leaving in an orderly way.
     pub leaving: bool,

@@ -156,8 +156,40 @@ pub struct Bootstrap {
     pub pg_hba: Vec<String>,
     /// `post_bootstrap`, else `post_init`.
     pub post_bootstrap: Option<String>,
-    /// A custom method's name and section; absent means initdb.
-    pub method: Option<CustomMethod>,
+    /// In the order in which they are tried; never empty in a file that was read.
+    pub methods: Vec<CreateMethod>,
+    /// Seconds, Surus's own keys; absent means as long as it takes.
+    pub method_timeout_s: Option<u64>,
+    pub recovery_timeout_s: Option<u64>,
+    pub post_bootstrap_timeout_s: Option<u64>,
+}
+
+/// How the first data of a cluster come about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreateMethod {
+    Initdb,
+    Custom(CustomMethod),
+}
+
+impl CreateMethod {
+    /// As the file names it.
+    pub fn name(&self) -> &str {
+        match self {
+            CreateMethod::Initdb => "initdb",
+            CreateMethod::Custom(method) => &method.name,
+        }
+    }
+}
+
+impl Bootstrap {
+    /// The custom method of this name; none is initdb.
+    pub fn custom(&self, name: &str) -> Option<&CustomMethod> {
+        self.methods.iter().find_map(|method| match method {
+            CreateMethod::Custom(method) if method.name == name => Some(method),
+            _ => None,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -149,7 +149,7 @@ mod tests {
         (options.iter().map(CommandOption::argument).collect(), report.finish().0.len())
     }
 
-    /// Spec: B-3, B-5, BB-3, BB-4, EX-3.
+    /// Spec: B-3, B-5, B-6, BB-3, BB-4, EX-3.
     #[test]
     fn lists_and_maps_of_any_scalar_are_accepted() {
         let list = "o:\n- encoding: UTF8\n- data-checksums\n- wal-segsize: 64\n- locale=C\n";
@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(read(map), (expected.map(String::from).to_vec(), 0));
     }
 
+    /// Spec: B-3.
     #[test]
     fn one_quoted_word_loses_its_quotes() {
         assert_eq!(read("o:\n- text-search-config: '\"a b\"'\n").0, ["--text-search-config=a b"]);
@@ -187,6 +188,7 @@ mod tests {
         assert_eq!(report.finish().0.len(), 2);
     }
 
+    /// Spec: B-4, B-5.
     #[test]
     fn odd_shapes_are_faults_and_never_panic() {
         for text in ["- {a: 1, b: 2}", "- {}", "- [x]", "- a: [1]", "- 5", "- ''", "- 'a b'"] {

@@ -74,7 +74,8 @@ fn user(section: &Section, example: &str) -> PgUser {
     }
     PgUser {
         username: section.required_text("username", example),
-        password: section.text("password").map(Secret),
+        // An empty one is none: initdb refuses it.
+        password: section.text("password").filter(|text| !text.is_empty()).map(Secret),
         options: keywords.filter_map(|k| Some((k.to_string(), section.text(k)?))).collect(),
     }
 }

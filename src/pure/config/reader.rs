@@ -8,6 +8,9 @@ use super::faults::{Fault, Place, Report};
 use super::scalar::{parse_bool, parse_int, python_truth};
 use super::tree::{Kind, Node, join};
 
+/// Of a wrong word at most so many bytes are said.
+const WORD_SHOWN: usize = 40;
+
 /// One map of the configuration; an absent map reads as an empty one.
 #[derive(Clone)]
 pub struct Section<'a> {
@@ -140,7 +143,9 @@ impl<'a> Section<'a> {
         let text = self.text(key)?;
         let found = allowed.iter().find(|word| word.eq_ignore_ascii_case(&text));
         if found.is_none() {
-            self.fault(key, format!("must be one of {}, but is `{text}`", allowed.join(", ")));
+            // An open quote swallows whatever follows it, secrets included.
+            let is = if text.len() > WORD_SHOWN { "a long text" } else { &format!("`{text}`") };
+            self.fault(key, format!("must be one of {}, but is {is}", allowed.join(", ")));
         }
         found.map(|word| word.to_string())
     }

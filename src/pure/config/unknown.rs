@@ -53,7 +53,12 @@ const ROWS: &[(&str, Use, &str)] = &[
          leader_fallback_timeout",
     ),
     ("bootstrap", Use::Open, "dcs initdb"),
-    ("bootstrap", Use::Read, "method pg_hba post_bootstrap post_init users"),
+    (
+        "bootstrap",
+        Use::Read,
+        "method methods pg_hba post_bootstrap post_init users method_timeout recovery_timeout \
+         post_bootstrap_timeout",
+    ),
     (
         "postgresql",
         Use::Read,

@@ -273,12 +273,13 @@ impl Core {
         }
     }
 
-    /// (has data, timeline and position, preference, id): the greatest creates.
+    /// (has data, timeline and position, preference, id): the greatest creates. Whoever restored
+    /// a backup and was cut short goes on with it before anybody begins anew.
     #[allow(clippy::type_complexity)]
     fn judge_creator(
         &self,
         id: RaftId,
-    ) -> (Option<(bool, (u32, Lsn), (bool, bool), RaftId)>, Verdict) {
+    ) -> (Option<(bool, (u32, Lsn), (bool, bool, bool), RaftId)>, Verdict) {
         let name = self.cluster.name_of(id).unwrap_or("?").to_string();
         let no = |rule: &str| {
             let verdict = Verdict {
@@ -302,8 +303,13 @@ impl Core {
         }
         let lowest_first = self.member.raft_addr.as_str()
             >= self.cluster.members.get(&id).map_or("", |m| m.raft_addr.as_str());
-        let preference = (!failed_last, lowest_first);
+        let preference = (!failed_last, facts.restored, lowest_first);
         let (has_data, at) = match &facts.data {
+            DataDirectory::Present { .. } if facts.postmaster_alive && facts.sql.is_none() => {
+                return no(
+                    "PostgreSQL runs there and does not let Surus in: what it is, is unknown",
+                );
+            }
             DataDirectory::Present { timeline, lsn, was_primary: true, .. } => {
                 (true, (*timeline, *lsn))
             }
@@ -324,7 +330,12 @@ impl Core {
         let verdict = Verdict {
             member: name,
             outcome: "eligible".into(),
-            rule: if has_data { "has data" } else { "is empty and may create" }.into(),
+            rule: match (has_data, facts.restored) {
+                (true, _) => "has data",
+                (false, true) => "has restored a backup and may go on",
+                (false, false) => "is empty and may create",
+            }
+            .into(),
             inputs: format!("timeline={} lsn={}", at.0, at.1),
         };
         (Some((has_data, at, preference, id)), verdict)

@@ -17,7 +17,10 @@ use crate::pure::situation::Hears;
 include!(concat!(env!("OUT_DIR"), "/cluster_init.rs"));
 
 const SECOND_MS: Millis = 1000;
-const HOUR_MS: Millis = 3600 * SECOND_MS;
+/// A restore takes as long as it takes; the bootstrap knows the limits that the operator set.
+const NO_LIMIT_MS: Millis = 2 * 365 * 24 * 3600 * SECOND_MS;
+/// What of a problem goes into the log that every node keeps.
+const REASON_CHARS_MAX: usize = 2000;
 
 /// What the initialisation knows; persisted with every transition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,9 @@ pub struct ClusterInit {
     pub node: String,
     /// Data lies here already: it is adopted, not created.
     pub has_data: bool,
+    /// A PostgreSQL that Surus did not start runs on it: it is adopted as it runs.
+    #[serde(default)]
+    pub runs: bool,
     /// A standby cluster begins as a copy of this.
     pub remote: Option<Source>,
     /// The first dynamic configuration, `bootstrap.dcs`.
@@ -43,6 +49,7 @@ impl Meaning<Names, Input<ClusterInit>> for ClusterInit {
         match guard {
             Guard::HasData => self.has_data,
             Guard::HasRemote => self.remote.is_some(),
+            Guard::IsAnothers => self.runs,
         }
     }
 
@@ -92,7 +99,7 @@ impl Flow for ClusterInit {
                 command: Command::InitialiseFailed {
                     epoch,
                     node: self.node.clone(),
-                    reason: self.problem.clone(),
+                    reason: self.problem.chars().take(REASON_CHARS_MAX).collect(),
                     at: String::new(),
                 },
             },
@@ -104,7 +111,7 @@ impl Flow for ClusterInit {
             Delay::GuardTimeout => 30 * SECOND_MS,
             Delay::StartTimeout => 600 * SECOND_MS,
             Delay::PublishTimeout => 60 * SECOND_MS,
-            Delay::CreateTimeout => 48 * HOUR_MS,
+            Delay::CreateTimeout => NO_LIMIT_MS,
         }
     }
 }

@@ -83,15 +83,23 @@ impl Node {
         }
     }
 
-    /// It was running before us, and no cluster exists that it could belong to; or it does not
+    /// It was running before us, and is not to be adopted: a standby while no cluster exists that
+    /// it could belong to (its primary is somewhere, and may accept writes), or one that does not
     /// answer us, so nobody knows what it is.
     fn is_unmanaged(&self, s: &Situation) -> bool {
-        let answers = s.in_recovery.is_some();
-        self.inspection.unmanaged && (s.initialized.is_none() || !answers) && s.postmaster_alive
+        let adoptable = match s.in_recovery {
+            None => false,
+            Some(standby) => s.initialized.is_some() || !standby,
+        };
+        self.inspection.unmanaged && !adoptable && s.postmaster_alive
     }
 
+    /// Not ours to stop: until it is adopted, by an entry of the log or by our leading with it.
     fn is_anothers(&self, s: &Situation) -> bool {
-        self.is_unmanaged(s) || (self.inspection.unmanaged && self.belongs_elsewhere(s))
+        let adopted = s.initialized.is_some() || matches!(s.lease, Standing::Mine { .. });
+        let waits = self.inspection.unmanaged && s.postmaster_alive && !adopted;
+        let elsewhere = self.inspection.unmanaged && self.belongs_elsewhere(s);
+        waits || self.is_unmanaged(s) || elsewhere
     }
 
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
@@ -235,6 +243,7 @@ impl Flow for Node {
             Activity::RunClusterInitFlow => Deed::Run(Brief::ClusterInit {
                 epoch,
                 has_data: self.has_copy(),
+                runs: self.inspection.unmanaged,
                 remote: self.remote.clone(),
             }),
             Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {

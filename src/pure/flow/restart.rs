@@ -50,7 +50,9 @@ impl Flow for Restart {
         match activity {
             Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },
             Activity::ArmGuard => match &self.as_ {
-                StartAs::Primary { epoch } => Deed::ArmGuard { epoch: *epoch },
+                StartAs::Primary { epoch } | StartAs::Restored { epoch, .. } => {
+                    Deed::ArmGuard { epoch: *epoch }
+                }
                 StartAs::Standby { .. } => Deed::DisarmGuard,
             },
             Activity::StartPostgres => Deed::StartPostgres { as_: self.as_.clone() },

@@ -154,6 +154,9 @@ fn member_extra(look: &Look, id: u64, member: &Member) -> Value {
     extra["heard_s_ago"] = (heard_age / 1000).into();
     extra["node_state"] = heard.facts.node_state.as_str().into();
     extra["sentence"] = heard.facts.sentence.as_str().into();
+    if let Some(recovery) = &heard.facts.recovery {
+        extra["recovery"] = recovery.text().into();
+    }
     if let Some(build) = &heard.facts.build {
         extra["build"] = serde_json::to_value(build).unwrap_or_default();
     }

@@ -13,6 +13,28 @@ pub fn file_text(lines: &[String]) -> String {
     text
 }
 
+/// A pg_hba.conf that lets this machine in without a password, and nobody else. `addresses` are its
+/// own, besides the loopback ones.
+pub fn trusting(superuser: &str, replication: &str, addresses: &[String]) -> String {
+    let users: Vec<String> = [superuser, replication]
+        .iter()
+        .filter(|user| !user.is_empty())
+        .map(|user| format!("\"{}\"", user.replace('"', "\"\"")))
+        .collect();
+    let users = if users.is_empty() { String::from("all") } else { users.join(",") };
+    let mut places = vec![String::from("127.0.0.1/32"), String::from("::1/128")];
+    for address in addresses {
+        let bits = if address.contains(':') { 128 } else { 32 };
+        places.push(format!("{address}/{bits}"));
+    }
+    let mut text = format!("local all {users} trust\nlocal replication {users} trust\n");
+    for place in places {
+        text.push_str(&format!("host all {users} {place} trust\n"));
+        text.push_str(&format!("host replication {users} {place} trust\n"));
+    }
+    text
+}
+
 /// The first words of a rule, each with the fewest fields it may have.
 const KINDS: [(&str, usize); 6] = [
     ("local", 4),
@@ -68,6 +90,18 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("# Written by Surus"));
         assert_eq!(lines[1..], ["local all all trust", "host all all all md5"]);
+    }
+
+    /// Spec: B-20.
+    #[test]
+    fn only_this_machine_gets_in_without_a_password() {
+        let text = trusting("boss", "re\"pl", &["10.0.0.1".into(), "fe80::1".into()]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "local all \"boss\",\"re\"\"pl\" trust");
+        assert!(lines.contains(&"host all \"boss\",\"re\"\"pl\" 10.0.0.1/32 trust"), "{text}");
+        assert!(lines.contains(&"host replication \"boss\",\"re\"\"pl\" fe80::1/128 trust"));
+        assert!(lines.iter().all(|line| line.starts_with("local") || line.contains('/')));
+        assert!(trusting("", "", &[]).starts_with("local all all trust"));
     }
 
     #[test]

@@ -13,5 +13,6 @@ pub mod settings;
 pub mod slot;
 pub mod state;
 pub mod sync_names;
+pub mod target;
 pub mod version;
 pub mod wal_e;

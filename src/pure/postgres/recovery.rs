@@ -5,8 +5,9 @@
 use serde_json::{Map, Value};
 
 use super::settings::Parameters;
-use crate::pure::config::StandbyCluster;
+use super::target::PARAMETERS as TARGETS;
 use crate::pure::config::scalar::{python_truth, setting_text};
+use crate::pure::config::{CustomMethod, StandbyCluster};
 
 /// The file whose presence switches recovery on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +48,6 @@ pub const NAMES: [&str; 18] = [
     "pause_at_recovery_target",
     "standby_mode",
     "trigger_file",
-];
-
-const TARGETS: [&str; 5] = [
-    "recovery_target",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_xid",
 ];
 
 /// Whether `name` belongs to recovery.
@@ -126,6 +119,62 @@ pub fn target_parameters(recovery_conf: &Map<String, Value>) -> (Parameters, Sig
     (parameters, signal)
 }
 
+/// How a custom bootstrap method's cluster recovers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Written below the usual settings.
+    pub parameters: Parameters,
+    /// The postmaster's arguments, which win over every file.
+    pub arguments: Vec<String>,
+    /// It recovers from an archive; otherwise only what lies in pg_wal is replayed.
+    pub recovers: bool,
+    /// standby.signal instead of recovery.signal.
+    pub follows: bool,
+    /// The signal files are the method's own.
+    pub keeps_signals: bool,
+    /// What was said of the end of recovery, by the file or by what the method wrote.
+    pub action: Option<String>,
+}
+
+/// `auto_conf`: the text of the restored postgresql.auto.conf, where backup tools write.
+///
+/// Who says nothing about the end of recovery wants a cluster, so it is promoted there; only a
+/// `pause` that somebody wrote pauses, and needs hot standby to be looked at.
+pub fn restored(method: &CustomMethod, auto_conf: &str) -> Restored {
+    let keeps = method.keep_existing_recovery_conf;
+    let mut how = Restored { keeps_signals: keeps, recovers: keeps, ..Restored::default() };
+    if keeps {
+        how.action = value_in(auto_conf, "recovery_target_action");
+    }
+    if let Some(conf) = &method.recovery_conf {
+        let (parameters, signal) = target_parameters(conf);
+        how.follows = signal == Signal::Standby;
+        (how.recovers, how.keeps_signals) = (true, false);
+        how.action = parameters.get("recovery_target_action").cloned().or(how.action);
+        how.parameters = parameters;
+    }
+    let pauses = how.action.as_deref() == Some("pause");
+    if how.recovers && !pauses {
+        how.arguments.push("--recovery_target_action=promote".into());
+    }
+    if how.recovers && !pauses && !how.follows {
+        how.arguments.push("--hot_standby=off".into());
+    }
+    how
+}
+
+/// The value that a configuration file's last line for `name` gives it.
+fn value_in(text: &str, name: &str) -> Option<String> {
+    let of_line = |line: &str| {
+        let line = line.trim();
+        let end = line.find(|c: char| c == '=' || c.is_whitespace())?;
+        let (key, rest) = line.split_at(end);
+        let value = rest.trim_start_matches([' ', '\t', '=']).trim().trim_matches('\'');
+        key.eq_ignore_ascii_case(name).then(|| value.to_lowercase())
+    };
+    text.lines().rev().find_map(of_line)
+}
+
 fn is_on(value: &Value) -> bool {
     crate::pure::config::scalar::parse_bool(value).unwrap_or_else(|| python_truth(value))
 }
@@ -192,6 +241,7 @@ mod tests {
         assert_eq!(found["restore_command"], "r");
     }
 
+    /// Spec: B-18.
     #[test]
     fn a_target_keeps_what_the_user_wrote() {
         let conf = json!({"recovery_target_time": "2026-01-01", "pause_at_recovery_target": false});
@@ -200,6 +250,30 @@ mod tests {
         assert_eq!(found["recovery_target_time"], "2026-01-01");
         let (found, signal) = target_parameters(&map(json!({"standby_mode": "on"})));
         assert_eq!((signal, target_action(&found)), (Signal::Standby, "pause"));
+    }
+
+    /// Spec: B-17, B-18, B-21.
+    #[test]
+    fn what_was_restored_is_promoted_unless_somebody_wrote_pause() {
+        let method = |conf: Option<Value>, keep| CustomMethod {
+            recovery_conf: conf.map(map),
+            keep_existing_recovery_conf: keep,
+            ..CustomMethod::default()
+        };
+        let plain = restored(&method(None, false), "recovery_target_action = 'pause'");
+        assert_eq!(plain, Restored::default(), "what is not kept does not count");
+        let target = restored(&method(Some(json!({"recovery_target_name": "x"})), false), "");
+        assert!(target.recovers && !target.keeps_signals && !target.follows);
+        assert_eq!(target.arguments, ["--recovery_target_action=promote", "--hot_standby=off"]);
+        let kept = restored(&method(None, true), "Recovery_Target_Action = 'pause'\n");
+        assert!(kept.keeps_signals && kept.arguments.is_empty());
+        assert_eq!(kept.action.as_deref(), Some("pause"));
+        let kept = restored(&method(None, true), "restore_command = 'x'\n");
+        assert_eq!(kept.arguments.len(), 2);
+        let both = restored(&method(Some(json!({"recovery_target_action": "promote"})), true), "");
+        assert!(!both.keeps_signals, "recovery_conf wins over what was kept");
+        let follows = restored(&method(Some(json!({"standby_mode": "on"})), false), "");
+        assert!(follows.follows && !follows.arguments.contains(&"--hot_standby=off".into()));
     }
 
     #[test]

@@ -159,6 +159,17 @@ fn raise_to_control(
     raised
 }
 
+/// Arguments that raise those of `given` which the control file says must be higher.
+pub fn raised_arguments(given: &[String], control: &BTreeMap<String, String>) -> Vec<String> {
+    let pair = |argument: &String| {
+        let (name, value) = argument.strip_prefix("--")?.split_once('=')?;
+        Some((name.to_string(), value.to_string()))
+    };
+    let mut parameters: Parameters = given.iter().filter_map(pair).collect();
+    let raised = raise_to_control(&mut parameters, control);
+    raised.into_iter().map(|(name, _, value)| format!("--{name}={value}")).collect()
+}
+
 /// The postmaster's arguments `--name=value` for all that ALTER SYSTEM must not win.
 pub fn command_line(parameters: &Parameters) -> Vec<String> {
     let owned = parameters.iter().filter(|(name, _)| is_on_command_line(name));

@@ -13,6 +13,17 @@ impl World {
         }
     }
 
+    /// A node is about to publish the cluster that it made: every step of its creation is done.
+    pub fn check_birth_is_complete(&mut self, at: usize) {
+        let cluster = self.nodes[at].postgres.cluster();
+        let whole = cluster.is_some_and(|c| c.sealed && c.scripted && !c.recovers);
+        if !whole {
+            let what =
+                format!("{} publishes {cluster:?}, which is not complete", self.nodes[at].name);
+            self.checks.broken("P3", what);
+        }
+    }
+
     pub fn check_one_birth(&mut self, identity: Option<String>) {
         match (&self.checks.identity, identity) {
             (None, Some(new)) => self.checks.identity = Some(new),

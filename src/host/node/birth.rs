@@ -1,0 +1,254 @@
+//! A new cluster: initdb or what a custom method restores, its recovery, its first roles.
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{World, conf, copy, lead};
+use crate::host::postgres::Server;
+use crate::host::postgres::aside::make_data_dir;
+use crate::host::postgres::birth::{Birth, Phase};
+use crate::host::postgres::conf_files::{ConfFiles, Signal};
+use crate::host::postgres::inspect::read_optional;
+use crate::host::postgres::program::Output;
+use crate::host::postgres::roles::{Role as NewRole, RoleKind};
+use crate::host::postgres::start::Ready;
+use crate::pure::config::{Bootstrap, CustomMethod, PgUser, Postgresql};
+use crate::pure::deed::{Ran, Report, WipePermission};
+use crate::pure::flow::bootstrap::INITDB;
+use crate::pure::postgres::hba::trusting;
+use crate::pure::postgres::recovery::{self, Restored};
+use crate::pure::postgres::settings::{conf_settings, raised_arguments};
+use crate::pure::postgres::state::{PgState, Role};
+
+/// The postmaster has its lock file within this, however long recovery takes.
+const STANDING_MAX: Duration = Duration::from_secs(120);
+
+fn postgresql(world: &World) -> Result<Postgresql, String> {
+    world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
+}
+
+fn bootstrap(world: &World) -> Bootstrap {
+    world.config().bootstrap.clone().unwrap_or_default()
+}
+
+fn custom(world: &World, name: &str) -> Result<CustomMethod, String> {
+    let missing = || format!("bootstrap.{name} is no longer in the file; put it back");
+    bootstrap(world).custom(name).cloned().ok_or_else(missing)
+}
+
+fn ran(program: &str, output: Output) -> Report {
+    Report::Ran(Ran { program: program.to_string(), code: output.code, tail: output.tail })
+}
+
+/// initdb or the custom method of this name, on an empty directory; leftovers go first. What the
+/// same method had restored before the daemon died is taken up again.
+pub async fn create_cluster(world: &Rc<World>, method: &str) -> Result<Report, String> {
+    let server = world.server()?;
+    let config = world.config();
+    if method == INITDB {
+        return initdb(world, &server).await;
+    }
+    let method = custom(world, method)?;
+    let known = server.birth().filter(|known| known.is_of(&Birth::of_method(&method)));
+    if let Some(known) = known.filter(Birth::is_worth_keeping) {
+        tracing::info!(mark = known.text(), "goes on with what was restored before");
+        return Ok(Report::Done);
+    }
+    empty(world, &server).await?;
+    let _doing = world.doing(PgState::CustomBootstrap);
+    world.seen.borrow_mut().role = Role::Uninitialized;
+    let output = server.custom_bootstrap(&method, &config.scope).await?;
+    Ok(ran(&method.name, output))
+}
+
+/// What another method had restored is kept for a look.
+async fn empty(world: &Rc<World>, server: &Server) -> Result<(), String> {
+    let done = match server.birth() {
+        Some(birth) if birth.is_worth_keeping() => copy::move_aside(world, "failed").await,
+        _ => copy::clear(world, WipePermission::OwnLeftovers).await,
+    };
+    done.map(|_| ())
+}
+
+async fn initdb(world: &Rc<World>, server: &Server) -> Result<Report, String> {
+    let (own, bootstrap) = (postgresql(world)?, bootstrap(world));
+    empty(world, server).await?;
+    world.seen.borrow_mut().role = Role::Uninitialized;
+    let _doing = world.doing(PgState::Initializing);
+    port_is_free(&own)?;
+    let options: Vec<String> = bootstrap.initdb.iter().map(|option| option.argument()).collect();
+    let user = &own.superuser;
+    let output = server.begin_initdb(&options, &user.username, user.password.as_ref()).await?;
+    append_hba(world, &bootstrap.pg_hba).await?;
+    Ok(ran(INITDB, output))
+}
+
+/// A server that could not listen would fail only after all of initdb.
+fn port_is_free(own: &Postgresql) -> Result<(), String> {
+    let host = own.listen_addresses.split(',').next().map(str::trim).unwrap_or_default();
+    let host = if matches!(host, "" | "*") { "0.0.0.0" } else { host };
+    match std::net::TcpListener::bind((host, own.port)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(format!(
+            "postgresql.listen: {host}:{} is in use by another process; stop it, or change the key",
+            own.port
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `bootstrap.pg_hba` goes behind initdb's own lines, unless postgresql.pg_hba replaces all.
+async fn append_hba(world: &Rc<World>, lines: &[String]) -> Result<(), String> {
+    let given = world.settings().parameters;
+    if lines.is_empty() || world.settings().pg_hba.is_some() || given.contains_key("hba_file") {
+        return Ok(());
+    }
+    let path = world.server()?.config_dir().join("pg_hba.conf");
+    let wrong = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut text = tokio::fs::read_to_string(&path).await.map_err(wrong)?;
+    text.push_str(&format!("\n{}\n", lines.join("\n")));
+    tokio::fs::write(&path, text).await.map_err(wrong)
+}
+
+/// Exit code 0 is not believed.
+pub async fn verify_restored(world: &Rc<World>, method: &str) -> Result<Report, String> {
+    let server = world.server()?;
+    let method = custom(world, method)?;
+    let dir = server.data_dir.display().to_string();
+    if !server.data_dir.join("PG_VERSION").exists() {
+        return Err(format!("{} ended well, but left no cluster in {dir}", method.name));
+    }
+    // A tool may have given it the mode that its backup had.
+    make_data_dir(&server.data_dir, server.run_as.as_ref())?;
+    server.verify_copy(None).await?;
+    server.complete_restored(triggers(&method)).await?;
+    let has_hba = server.config_dir().join("pg_hba.conf").exists();
+    let given = world.settings();
+    if !has_hba && given.pg_hba.is_none() && !given.parameters.contains_key("hba_file") {
+        return Err(format!("{dir} was restored without a pg_hba.conf: set postgresql.pg_hba"));
+    }
+    if restored(&server, &method)?.action == Some("shutdown".into()) {
+        return Err("what was restored has recovery_target_action = shutdown: use promote".into());
+    }
+    if server.data_dir.join("patroni.dynamic.json").exists() {
+        tracing::info!("patroni.dynamic.json was restored and is not read: bootstrap.dcs counts");
+    }
+    Ok(Report::Done)
+}
+
+fn triggers(method: &CustomMethod) -> Vec<String> {
+    let conf = method.recovery_conf.iter().flatten();
+    let named =
+        conf.filter(|(k, _)| ["promote_trigger_file", "trigger_file"].contains(&k.as_str()));
+    named.filter_map(|(_, value)| value.as_str().map(str::to_string)).collect()
+}
+
+/// How this method's recovery runs.
+fn restored(server: &Server, method: &CustomMethod) -> Result<Restored, String> {
+    let path = server.data_dir.join("postgresql.auto.conf");
+    let auto = read_optional(&path)?.unwrap_or_default();
+    Ok(recovery::restored(method, &auto))
+}
+
+/// Starts what was restored; done when the postmaster stands.
+pub async fn start_restored(world: &Rc<World>, epoch: u64, method: &str) -> Result<Report, String> {
+    let server = world.server()?;
+    lead::must_be_armed(world, epoch)?;
+    let _doing = world.doing(PgState::StartingAfterBootstrap);
+    if server.hold_postmaster().await?.is_none() {
+        let method = custom(world, method)?;
+        let mut files = recovery_files(world, &server, &method).await?;
+        let birth = Birth::of_method(&method);
+        if server.birth().is_some_and(|known| known.phase >= Phase::Recovering) {
+            // PostgreSQL removes the signal when recovery ends; put there again it would begin anew.
+            files.signal = Signal::Keep;
+        }
+        let (writer, written) = (server.clone(), files.clone());
+        let write = move || writer.write_conf_files(&written);
+        crate::host::postgres::processes::blocking(write).await??;
+        server.mark_birth(&birth.at(Phase::Recovering)).await?;
+        files.signal = Signal::Keep;
+        server.put_log_away().await?;
+        server.start(&files, STANDING_MAX, Ready::Standing).await?;
+    }
+    {
+        let mut seen = world.seen.borrow_mut();
+        (seen.postmaster_alive, seen.role) = (true, Role::Replica);
+        seen.rest = PgState::CustomBootstrapFailed;
+    }
+    world.started.notify_one();
+    Ok(Report::Done)
+}
+
+/// The usual files; below them the method's recovery, and on the command line what must win.
+async fn recovery_files(
+    world: &World,
+    server: &Server,
+    method: &CustomMethod,
+) -> Result<ConfFiles, String> {
+    let own = postgresql(world)?;
+    let how = restored(server, method)?;
+    let mut files = conf::files(world, server, None).await?;
+    if let Some(text) = &mut files.postgresql_conf {
+        text.push_str(&format!("\n# recovery\n{}", conf_settings(&how.parameters)));
+    }
+    let addresses = addresses(&server.connection.host, own.port).await;
+    let hba = trusting(&own.superuser.username, &own.replication.username, &addresses);
+    let control = server.control().await?;
+    files.arguments.extend(raised_arguments(&files.arguments, &control.settings));
+    files.arguments.extend(how.arguments);
+    files.arguments.push(format!("--hba_file={}", server.write_trusting_hba(hba).await?));
+    // A collector would keep from us why a recovery failed.
+    files.arguments.extend(["--logging_collector=off", "--log_destination=stderr"].map(Into::into));
+    files.keep_auto_conf = method.keep_existing_recovery_conf;
+    files.signal = if how.keeps_signals {
+        Signal::Keep
+    } else if !how.recovers {
+        Signal::None
+    } else if how.follows {
+        Signal::Standby
+    } else {
+        Signal::Recovery
+    };
+    Ok(files)
+}
+
+async fn addresses(host: &str, port: u16) -> Vec<String> {
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip().to_string()).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+fn role(user: &PgUser, kind: RoleKind) -> NewRole {
+    NewRole { name: user.username.clone(), password: user.password.clone(), kind }
+}
+
+/// The superuser of a restored cluster gets the file's password.
+pub async fn create_superuser(world: &Rc<World>) -> Result<Report, String> {
+    let own = postgresql(world)?;
+    if own.superuser.username.is_empty() || own.superuser.password.is_none() {
+        return Ok(Report::Done);
+    }
+    let roles = [role(&own.superuser, RoleKind::Superuser)];
+    world.server()?.create_roles(&roles).await.map(|()| Report::Done)
+}
+
+pub async fn create_roles(world: &Rc<World>) -> Result<Report, String> {
+    let Some(own) = &world.config().postgresql else { return Ok(Report::Done) };
+    let mut roles = Vec::new();
+    if own.replication.username != own.superuser.username {
+        roles.push(role(&own.replication, RoleKind::Replication));
+    }
+    if let Some(rewind) = own.rewind.as_ref().filter(|r| r.username != own.superuser.username) {
+        roles.push(role(rewind, RoleKind::Rewind));
+    }
+    world.server()?.create_roles(&roles).await?;
+    Ok(Report::Done)
+}
+
+/// Nothing is missing any more: the mark of an unfinished creation goes.
+pub async fn seal_cluster(world: &Rc<World>) -> Result<Report, String> {
+    let server = world.server()?;
+    server.seal().await?;
+    world.seen.borrow_mut().data = server.inspect().await?.data;
+    Ok(Report::Done)
+}

@@ -1,0 +1,204 @@
+//! A cluster that is being created: how far it is, and what a restored one needs to start.
+//!
+//! From the first byte until every role and script is there the directory carries a mark, so that
+//! no later life of the daemon takes half a cluster for a whole one. The mark says how far the
+//! creation came: what was restored is taken up again, not thrown away.
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use super::Server;
+use super::conf_files::{write_atomic, write_if_changed};
+use super::inspect::{read_optional, remove_optional};
+use super::processes::{self, blocking};
+use crate::pure::config::CustomMethod;
+
+const MARK: &str = "bootstrap";
+/// Lets this machine in without a password while the restored passwords are unknown.
+const TRUSTING_HBA: &str = "surus_recovery_hba.conf";
+
+/// How far the creation of a cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The method runs, or was cut short.
+    Restoring,
+    /// It ended well.
+    Restored,
+    /// The recovery settings were written: from here on PostgreSQL itself knows whether it is done.
+    Recovering,
+    /// The operator's script ended well.
+    Scripted,
+}
+
+const PHASES: [(Phase, &str); 4] = [
+    (Phase::Restoring, "restoring"),
+    (Phase::Restored, "restored"),
+    (Phase::Recovering, "recovering"),
+    (Phase::Scripted, "scripted"),
+];
+
+/// What the mark says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    pub phase: Phase,
+    pub method: String,
+    /// Of the method's whole section: another one is another restore.
+    print: String,
+}
+
+impl Birth {
+    pub fn of_initdb() -> Birth {
+        Birth { phase: Phase::Restoring, method: "initdb".into(), print: "-".into() }
+    }
+
+    pub fn of_method(method: &CustomMethod) -> Birth {
+        let mut hasher = DefaultHasher::new();
+        format!("{method:?}").hash(&mut hasher);
+        let print = format!("{:016x}", hasher.finish());
+        Birth { phase: Phase::Restoring, method: method.name.clone(), print }
+    }
+
+    pub fn at(&self, phase: Phase) -> Birth {
+        Birth { phase, ..self.clone() }
+    }
+
+    pub fn is_of(&self, other: &Birth) -> bool {
+        (&self.method, &self.print) == (&other.method, &other.print)
+    }
+
+    /// A restore that ended well took somebody hours: it is not removed without a word.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.phase > Phase::Restoring && self.print != "-"
+    }
+
+    pub fn text(&self) -> String {
+        let phase = PHASES.iter().find(|(phase, _)| *phase == self.phase).map_or("", |(_, t)| t);
+        format!("{MARK} {phase} {} {}", self.print, self.method)
+    }
+
+    pub fn parse(mark: &str) -> Option<Birth> {
+        let mut words = mark.splitn(4, ' ');
+        words.next().filter(|word| *word == MARK)?;
+        let (phase, print, method) = (words.next()?, words.next()?, words.next()?);
+        let (phase, _) = PHASES.iter().find(|(_, text)| *text == phase)?;
+        Some(Birth { phase: *phase, method: method.to_string(), print: print.to_string() })
+    }
+}
+
+impl Server {
+    /// The mark of a creation that was begun here and is not sealed. Blocks.
+    pub fn birth(&self) -> Option<Birth> {
+        self.unfinished().ok().flatten().as_deref().and_then(Birth::parse)
+    }
+
+    /// Moves the mark on; never back.
+    pub async fn mark_birth(&self, birth: &Birth) -> Result<(), String> {
+        let (server, birth) = (self.clone(), birth.clone());
+        blocking(move || match server.birth() {
+            Some(known) if known.is_of(&birth) && known.phase >= birth.phase => Ok(()),
+            _ => server.mark_unfinished(&birth.text()),
+        })
+        .await?
+    }
+
+    /// The creation is complete: the directory counts as whole.
+    pub async fn seal(&self) -> Result<(), String> {
+        let server = self.clone();
+        blocking(move || {
+            remove_optional(&trusting_hba(&server.data_dir))?;
+            server.mark_finished()
+        })
+        .await?
+    }
+
+    /// What a backup made of a managed cluster keeps under another name is put back where it is
+    /// missing; a promotion that somebody ordered of the original is not an order to the copy.
+    pub async fn complete_restored(&self, triggers: Vec<String>) -> Result<(), String> {
+        let server = self.clone();
+        blocking(move || {
+            let dir = server.config_dir();
+            for name in ["postgresql.conf", "postgresql.base.conf", "pg_hba.conf", "pg_ident.conf"]
+            {
+                server.put_back(dir, name)?;
+            }
+            let ident = dir.join("pg_ident.conf");
+            if !ident.exists() {
+                write_atomic(&ident, "", server.run_as.as_ref())?;
+            }
+            remove_optional(&server.data_dir.join("promote"))?;
+            triggers.iter().try_for_each(|path| remove_optional(&server.data_dir.join(path)))
+        })
+        .await?
+    }
+
+    fn put_back(&self, dir: &Path, name: &str) -> Result<(), String> {
+        if dir.join(name).exists() {
+            return Ok(());
+        }
+        match read_optional(&self.data_dir.join(format!("{name}.backup")))? {
+            Some(text) => write_atomic(&dir.join(name), &text, self.run_as.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the file by which only this machine gets in, and without a password; its path.
+    pub async fn write_trusting_hba(&self, text: String) -> Result<String, String> {
+        let (path, owner) = (trusting_hba(&self.data_dir), self.run_as.clone());
+        let name = path.display().to_string();
+        blocking(move || write_if_changed(&path, &text, owner.as_ref())).await??;
+        Ok(name)
+    }
+
+    /// Puts the postmaster's log away, so that the next words in it are the next start's.
+    pub async fn put_log_away(&self) -> Result<(), String> {
+        let path = self.log_path();
+        let older = processes::beside(&path, ".1");
+        blocking(move || match fs::rename(&path, older) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(format!("could not rename {}: {error}", path.display()))
+            }
+            _ => Ok(()),
+        })
+        .await?
+    }
+
+    /// What the process that recovers says of itself: `recovering 0000…`, `waiting for 0000…`.
+    pub async fn startup_doing(&self) -> Option<String> {
+        let dir = self.data_dir.clone();
+        let titles = blocking(move || processes::titles(&dir)).await.ok()?;
+        titles.iter().find_map(|title| {
+            let (_, doing) = title.split_once("startup ")?;
+            Some(doing.trim_matches(['\0', ' ']).to_string()).filter(|doing| !doing.is_empty())
+        })
+    }
+
+    /// How timeline `timeline` began, in PostgreSQL's own words; `None` on the first. Blocks.
+    pub fn history_text(&self, timeline: u32) -> Option<String> {
+        let path = self.data_dir.join(format!("pg_wal/{timeline:08X}.history"));
+        read_optional(&path).ok().flatten()
+    }
+}
+
+/// Where the file lies that lets this machine in during recovery.
+pub fn trusting_hba(data_dir: &Path) -> PathBuf {
+    data_dir.join(TRUSTING_HBA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_says_how_far_which_method_came() {
+        let method = CustomMethod { name: "my restore".into(), ..CustomMethod::default() };
+        let birth = Birth::of_method(&method).at(Phase::Recovering);
+        let read = Birth::parse(&birth.text()).expect("it was written");
+        assert_eq!(read, birth);
+        assert!(read.is_worth_keeping() && read.is_of(&Birth::of_method(&method)));
+        let other = CustomMethod { command: "x".into(), ..method };
+        assert!(!read.is_of(&Birth::of_method(&other)), "another command is another restore");
+        assert!(!Birth::of_initdb().at(Phase::Scripted).is_worth_keeping());
+        assert_eq!(Birth::parse("rewind"), None);
+        assert_eq!(Birth::parse("bootstrap"), None);
+    }
+}
