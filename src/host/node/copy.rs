@@ -12,7 +12,7 @@ use crate::pure::config::{CommandOption, HostPort, Postgresql};
 use crate::pure::deed::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::user_conninfo;
 use crate::pure::postgres::history::Divergence;
-use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::postgres::state::PgState;
 
 /// A standby that was pointed elsewhere streams within this many looks, or does not.
 const STREAM_LOOKS: u32 = 10;
