@@ -176,7 +176,8 @@ fn a_pause_at_the_target_outlives_the_daemon_and_the_machine() {
 fn what_the_method_wrote_is_kept_and_every_phase_resumes() {
     let dir = scripts();
     let Some(origin) = Origin::plain(31_040) else { return };
-    let Some(plan) = Cluster::plan(alone(json!({}))) else { return };
+    // Long enough that its claim outlives so many deaths.
+    let Some(plan) = Cluster::plan(Spec { ttl_s: 20, ..alone(json!({})) }) else { return };
     let data = plan.nodes[0].data().display().to_string();
     let more = format!(
         "data={data}\ncp -R -p {}/. $data/\ntouch $data/recovery.signal\n\
