@@ -270,7 +270,7 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
             },
             Guard::UpstreamMoved => match input {
                 Input::Event(Event::TopologyChanged { upstream: Some(now), .. }) => {
-                    self.upstream.as_ref().is_some_and(|before| before.member != now.member)
+                    self.upstream.as_ref().is_none_or(|before| before.member != now.member)
                 }
                 _ => false,
             },
