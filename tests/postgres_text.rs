@@ -89,6 +89,7 @@ fn the_server_reads_every_value_as_it_was_meant() {
         primary_conninfo: "host=h application_name=it\\'s\\ me",
         primary_slot_name: Some("n"),
         standby_cluster: None,
+        leads_standby_cluster: true,
     };
     let recovery = standby_parameters(&conf, upstream);
     let names = ["a-b", "any", "c\"d"].map(String::from).into();

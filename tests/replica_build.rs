@@ -8,7 +8,7 @@ use surus::pure::cluster::facts::{BuildProgress, Facts, SqlFacts, Walsender};
 use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose};
 use surus::pure::config::Dynamic;
 use surus::pure::deed::{
-    BuildWish, Deed, Method, Offer, OfferKind, Report, Source, StartAs, WipePermission,
+    BuildWish, Deed, Method, Offer, OfferKind, Remote, Report, Source, StartAs, WipePermission,
 };
 use surus::pure::flow::replica_build::{Delay, Event, ReplicaBuild, State};
 use surus::pure::machine::{Effect, Input, Journal, Machine, Record};
@@ -263,7 +263,8 @@ fn with_a_leader_such_a_method_is_an_ordinary_one() {
     build.beat(Some("lead"), &offers());
     assert_eq!(build.copying(), ("backup".into(), from("tagged")));
     // A standby cluster without a leader has its remote to copy from.
-    let situation = Situation { remote: Some(source("remote")), ..Situation::default() };
+    let remote = Some(Remote { source: Some(source("remote")), methods: vec![] });
+    let situation = Situation { remote, ..Situation::default() };
     let mut build = Build::new(vec![], BuildWish::default());
     build.elapsed(Delay::LeaderlessDelay);
     build.tell(Input::Event(Event::of(&situation)));

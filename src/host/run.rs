@@ -175,6 +175,7 @@ async fn live(
         });
         let node = FlowActor::resume(world.clone(), Node::default(), "", on_end).start();
         actix::spawn(observe::watch_postmaster(world.clone(), node.clone()));
+        actix::spawn(super::node::remote::keep_watch(world.clone()));
         actix::spawn(beat::keep_beating(world.clone(), node));
         end.await.ok();
     }

@@ -101,6 +101,12 @@ pub enum Deed {
     SetSynchronousStandbyNames {
         value: String,
     },
+    /// Run archive_command for the WAL file that holds the shutdown checkpoint: PostgreSQL itself
+    /// leaves it behind.
+    ShipWal {
+        timeline: u32,
+        lsn: Lsn,
+    },
     /// Give up the vote (never the last one) before an orderly stop.
     GiveUpVote,
     /// Run another flow to its end.
@@ -168,6 +174,30 @@ pub struct BuildWish {
     pub keep_data: Option<bool>,
 }
 
+/// How a source that is not a member is called; no member's name has a space.
+const REMOTE: &str = "remote ";
+
+impl Source {
+    /// The cluster at this address, which a standby cluster follows.
+    pub fn remote(host: &str, port: u16, slot: Option<String>) -> Source {
+        Source { member: format!("{REMOTE}{host}:{port}"), host: host.to_string(), port, slot }
+    }
+
+    pub fn is_remote(&self) -> bool {
+        self.member.starts_with(REMOTE)
+    }
+}
+
+/// The cluster that a standby cluster follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remote {
+    /// Nobody: from the archive alone.
+    pub source: Option<Source>,
+    /// How copies are made in a standby cluster.
+    pub methods: Vec<Method>,
+}
+
 /// Why a data directory may be removed (promise P4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WipePermission {
@@ -182,15 +212,49 @@ pub enum WipePermission {
 /// The plain data another flow starts from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Brief {
-    ClusterInit { epoch: u64, has_data: bool, runs: bool, remote: Option<Source> },
-    Bootstrap { epoch: u64 },
-    ReplicaBuild { permission: WipePermission, methods: Vec<Method>, wish: BuildWish },
-    Rejoin { source: Source, rules: RejoinRules },
-    Promote { epoch: u64, pre_promote: bool, start_needed: bool },
-    Demote { mode: StopMode, release: Option<Release> },
-    Switchover { epoch: u64, candidate: Option<String> },
-    Restart { as_: StartAs, crashed: bool },
-    StandbyLeader { epoch: u64, remote: Source },
+    ClusterInit {
+        epoch: u64,
+        has_data: bool,
+        runs: bool,
+        remote: Option<Remote>,
+    },
+    Bootstrap {
+        epoch: u64,
+    },
+    ReplicaBuild {
+        permission: WipePermission,
+        methods: Vec<Method>,
+        wish: BuildWish,
+    },
+    Rejoin {
+        source: Source,
+        rules: RejoinRules,
+    },
+    Promote {
+        epoch: u64,
+        pre_promote: bool,
+        start_needed: bool,
+    },
+    Demote {
+        mode: StopMode,
+        release: Option<Release>,
+    },
+    Switchover {
+        epoch: u64,
+        candidate: Option<String>,
+    },
+    Restart {
+        as_: StartAs,
+        crashed: bool,
+    },
+    StandbyLeader {
+        epoch: u64,
+        remote: Remote,
+    },
+    /// The leader's cluster follows another one from now on.
+    StandDown {
+        epoch: u64,
+    },
 }
 
 /// How the lease is given back after a demotion.

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::RaftId;
 use super::cluster::facts::Facts;
+use super::cluster::remote::{RemoteStanding, is_adrift, standing as standing_of};
 use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose};
 use super::cluster::sync::SyncStep;
 use super::config::{Dynamic, StandbyCluster};
-use super::deed::{BuildWish, Method, Offer, OfferKind, RejoinRules, Source};
+use super::deed::{BuildWish, Method, Offer, OfferKind, RejoinRules, Remote, Source};
 use super::machine::Flow;
 use super::postgres::slot::slot_name;
 use super::postgres::state::PgState;
@@ -46,7 +47,19 @@ pub struct Situation {
     pub pre_promote: bool,
     pub sync_step: Option<SyncStep>,
     /// This is a standby cluster: whom its leader follows.
-    pub remote: Option<Source>,
+    pub remote: Option<Remote>,
+    /// What that remote is to us, by this node's own look at it.
+    #[serde(default)]
+    pub remote_standing: RemoteStanding,
+    /// It does not stream, and the remote went on to another timeline.
+    #[serde(default)]
+    pub adrift: bool,
+    /// The section was taken out, and nothing speaks against the promotion.
+    #[serde(default)]
+    pub may_be_promoted: bool,
+    /// The section was taken out before this cluster followed anybody.
+    #[serde(default)]
+    pub never_followed: bool,
 }
 
 /// This node and the lease. `Mine` only while the deadline is ahead: hope is not a lease.
@@ -112,15 +125,26 @@ pub struct Sources<'a> {
 impl Situation {
     pub fn compute(s: Sources) -> Situation {
         let lease = standing(&s);
-        let remote = s.dynamic.standby_cluster.as_ref().and_then(remote_source);
-        let upstream = upstream(&s, &lease, &remote);
-        let clone_offers = clone_offers(&s, &upstream);
         let own = s.heard.get(&s.own);
+        let in_recovery = own.and_then(|f| f.sql.as_ref()).map(|sql| sql.in_recovery);
+        // Whoever writes has been promoted, or was never demoted.
+        let never_followed = s.dynamic.leaves_standby && in_recovery == Some(false);
+        let section = s.dynamic.standby_cluster.as_ref().filter(|_| !never_followed);
+        let remote = section.map(|section| remote(&s, section));
+        let upstream = upstream(&s, &lease, &remote);
+        let clone_offers = clone_offers(&s, &lease, &upstream);
+        let facts = own.and_then(|f| f.remote.as_ref());
         Situation {
             hand_over: hand_over(&s, &lease),
             rules: rules(&s),
             initialized: s.cluster.system_identifier().map(str::to_string),
-            in_recovery: own.and_then(|f| f.sql.as_ref()).map(|sql| sql.in_recovery),
+            in_recovery,
+            remote_standing: section
+                .map(|c| standing_of(c, facts, s.cluster.system_identifier()))
+                .unwrap_or_default(),
+            adrift: section.is_some() && is_adrift(facts, own.and_then(|f| f.sql.as_ref())),
+            may_be_promoted: s.dynamic.leaves_standby && may_be_promoted(&s, section),
+            never_followed,
             postmaster_alive: s.postmaster_alive,
             guarded: s.guarded.is_some(),
             pre_promote: s.pre_promote,
@@ -160,13 +184,17 @@ fn standing(s: &Sources) -> Standing {
     }
 }
 
-fn remote_source(standby: &StandbyCluster) -> Option<Source> {
-    Some(Source {
-        member: String::from("remote"),
-        host: standby.host.clone()?,
-        port: standby.port.unwrap_or(5432),
-        slot: standby.primary_slot_name.clone(),
-    })
+fn remote(s: &Sources, section: &StandbyCluster) -> Remote {
+    let port = section.port.unwrap_or(5432);
+    let slot = section.primary_slot_name.clone().filter(|_| s.use_slots);
+    let source = section.host.as_deref().map(|host| Source::remote(host, port, slot));
+    Remote { source, methods: s.methods.clone() }
+}
+
+fn may_be_promoted(s: &Sources, section: Option<&StandbyCluster>) -> bool {
+    let own = s.heard.get(&s.own);
+    let (sql, remote) = (own.and_then(|f| f.sql.as_ref()), own.and_then(|f| f.remote.as_ref()));
+    section.is_some_and(|section| s.cluster.may_be_promoted(section, sql, remote).is_ok())
 }
 
 /// A member as somebody to connect to; the slot is ours on its server.
@@ -183,17 +211,17 @@ fn own_tag(s: &Sources, tag: &str) -> Option<String> {
     tags.get(tag).and_then(|v| v.as_str()).map(str::to_string)
 }
 
-fn upstream(s: &Sources, lease: &Standing, remote: &Option<Source>) -> Option<Source> {
+fn upstream(s: &Sources, lease: &Standing, remote: &Option<Remote>) -> Option<Source> {
     if s.cluster.initialize == Initialize::Absent {
         return None;
     }
+    if s.heard.get(&s.own).is_some_and(|f| f.tag_is_true("nostream")) {
+        return None;
+    }
     match lease {
-        Standing::Mine { .. } => remote.clone(),
+        Standing::Mine { .. } => remote.as_ref().and_then(|remote| remote.source.clone()),
         Standing::Nobody => None,
         Standing::Theirs { leader } => {
-            if s.heard.get(&s.own).is_some_and(|f| f.tag_is_true("nostream")) {
-                return None;
-            }
             let leader = leader.as_deref()?;
             let wanted = own_tag(s, "replicatefrom").filter(|name| {
                 s.cluster.member_named(name).is_some_and(|(id, _)| {
@@ -210,7 +238,12 @@ const LAG_STEP_BYTES: u64 = 16 << 20;
 
 /// Members that run, best first: those tagged `clonefrom`, then the leader, then all others; within
 /// each by timeline, lag and load.
-fn clone_offers(s: &Sources, upstream: &Option<Source>) -> Vec<Offer> {
+fn clone_offers(s: &Sources, lease: &Standing, upstream: &Option<Source>) -> Vec<Offer> {
+    if matches!(lease, Standing::Mine { .. }) {
+        // The leader of a standby cluster has only the remote to copy from.
+        let remote = upstream.clone().map(|source| Offer { source, kind: OfferKind::Leader });
+        return remote.into_iter().collect();
+    }
     let leader = s.cluster.leader();
     let lead = s.heard.values().find(|f| Some(f.name.as_str()) == leader);
     let end = lead.and_then(|f| f.sql.as_ref()).map(|sql| sql.position()).unwrap_or_default();
@@ -289,8 +322,138 @@ fn hand_over(s: &Sources, lease: &Standing) -> Option<HandOver> {
 }
 
 fn in_synchronous_set(s: &Sources, name: &String) -> bool {
+    if s.dynamic.standby_cluster.is_some() {
+        return true;
+    }
     s.cluster
         .sync
         .as_ref()
         .is_none_or(|sync| sync.sync_standby.is_empty() || sync.sync_standby.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::cluster::facts::SqlFacts;
+    use crate::pure::cluster::remote::RemoteFacts;
+    use crate::pure::cluster::state::{Lease, Member};
+    use serde_json::{Value, json};
+
+    /// Members a, b and c with ids 1, 2 and 3; `leader` holds the lease.
+    fn cluster(config: Value, leader: Option<RaftId>) -> ClusterState {
+        let member = |name: &str, port: u16| Member {
+            name: name.into(),
+            conn_url: format!("postgres://h:{port}/postgres"),
+            ..Member::default()
+        };
+        let lease = |holder| Lease { holder, epoch: 4, ttl_ms: 6000, purpose: Purpose::Lead };
+        let mut cluster = ClusterState {
+            initialize: Initialize::Done { system_identifier: "771".into() },
+            members: BTreeMap::from([
+                (1, member("a", 1)),
+                (2, member("b", 2)),
+                (3, member("c", 3)),
+            ]),
+            epoch: 4,
+            lease: leader.map(lease),
+            config: Some(json!({})),
+            ..ClusterState::default()
+        };
+        cluster.apply(9, crate::pure::cluster::command::Command::PatchConfig { patch: config });
+        cluster
+    }
+
+    fn facts(id: RaftId, name: &str, tags: Value) -> Facts {
+        Facts {
+            raft_id: id,
+            name: name.into(),
+            state: PgState::Running,
+            tags: tags.as_object().cloned().unwrap_or_default(),
+            sql: Some(SqlFacts { in_recovery: true, ..SqlFacts::default() }),
+            ..Facts::default()
+        }
+    }
+
+    /// What node a sees, with these tags, while b and c run.
+    fn seen_by_a(cluster: &ClusterState, tags: Value, remote: Option<RemoteFacts>) -> Situation {
+        let own = Facts { remote, ..facts(1, "a", tags) };
+        let (b, c) = (facts(2, "b", json!({})), facts(3, "c", json!({})));
+        let heard = BTreeMap::from([(1, &own), (2, &b), (3, &c)]);
+        Situation::compute(Sources {
+            own: 1,
+            cluster,
+            dynamic: &cluster.dynamic(),
+            live_epoch: cluster.lease.as_ref().filter(|l| l.holder == 1).map(|l| l.epoch),
+            heard: &heard,
+            wishes: Wishes::default(),
+            methods: Vec::new(),
+            postmaster_alive: true,
+            guarded: None,
+            failover_is_due: false,
+            use_pg_rewind: false,
+            use_slots: true,
+            remove_on_rewind_failure: false,
+            remove_on_diverged_timelines: false,
+            pre_promote: false,
+            sync_step: None,
+        })
+    }
+
+    fn upstream(cluster: &ClusterState, tags: Value) -> Option<String> {
+        seen_by_a(cluster, tags, None).upstream.map(|source| source.member)
+    }
+
+    /// Spec: S-2, S-5, EX-75, EX-76.
+    #[test]
+    fn tags_choose_whom_a_replica_follows() {
+        let led = cluster(json!({}), Some(2));
+        let follows = |tags: Value| upstream(&led, tags);
+        assert_eq!(follows(json!({})).as_deref(), Some("b"));
+        assert_eq!(follows(json!({"replicatefrom": "c"})).as_deref(), Some("c"));
+        for nobody in ["a", "z"] {
+            assert_eq!(follows(json!({"replicatefrom": nobody})).as_deref(), Some("b"), "{nobody}");
+        }
+        assert_eq!(follows(json!({"nostream": true})), None);
+        let offers = seen_by_a(&led, json!({"nostream": true}), None).clone_offers;
+        assert_eq!(offers[0].source.member, "b", "it is copied all the same");
+    }
+
+    /// Spec: SC-1, SC-3, SC-20.
+    #[test]
+    fn only_the_leader_of_a_standby_cluster_follows_the_remote() {
+        let section = json!({"standby_cluster":
+            {"host": "r", "port": 5433, "primary_slot_name": "My-slot"}});
+        let own = seen_by_a(&cluster(section.clone(), Some(1)), json!({}), None);
+        let upstream = own.upstream.expect("the remote");
+        assert!(upstream.is_remote() && upstream.host == "r" && upstream.port == 5433);
+        assert_eq!(upstream.slot.as_deref(), Some("my_slot"));
+        assert_eq!(own.remote_standing, RemoteStanding::Unknown);
+        let theirs = seen_by_a(&cluster(section, Some(2)), json!({}), None);
+        assert_eq!(theirs.upstream.map(|u| u.member).as_deref(), Some("b"));
+        let archive = json!({"standby_cluster": {"restore_command": "cp %f %p"}});
+        let own = seen_by_a(&cluster(archive, Some(1)), json!({}), None);
+        assert!(own.remote.is_some(), "it follows the archive, and is not promoted");
+        assert_eq!((own.upstream, own.remote_standing), (None, RemoteStanding::Kin));
+    }
+
+    /// Spec: SC-30, EX-95.
+    #[test]
+    fn without_its_section_it_follows_until_it_may_be_promoted() {
+        let section = json!({"standby_cluster": {"host": "r", "port": 5433}});
+        let mut cluster = cluster(section, Some(1));
+        let patch = json!({"standby_cluster": null});
+        cluster.apply(10, crate::pure::cluster::command::Command::PatchConfig { patch });
+        let remote = |accepts_writes| RemoteFacts {
+            address: "r:5433".into(),
+            config_version: 10,
+            answered_by: Some("r:5433".into()),
+            system_identifier: "771".into(),
+            accepts_writes: Some(accepts_writes),
+            ..RemoteFacts::default()
+        };
+        let waits = seen_by_a(&cluster, json!({}), Some(remote(true)));
+        assert!(waits.remote.is_some() && !waits.may_be_promoted);
+        let due = seen_by_a(&cluster, json!({}), Some(remote(false)));
+        assert!(due.remote.is_some() && due.may_be_promoted, "the log has to say so first");
+    }
 }

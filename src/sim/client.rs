@@ -1,6 +1,7 @@
 //! What happens to a PostgreSQL by itself, and the clients that write and remember.
 use super::guard::KILL_MS_MAX;
 use super::postgres::{Sender, synchronous_names};
+use super::remote::REMOTE;
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 
@@ -183,6 +184,9 @@ impl World {
             return;
         }
         let Some(from) = server.upstream.filter(|from| *from != at) else { return };
+        if from == REMOTE {
+            return self.stream_from_remote(at);
+        }
         let above = &self.nodes[from].postgres;
         if !above.answers() || !self.network.reaches(at, from) {
             return;

@@ -5,6 +5,7 @@ use super::guard::Guard;
 use super::machine::Tell;
 use super::observer::data_directory;
 use super::postgres::{Cluster, Data, Wal};
+use super::remote::REMOTE;
 use super::world::{Event, World};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
@@ -84,6 +85,9 @@ impl World {
             Deed::WatchReplay => self.watch_replay(at),
             Deed::CheckDivergence { source } => self.check_divergence(at, &source),
             Deed::Rewind { source } => self.rewind(at, work, &source),
+            Deed::PointUpstream { source } if self.nodes[at].postgres.server.is_none() => {
+                self.start_postgres(at, work, &StartAs::Standby { source })
+            }
             Deed::PointUpstream { source } => self.point_upstream(at, source.as_ref()),
             Deed::ArmGuard { epoch } => self.arm_guard(at, epoch),
             Deed::DisarmGuard if self.nodes[at].postgres.is_writable() => {
@@ -97,6 +101,7 @@ impl World {
             Deed::Propose { command } => self.propose(at, work, command),
             Deed::AwaitReceived { member, lsn } => self.await_received(at, &member, lsn),
             Deed::SetSynchronousStandbyNames { value } => self.set_synchronous(at, value),
+            Deed::ShipWal { .. } => Done(Report::Done),
             Deed::GiveUpVote => self.give_up_vote(at, work),
             Deed::Run(_) => Again(1000),
         }
@@ -361,31 +366,44 @@ impl World {
         Done(Report::Done)
     }
 
-    /// The node that a source names; the operator's `remote` is none of ours.
+    /// The node that a source names, or the other site.
     fn node_at(&self, source: &Source) -> Option<usize> {
+        if source.is_remote() {
+            return Some(REMOTE);
+        }
         let at = source.host.rsplit('.').next()?.parse::<usize>().ok()?.checked_sub(1)?;
         (at < self.nodes.len()).then_some(at)
     }
 
     /// The source's PostgreSQL answers, and we can reach it.
     fn answering(&self, at: usize, source: &Source) -> Option<usize> {
-        let from = self.node_at(source).filter(|from| *from != at)?;
+        let from = self.node_at(source).filter(|from| *from != at && *from != REMOTE)?;
         let answers = self.nodes[from].postgres.answers();
         (answers && self.network.reaches(at, from)).then_some(from)
     }
 
     fn check_method(&mut self, at: usize, source: Option<&Source>) -> Look {
-        match source.map(|source| self.answering(at, source)) {
-            Some(None) => failed("the source does not answer"),
-            None | Some(Some(_)) => Done(Report::Done),
+        let answers =
+            |source: &Source| self.answering(at, source).is_some() || self.remote_is_kin(source);
+        match source.map(answers) {
+            Some(false) => failed("the source does not answer"),
+            None | Some(true) => Done(Report::Done),
         }
+    }
+
+    /// The other site, and nobody else under its address.
+    fn remote_is_kin(&self, source: &Source) -> bool {
+        source.is_remote() && self.remote.is_itself()
     }
 
     fn copy(&mut self, at: usize, work: &Work, source: Option<&Source>) -> Look {
         let Some(source) = source else { return failed("there is nobody to copy from") };
         let from = self.answering(at, source);
         let fails = self.fails();
-        let Some(from) = from else { return failed("the source does not answer") };
+        let remote = self.remote_is_kin(source);
+        let Some(from) = from.or(remote.then_some(REMOTE)) else {
+            return failed("the source does not answer");
+        };
         if work.looks == 1 {
             let postgres = &self.nodes[at].postgres;
             if matches!(postgres.data, Data::Present(_)) && !postgres.unproven {
@@ -399,7 +417,7 @@ impl World {
         if work.looks <= 4 {
             return Again(self.luck.between(50, self.plan.copy_ms_max / 4));
         }
-        let Some(cluster) = self.nodes[from].postgres.cluster().cloned() else {
+        let Some(cluster) = self.data_of(from) else {
             return failed("the source has no data");
         };
         let names = String::new();
@@ -411,6 +429,20 @@ impl World {
             ..cluster
         });
         Done(Report::Done)
+    }
+
+    /// What a copy of this source would be.
+    fn data_of(&self, from: usize) -> Option<Cluster> {
+        if from != REMOTE {
+            return self.nodes[from].postgres.cluster().cloned();
+        }
+        Some(Cluster {
+            system_identifier: self.remote.system_identifier,
+            wal: self.remote.wal.clone(),
+            standby: true,
+            clean: true,
+            synchronous_standby_names: String::new(),
+        })
     }
 
     fn verify(&mut self, at: usize) -> Look {
@@ -432,10 +464,16 @@ impl World {
 
     fn check_divergence(&mut self, at: usize, source: &Source) -> Look {
         let from = self.answering(at, source);
-        let from = from.filter(|from| self.nodes[*from].postgres.is_writable());
+        let follows = self.nodes[at].daemon.as_ref().is_some_and(|d| {
+            let dynamic = d.core.dynamic();
+            dynamic.standby_cluster.is_some()
+        });
+        let from = from.filter(|from| follows || self.nodes[*from].postgres.is_writable());
+        let remote = source.is_remote() && self.remote.is_itself();
+        let from = from.or(remote.then_some(REMOTE));
         let Some(from) = from else { return failed("the leader does not answer") };
         let ours = self.nodes[at].postgres.cluster();
-        let (Some(ours), Some(theirs)) = (ours, self.nodes[from].postgres.cluster()) else {
+        let (Some(ours), Some(theirs)) = (ours, self.data_of(from)) else {
             return failed("there is no data to compare");
         };
         let yes = !ours.wal.agrees(&theirs.wal);
@@ -469,6 +507,9 @@ impl World {
         let Some(server) = &mut self.nodes[at].postgres.server else {
             return failed("PostgreSQL does not run");
         };
+        if !server.in_recovery {
+            return failed("PostgreSQL runs as a primary");
+        }
         server.upstream = upstream;
         server.streamed_at = None;
         Done(Report::Done)

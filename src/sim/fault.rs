@@ -78,6 +78,20 @@ pub enum Fault {
     Start {
         node: usize,
     },
+    /// The other site is away for a while.
+    RemoteDown {
+        ms: Millis,
+    },
+    /// Another cluster answers there for a while.
+    RemoteReplaced {
+        ms: Millis,
+    },
+    RemoteBack,
+    /// The section is taken out by a slip, and put back.
+    SectionSlips {
+        ms: Millis,
+    },
+    SectionBack,
     /// The operator asks for a new copy.
     Reinitialize {
         whom: Whom,
@@ -200,6 +214,21 @@ impl World {
                 self.nodes[node].is_away = false;
                 self.after(0, Event::StartDaemon { node });
             }
+            Fault::RemoteDown { ms } => {
+                self.remote.up = false;
+                self.after(ms, Event::Misfortune(Fault::RemoteBack));
+            }
+            Fault::RemoteReplaced { ms } => {
+                self.remote.replaced = true;
+                self.after(ms, Event::Misfortune(Fault::RemoteBack));
+            }
+            Fault::RemoteBack => (self.remote.up, self.remote.replaced) = (true, false),
+            Fault::SectionSlips { ms } => {
+                self.edit_section(serde_json::Value::Null);
+                self.after(ms, Event::Misfortune(Fault::SectionBack));
+            }
+            Fault::SectionBack if !self.healed => self.edit_section(super::remote::section()),
+            Fault::SectionBack => {}
             Fault::Reinitialize { whom } => {
                 let node = self.hit(whom);
                 if let Some(daemon) = &mut self.nodes[node].daemon {
@@ -255,6 +284,7 @@ impl World {
         self.healed = true;
         self.network.mend_all();
         self.network.weather = super::network::FAIR;
+        self.hand_over_here();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.fate = JournalFate::Well;
             self.nodes[node].is_away = false;

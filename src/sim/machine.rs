@@ -4,7 +4,7 @@ use std::io;
 use super::disk::{Kept, Pen};
 use crate::pure::chart::Name;
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Brief, Deed, Report};
+use crate::pure::deed::{Brief, Deed, Report, StopMode};
 use crate::pure::flow::bootstrap::{self, Bootstrap};
 use crate::pure::flow::cluster_init::{self, ClusterInit};
 use crate::pure::flow::demote::{self, Demote};
@@ -154,8 +154,7 @@ impl Hears for ReplicaBuild {
 impl Hears for StandbyLeader {
     fn event(news: News) -> Option<standby_leader::Event> {
         let News::Beat(situation) = news else { return None };
-        let (epoch, remote) = (situation.epoch(), situation.remote.clone());
-        Some(standby_leader::Event::SituationChanged { epoch, remote })
+        Some(standby_leader::Event::SituationChanged(Box::new(situation.clone())))
     }
 }
 
@@ -214,14 +213,20 @@ pub fn begin(
             },
             pen,
         ),
-        Brief::Demote { mode, release } => begun(Demote { mode, release, shutdown: None }, pen),
+        Brief::Demote { mode, release } => {
+            begun(Demote { mode, release, shutdown: None, hands_over: None }, pen)
+        }
+        Brief::StandDown { epoch } => {
+            let (mode, hands_over) = (StopMode::Fast, Some(epoch));
+            begun(Demote { mode, release: None, shutdown: None, hands_over }, pen)
+        }
         Brief::Switchover { epoch, candidate } => {
             begun(Switchover { epoch, candidate, shutdown: None }, pen)
         }
         Brief::Restart { as_, crashed } => {
             begun(Restart { as_, crashed, start_timeout_ms: 60_000 }, pen)
         }
-        Brief::StandbyLeader { epoch, remote } => begun(StandbyLeader { epoch, remote }, pen),
+        Brief::StandbyLeader { epoch, remote } => begun(StandbyLeader::new(epoch, remote), pen),
     }
 }
 
@@ -232,7 +237,7 @@ pub fn flow_of(brief: &Brief) -> &'static str {
         Brief::ReplicaBuild { .. } => ReplicaBuild::ID,
         Brief::Rejoin { .. } => Rejoin::ID,
         Brief::Promote { .. } => Promote::ID,
-        Brief::Demote { .. } => Demote::ID,
+        Brief::Demote { .. } | Brief::StandDown { .. } => Demote::ID,
         Brief::Switchover { .. } => Switchover::ID,
         Brief::Restart { .. } => Restart::ID,
         Brief::StandbyLeader { .. } => StandbyLeader::ID,

@@ -21,5 +21,6 @@ pub mod node;
 pub mod observer;
 pub mod plan;
 pub mod postgres;
+pub mod remote;
 pub mod run;
 pub mod world;

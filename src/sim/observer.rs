@@ -6,6 +6,7 @@ use super::world::{Event, World};
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
 use crate::pure::cluster::state::Lease;
 use crate::pure::cluster::sync;
+use crate::pure::config::Dynamic;
 use crate::pure::consensus::core::Input;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::situation::{Situation, Sources};
@@ -24,7 +25,7 @@ impl World {
     /// Looks at PostgreSQL now and tells the consensus; `round` is the arbiter's question.
     pub fn observe(&mut self, at: usize, round: u64) {
         self.nodes[at].facts_serial += 1;
-        let facts = Facts { round, ..self.facts(at) };
+        let facts = self.with_remote(at, Facts { round, ..self.facts(at) });
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
         let same_body = Facts { serial: 0, round: 0, ..facts.clone() };
         let changed = Facts { serial: 0, round: 0, ..daemon.facts.clone() } != same_body;
@@ -122,6 +123,9 @@ impl World {
         let heard = daemon.core.heard();
         let facts: BTreeMap<u64, &Facts> = heard.iter().map(|(id, h)| (*id, &h.facts)).collect();
         let cluster = daemon.core.cluster();
+        // Before there is a cluster, its founder reads its own file.
+        let first = cluster.config.is_none().then(|| Dynamic::from_value(Some(&self.plan.config)));
+        let dynamic = first.as_ref().unwrap_or(daemon.core.dynamic());
         let sync_step = live.and_then(|epoch| {
             let leads = cluster.lease.as_ref().is_some_and(|l: &Lease| l.epoch == epoch);
             let sql = daemon.facts.sql.as_ref().filter(|s| leads && !s.in_recovery)?;
@@ -131,7 +135,7 @@ impl World {
         Some(Situation::compute(Sources {
             own: daemon.core.id(),
             cluster,
-            dynamic: daemon.core.dynamic(),
+            dynamic,
             live_epoch: live,
             heard: &facts,
             wishes: daemon.wishes.clone(),

@@ -17,6 +17,8 @@ pub struct Plan {
     /// How a cluster is created, in the order of trying.
     pub methods: Vec<String>,
     pub synchronous: bool,
+    /// It follows another site until all faults have ended, and takes over then.
+    pub standby: bool,
     pub use_pg_rewind: bool,
     pub ppm: Vec<i64>,
     pub weather: Weather,
@@ -43,6 +45,7 @@ impl Plan {
             config: json!({"ttl": 3, "loop_wait": 1, "retry_timeout": 1}),
             methods: vec![String::from("initdb")],
             synchronous: false,
+            standby: false,
             use_pg_rewind: true,
             ppm: vec![0; nodes],
             weather: FAIR,
@@ -93,7 +96,28 @@ impl Plan {
         plan.heal_at = at + luck.between(100, 3 * ttl_ms);
         let methods: &[&str] = [&["initdb"][..], &["pitr"], &["pitr", "initdb"]][luck.below(3)];
         plan.methods = methods.iter().map(|name| name.to_string()).collect();
+        if luck.in_thousand(120) {
+            plan.follows(&mut luck);
+        }
         plan
+    }
+
+    /// A standby cluster. Its remote goes away and comes back, or the section slips; not both in
+    /// one run, as a slip while the remote is away promotes rightly.
+    pub fn follows(&mut self, luck: &mut Luck) {
+        self.standby = true;
+        self.config["standby_cluster"] = super::remote::section();
+        let slips = luck.in_thousand(400);
+        for _ in 0..luck.between(1, 3) {
+            let at = luck.between(8_000, self.heal_at.max(8_001));
+            let ms = luck.between(200, 3 * self.ttl_ms);
+            let fault = match luck.below(2) {
+                _ if slips => Fault::SectionSlips { ms },
+                0 => Fault::RemoteDown { ms },
+                _ => Fault::RemoteReplaced { ms },
+            };
+            self.misfortunes.push((at, fault));
+        }
     }
 
     fn settings(&mut self, luck: &mut Luck) {

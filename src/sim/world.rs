@@ -13,6 +13,7 @@ use super::luck::Luck;
 use super::network::Network;
 use super::node::Node;
 use super::plan::Plan;
+use super::remote::RemoteSite;
 use crate::pure::cluster::Millis;
 use crate::pure::consensus::core::Input;
 
@@ -103,6 +104,9 @@ pub enum Event {
     Connections,
     Client,
     Misfortune(Fault),
+    RemoteWrites,
+    /// The other site stopped writing, and this one takes over.
+    HandOver,
     /// All faults end now.
     Heal,
 }
@@ -132,6 +136,8 @@ impl Event {
             | Event::Connections
             | Event::Client
             | Event::Misfortune(_)
+            | Event::RemoteWrites
+            | Event::HandOver
             | Event::Heal => None,
         }
     }
@@ -169,6 +175,8 @@ impl Event {
             Event::Client => (20, 0, 0),
             Event::Misfortune(_) => (21, 0, 0),
             Event::Heal => (22, 0, 0),
+            Event::RemoteWrites => (23, 0, 0),
+            Event::HandOver => (24, 0, 0),
         }
     }
 }
@@ -184,6 +192,7 @@ pub struct World {
     pub network: Network,
     pub client: Client,
     pub checks: Checks,
+    pub remote: RemoteSite,
     pub healed: bool,
     queue: BTreeMap<(Millis, u64), Event>,
     ticket: u64,
@@ -207,6 +216,7 @@ impl World {
             network,
             client: Client::default(),
             checks: Checks::default(),
+            remote: RemoteSite::default(),
             healed: false,
             queue: BTreeMap::new(),
             ticket: 0,
@@ -224,6 +234,9 @@ impl World {
         }
         world.after(50, Event::Connections);
         world.after(100, Event::Client);
+        if world.plan.standby {
+            world.remote_writes();
+        }
         let misfortunes = world.plan.misfortunes.clone();
         for (at, fault) in misfortunes {
             world.after(at, Event::Misfortune(fault));
@@ -309,6 +322,8 @@ impl World {
             Event::Connections => self.look_at_connections(),
             Event::Client => self.client_writes(),
             Event::Misfortune(fault) => self.strike(fault),
+            Event::RemoteWrites => self.remote_writes(),
+            Event::HandOver => self.hand_over_here(),
             Event::Heal => self.heal(),
         }
     }

@@ -23,6 +23,8 @@ mod origin;
 mod partition;
 mod recipe;
 mod single;
+mod standby;
+mod standby_archive;
 mod stops;
 mod strangers;
 mod stuck_disk;

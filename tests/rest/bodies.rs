@@ -1,5 +1,6 @@
 //! Bodies compared as bytes with what Patroni answered.
 use serde_json::{Value, json};
+use surus::pure::cluster::remote::RemoteFacts;
 use surus::pure::cluster::state::{FailoverRequest, HistoryRow, Initialize};
 use surus::pure::config::SynchronousMode;
 use surus::pure::patroni::json::dumps;
@@ -115,8 +116,40 @@ fn roles_and_schedules_follow_the_cluster() {
     assert_eq!(body["members"][2]["role"], "quorum_standby");
     let scheduled = r#"{"at": "2030-01-01T00:00:00+00:00", "from": "pg0"}"#;
     assert_eq!(dumps(&body["scheduled_switchover"]), scheduled);
-    let body = cluster::body(&replica().standby_cluster().look());
+}
+
+/// Spec: SC-22, SC-25, SC-31, EX-91.
+#[test]
+fn a_standby_cluster_shows_its_remote() {
+    let mut node = replica().standby_cluster();
+    let body = cluster::body(&node.look());
+    assert_eq!(body["members"][0]["role"], "leader", "it has not stopped writing yet");
+    for heard in node.view.facts.values_mut() {
+        heard.facts.sql.as_mut().expect("it answers").in_recovery = true;
+        heard.facts.remote = Some(RemoteFacts {
+            address: "remote:5432".into(),
+            answered_by: Some("remote:5432".into()),
+            system_identifier: "999".into(),
+            problems: vec!["it is another cluster".into()],
+            ..RemoteFacts::default()
+        });
+    }
+    node.dynamic.leaves_standby = true;
+    let body = cluster::body(&node.look());
     assert_eq!(body["members"][0]["role"], "standby_leader");
+    let own = &body["surus"]["standby"];
+    assert_eq!((&own["remote"], &own["system_identifier"]), (&"remote:5432".into(), &"999".into()));
+    assert_eq!(own["problems"][0], "it is another cluster");
+    assert_eq!(own["promotion_waits_for"], "the remote is being asked");
+    let mut node = leader().standby_cluster();
+    assert!(surus::pure::patroni::probe::readiness(&node.look(), &Vec::new()));
+    node.facts().remote = Some(RemoteFacts {
+        address: "remote:5432".into(),
+        answered_by: Some("remote:5432".into()),
+        system_identifier: "999".into(),
+        ..RemoteFacts::default()
+    });
+    assert!(!surus::pure::patroni::probe::readiness(&node.look(), &Vec::new()));
 }
 
 #[test]

@@ -219,7 +219,9 @@ fn dynamic() -> Dynamic {
         maximum_lag_on_syncnode: -1,
         member_slots_ttl_ms: 1_800_000,
         postgresql: PostgresSettings::default(),
+        permanent_slots: Vec::new(),
         standby_cluster: None,
+        leaves_standby: false,
         warnings: Vec::new(),
     }
 }

@@ -56,12 +56,16 @@ pub enum Task {
     Version(Version),
     /// Print the value of one of Patroni's store keys
     DcsGet(DcsGet),
+    /// Make a standby cluster a primary cluster
+    PromoteCluster(PromoteCluster),
+    /// Make a primary cluster follow another one
+    DemoteCluster(DemoteCluster),
     /// Not built yet
     Pause(Pause),
     /// Not built yet
     Resume(Pause),
     /// Not built yet
-    #[command(hide = true, alias = "query", alias = "demote-cluster", alias = "promote-cluster")]
+    #[command(hide = true, alias = "query")]
     Remove(NotBuilt),
 }
 
@@ -288,6 +292,45 @@ pub struct DcsGet {
 }
 
 #[derive(Args, Debug)]
+pub struct PromoteCluster {
+    pub cluster: Option<String>,
+    /// What the other site's demote-cluster printed: not promoted before all of that is replayed
+    #[arg(long)]
+    pub token: Option<String>,
+    /// Promote although the remote accepts writes, or may
+    #[arg(long)]
+    pub even_if_remote_writes: bool,
+    /// How long to wait for the outcome: seconds, or with a unit
+    #[arg(long, default_value = "60")]
+    pub timeout: String,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct DemoteCluster {
+    pub cluster: Option<String>,
+    /// Whom to follow: one host, or several separated by commas
+    #[arg(long)]
+    pub host: Option<String>,
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// How to get WAL from an archive
+    #[arg(long)]
+    pub restore_command: Option<String>,
+    /// The slot on the remote; created there if it is missing
+    #[arg(long)]
+    pub primary_slot_name: Option<String>,
+    /// How long to wait for the outcome: seconds, or with a unit
+    #[arg(long, default_value = "60")]
+    pub timeout: String,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
 pub struct Pause {
     pub cluster: Option<String>,
     #[arg(long)]
@@ -321,6 +364,12 @@ mod tests {
         assert!(matches!(edit, Ok(Task::EditConfig(e)) if e.set.len() == 1 && e.pg.len() == 1));
         let restart = task("restart batman a b -r standby-leader --pending --timeout 1min");
         assert!(matches!(restart, Ok(Task::Restart(r)) if r.chosen.members.len() == 2));
+        let words = "demote-cluster batman --host h --port 1 --primary-slot-name s --force";
+        assert!(matches!(task(words), Ok(Task::DemoteCluster(d)) if d.port == Some(1)));
+        let words = "demote-cluster --restore-command cp";
+        assert!(matches!(task(words), Ok(Task::DemoteCluster(d)) if d.timeout == "60"));
+        let words = "promote-cluster batman --force";
+        assert!(matches!(task(words), Ok(Task::PromoteCluster(p)) if p.token.is_none()));
         assert!(matches!(task("reinit batman a --wait --from-leader"), Ok(Task::Reinit(_))));
         assert!(matches!(task("flush batman a restart --force"), Ok(Task::Flush(_))));
     }

@@ -15,6 +15,7 @@ pub fn footers(body: &Value) -> Vec<String> {
         lines.push(format!(" No quorum: shown is what member {node} knew {age} s ago"));
     }
     lines.extend(failed_birth(&own["initialize_failure"]));
+    lines.extend(remote(&own["standby"]));
     for (name, member) in own["members"].as_object().into_iter().flatten() {
         lines.extend(member["recovery"].as_str().map(|text| format!(" Restoring {name}: {text}")));
         lines.extend(building(name, &member["build"]));
@@ -43,6 +44,19 @@ fn failed_birth(failure: &Value) -> Option<String> {
     let at = failure["at"].as_str().unwrap_or_default();
     let attempt = failure["attempts"].as_u64().unwrap_or_default();
     Some(format!(" Creating the cluster failed on {node} (attempt {attempt}, {at}): {reason}"))
+}
+
+/// What a standby cluster's operator has to know.
+fn remote(own: &Value) -> Vec<String> {
+    let problems = own["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut lines: Vec<String> = problems.map(|text| format!(" Remote: {text}")).collect();
+    if let Some(why) = own["promotion_waits_for"].as_str() {
+        lines.push(format!(" Promotion waits: {why}"));
+    }
+    if let Some(token) = own["handover_token"].as_str() {
+        lines.push(format!(" Demoted; handover token: {token}"));
+    }
+    lines
 }
 
 /// ` Building pg2: basebackup from pg0, copying, 45 %`

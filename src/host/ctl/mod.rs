@@ -19,6 +19,7 @@ mod reinit;
 mod restart;
 mod row;
 mod show;
+mod standby;
 mod switch;
 mod tree;
 pub mod validate;
@@ -110,9 +111,9 @@ fn perform(arguments: &Arguments) -> Outcome {
         Task::Dsn(task) => show::dsn(&client, task),
         Task::Version(task) => show::version(&client, task),
         Task::DcsGet(task) => show::dcs_get(&client, task),
-        Task::Remove(_) => {
-            Err("remove, query, demote-cluster and promote-cluster are not built yet".into())
-        }
+        Task::PromoteCluster(task) => standby::promote(&client, task),
+        Task::DemoteCluster(task) => standby::demote(&client, task),
+        Task::Remove(_) => Err("remove and query are not built yet".into()),
         Task::Pause(_) | Task::Resume(_) => Err(crate::pure::patroni::PAUSE_NOT_BUILT.into()),
     }
 }

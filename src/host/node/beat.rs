@@ -16,7 +16,7 @@ use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::sync;
 use crate::pure::config::Dynamic;
-use crate::pure::deed::{Method, Source};
+use crate::pure::deed::Method;
 use crate::pure::flow::node::Node;
 use crate::pure::patroni::restart;
 use crate::pure::situation::{Situation, Sources};
@@ -28,6 +28,7 @@ pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
     let mut pulse_at = clock::now();
     while !world.gone.get() {
         view.mark_unchanged();
+        refresh_dynamic(&world);
         run_scheduled_restart(&world);
         super::callbacks::adopted(&world);
         node.do_send(Hear(Arc::new(situation(&world))));
@@ -58,18 +59,28 @@ async fn pulse(world: &Rc<World>) {
     replace_dead_guard(world).await;
 }
 
-async fn follow_configuration(world: &Rc<World>) {
+/// What is decided from now on knows the configuration in force.
+fn refresh_dynamic(world: &Rc<World>) {
     let view = world.view();
     let version = view.cluster.config.as_ref().map(|_| view.cluster.config_version);
-    if world.seen.borrow().config_version == version {
+    if world.seen.borrow().dynamic_version == version {
         return;
     }
-    world.seen.borrow_mut().config_version = version;
-    let dynamic = Dynamic::from_value(view.cluster.config.as_ref());
+    world.seen.borrow_mut().dynamic_version = version;
+    let dynamic = view.cluster.dynamic();
     for warning in &dynamic.warnings {
         tracing::warn!(warning, "dynamic configuration");
     }
     world.dynamic.send_replace(Arc::new(dynamic));
+    world.pulse_now.set(true);
+}
+
+async fn follow_configuration(world: &Rc<World>) {
+    let version = world.seen.borrow().dynamic_version;
+    if world.seen.borrow().config_version == version {
+        return;
+    }
+    world.seen.borrow_mut().config_version = version;
     if let Err(problem) = conf::apply_configuration(world).await {
         tracing::warn!(problem, "the configuration could not be applied");
     }
@@ -121,11 +132,6 @@ fn restart_due_in_ms(world: &World) -> Option<u64> {
     Some(u64::try_from(left_ms).unwrap_or(0))
 }
 
-/// Whom this node should stream from now.
-pub fn current_upstream(world: &World) -> Option<Source> {
-    situation(world).upstream
-}
-
 /// Where this node stands, right now.
 pub fn situation(world: &World) -> Situation {
     let view = world.view();
@@ -165,8 +171,8 @@ fn guarded_epoch(world: &World) -> Option<u64> {
 }
 
 fn methods(world: &World) -> Vec<Method> {
-    let config = world.config();
-    let methods = config.postgresql.as_ref().map(|p| p.create_replica_methods.clone());
+    let (config, dynamic) = (world.config(), world.dynamic());
+    let methods = config.postgresql.as_ref().map(|p| p.methods(dynamic.standby_cluster.as_ref()));
     let plain = |m: crate::pure::config::ReplicaMethod| Method {
         name: m.name,
         keep_data: m.keep_data,

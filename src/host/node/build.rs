@@ -43,6 +43,9 @@ pub async fn check(
     let server = world.server()?;
     let own = postgresql(world)?;
     *world.copying.borrow_mut() = Live::default();
+    if source.as_ref().is_some_and(Source::is_remote) {
+        super::remote::must_be_kin(world).await?;
+    }
     if let Some(custom) = custom(world, name)? {
         let program = server.script(method::command(&custom))?;
         return match program.missing() {
@@ -70,7 +73,8 @@ fn custom(world: &World, name: &str) -> Result<Option<ReplicaMethod>, String> {
     if name == BASEBACKUP {
         return Ok(None);
     }
-    let all = postgresql(world)?.create_replica_methods;
+    let own = postgresql(world)?;
+    let all = own.methods(world.dynamic().standby_cluster.as_ref());
     let found = all.into_iter().find(|method| method.name == name);
     found.map(Some).ok_or_else(|| {
         format!("`{name}` is no longer among postgresql.create_replica_methods: reinitialize")

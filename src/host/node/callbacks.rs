@@ -15,8 +15,10 @@ fn call(world: &World, action: Action, role: Role) {
 
 /// The cluster was just created here and its primary is in service.
 pub fn created(world: &World) {
-    world.seen.borrow_mut().told_role = Some(Role::Primary);
-    run(world, Action::OnStart, Role::Primary);
+    let follows = world.dynamic().standby_cluster.is_some();
+    let role = if follows { Role::StandbyLeader } else { Role::Primary };
+    world.seen.borrow_mut().told_role = Some(role);
+    run(world, Action::OnStart, role);
 }
 
 fn run(world: &World, action: Action, role: Role) {
@@ -51,7 +53,8 @@ pub fn started(world: &Rc<World>, role: Role) {
 pub fn adopted(world: &Rc<World>) {
     let role = {
         let seen = world.seen.borrow();
-        let serves = matches!(seen.node_state.as_str(), "leading" | "following");
+        let serves =
+            matches!(seen.node_state.as_str(), "leading" | "following" | "standby_leading");
         let told = seen.told_role.is_some();
         seen.sql.as_ref().filter(|_| serves && !told).map(|_| seen.role)
     };
@@ -62,9 +65,20 @@ pub fn adopted(world: &Rc<World>) {
 
 pub fn stopped(world: &Rc<World>, role: Role) {
     if world.seen.borrow().node_state != "restarting" {
-        let switching = world.seen.borrow().node_state == "switching_over";
+        let state = world.seen.borrow().node_state.clone();
+        let switching = matches!(state.as_str(), "switching_over" | "standing_down");
         let told = if switching && role == Role::Primary { Role::Demoted } else { role };
         call(world, Action::OnStop, told);
+    }
+}
+
+/// PostgreSQL follows somebody else from now on, perhaps in another role.
+pub fn pointed(world: &Rc<World>) {
+    let role = world.standby_role();
+    if world.seen.borrow().told_role.is_some_and(|told| told != role) {
+        started(world, role);
+    } else {
+        reloaded(world);
     }
 }
 

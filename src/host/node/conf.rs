@@ -204,13 +204,14 @@ fn recovery(
     });
     let settings = world.settings();
     let dynamic = world.dynamic();
-    let leads = world.view().lease.held;
+    let leads = world.standby_role() == Role::StandbyLeader;
     standby_parameters(
         &settings.recovery_conf,
         Upstream {
             primary_conninfo: conninfo.as_deref().unwrap_or(""),
             primary_slot_name: source.and_then(|s| s.slot.as_deref()),
-            standby_cluster: dynamic.standby_cluster.as_ref().filter(|_| leads),
+            standby_cluster: dynamic.standby_cluster.as_ref(),
+            leads_standby_cluster: leads,
         },
     )
 }
@@ -267,7 +268,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
 async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Report, String> {
     let role = match as_ {
         StartAs::Primary { .. } | StartAs::Restored { .. } => Role::Primary,
-        StartAs::Standby { .. } => Role::Replica,
+        StartAs::Standby { .. } => world.standby_role(),
     };
     {
         let mut seen = world.seen.borrow_mut();
@@ -333,13 +334,16 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
     if server.hold_postmaster().await?.is_none() {
         return start(world, StartAs::Standby { source }).await;
     }
+    if !server.data_dir.join("standby.signal").exists() {
+        return Err(String::from("PostgreSQL runs as a primary: it has to be stopped first"));
+    }
     let config = postgresql(world)?;
     let files = files(world, &server, Some(&source)).await?;
     if let Some(source) = &source {
         server.write_passfile(&passfile(&config, source)).await?;
     }
     server.reload_with(&files).await?;
-    super::callbacks::reloaded(world);
+    super::callbacks::pointed(world);
     world.look.notify_one();
     Ok(Report::Done)
 }
@@ -357,14 +361,22 @@ pub async fn set_sync_names(world: &Rc<World>, value: String) -> Result<Report, 
 
 /// Whom the node's own machine follows. What a view says may be older than that: after a restart
 /// it is what the log held, and an upstream that is gone from the files is not missed by anybody.
-fn upstream_in_use(world: &World) -> Option<Source> {
+///
+/// The outer nothing: whoever points it somewhere writes the files with what is in force then.
+fn upstream_in_use(world: &World) -> Option<Option<Source>> {
     let machines = world.machines.borrow();
     let node = machines.get("node")?;
-    if node.state == "standby_leading" {
-        drop(machines);
-        return super::beat::current_upstream(world);
+    if node.state != "standby_leading" {
+        let upstream = serde_json::from_value(node.knowledge.get("upstream")?.clone());
+        return upstream.ok().map(Some);
     }
-    serde_json::from_value(node.knowledge.get("upstream")?.clone()).ok()
+    let flow = machines.get("standby_leader")?;
+    let remote = flow.knowledge.get("remote")?.get("source")?.clone();
+    match flow.state.as_str() {
+        "leading_standbys" | "adrift" => serde_json::from_value(remote).ok(),
+        "estranged" => Some(None),
+        _ => None,
+    }
 }
 
 /// The configuration changed: write the files again and reload a server that runs.
@@ -380,9 +392,8 @@ pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
     let in_recovery = world.seen.borrow().sql.as_ref().map(|sql| sql.in_recovery);
     let standby = match in_recovery {
         Some(true) => match upstream_in_use(world) {
-            // Whoever points it somewhere writes the files with what is in force then.
             None => return Ok(()),
-            some => Some(some),
+            some => some,
         },
         Some(false) => None,
         None => return Ok(()),

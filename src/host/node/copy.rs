@@ -7,7 +7,7 @@ use super::conf::passfile;
 use super::perform::until_view_changes;
 use crate::host::postgres::replica::Remote;
 use crate::host::postgres::{Connection, Server};
-use crate::pure::cluster::facts::DataDirectory;
+use crate::pure::cluster::facts::{DataDirectory, Facts};
 use crate::pure::config::{CommandOption, HostPort, Postgresql};
 use crate::pure::deed::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::user_conninfo;
@@ -100,9 +100,14 @@ pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report,
 /// Waits until the source is out of recovery, then compares our WAL with its history.
 pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Report, String> {
     let server = world.server()?;
-    leader_is_writable(world, &source).await?;
+    if source.is_remote() && super::remote::must_be_kin(world).await?.accepts_writes != Some(true) {
+        let because = String::from("the remote is a standby itself: nobody is mended by it");
+        return Ok(Report::Diverged { yes: false, because });
+    }
+    leader_is_ready(world, &source).await?;
     let remote = replication_remote(world, &source).await?;
     let lineage = server.lineage(&remote).await?;
+    wait_for_standby_leader(world, &source, lineage.timeline)?;
     let replayed =
         world.seen.borrow().sql.as_ref().filter(|sql| sql.in_recovery).map(|sql| sql.replay_lsn);
     let mut divergence = server.check_divergence(&lineage, replayed).await?;
@@ -139,14 +144,31 @@ async fn streams_on(world: &Rc<World>, timeline: u32) -> bool {
     false
 }
 
-/// A leader that is about to be promoted has its old history still.
+/// The leader of a standby cluster may have less than we have: it gets that from the remote, and
+/// until then nobody has gone another way.
+fn wait_for_standby_leader(world: &World, source: &Source, timeline: u32) -> Result<(), String> {
+    let follows = world.dynamic().standby_cluster.is_some() && !source.is_remote();
+    let ours = world.seen.borrow().sql.as_ref().map_or(0, |sql| sql.timeline);
+    if follows && ours > timeline {
+        return Err(format!("{} is still on timeline {timeline}, we on {ours}", source.member));
+    }
+    Ok(())
+}
+
+/// A leader that is about to be promoted has its old history still; one of a standby cluster is
+/// never written to, and has to run.
 ///
 /// # Errors
 /// It no longer leads: then it is not the one to be compared with.
-async fn leader_is_writable(world: &World, source: &Source) -> Result<(), String> {
+async fn leader_is_ready(world: &World, source: &Source) -> Result<(), String> {
+    let follows = world.dynamic().standby_cluster.is_some();
+    let ready = |facts: &Facts| {
+        let standby = follows && facts.node_state == "standby_leading" && facts.sql.is_some();
+        facts.is_writable() || standby
+    };
     let writable = || {
         let view = world.view();
-        view.facts.values().any(|h| h.facts.name == source.member && h.facts.is_writable())
+        view.facts.values().any(|h| h.facts.name == source.member && ready(&h.facts))
     };
     let leads = || world.view().cluster.leader() == Some(source.member.as_str());
     let cascades = !leads();
@@ -159,7 +181,7 @@ async fn leader_is_writable(world: &World, source: &Source) -> Result<(), String
     Ok(())
 }
 
-async fn replication_remote(world: &Rc<World>, source: &Source) -> Result<Remote, String> {
+pub async fn replication_remote(world: &Rc<World>, source: &Source) -> Result<Remote, String> {
     let own = postgresql(world)?;
     let version = super::conf::version(&world.server()?).await?;
     let address = HostPort { host: source.host.clone(), port: source.port };

@@ -31,7 +31,7 @@ async fn answer(world: &Rc<World>, request: Request) {
         Request::Vet { change, reply } => {
             let world = world.clone();
             actix::spawn(async move {
-                reply.send(conf::vet(&world, &change).await).ok();
+                reply.send(vet(&world, &change).await).ok();
             });
         }
         Request::Restart { timeout_ms, reply } => restart(world, timeout_ms, reply),
@@ -51,6 +51,11 @@ async fn answer(world: &Rc<World>, request: Request) {
             reply.send(dump(world)).ok();
         }
     }
+}
+
+async fn vet(world: &Rc<World>, change: &Value) -> Result<(), String> {
+    conf::vet(world, change).await?;
+    super::remote::vet(world, change).await
 }
 
 /// Stores a schedule where there is none, or takes the one away: whether that was so.

@@ -12,6 +12,7 @@ pub mod lead;
 pub mod observe;
 pub mod perform;
 pub mod recover;
+pub mod remote;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
+use crate::pure::cluster::remote::RemoteFacts;
+use crate::pure::cluster::state::Purpose;
 use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, effective};
 use crate::pure::consensus::core::Input;
 use crate::pure::patroni::look::Look;
@@ -101,6 +104,10 @@ pub struct Seen {
     /// The last warning about the data directory.
     pub warned: String,
     pub node_state: String,
+    /// The last look at the remote, while we lead a standby cluster.
+    pub remote: Option<RemoteFacts>,
+    /// The configuration that `dynamic` holds, and the one that PostgreSQL's files hold.
+    pub dynamic_version: Option<u64>,
     pub config_version: Option<u64>,
 }
 
@@ -174,7 +181,7 @@ impl World {
                 reply.send(outcome).ok();
             }
         }
-        if to == "leading" || to == "following" {
+        if matches!(to, "leading" | "following" | "standby_leading") {
             self.pulse_now.set(true);
         }
         if to == "troubled" {
@@ -260,8 +267,13 @@ impl World {
             (state, _) if !sure && view.raft.quorum_at > 0 => {
                 format!("{state}; no quorum: no majority is heard")
             }
-            ("leading" | "standby_leading", _) => {
-                format!("no action. I am ({own}), the leader with the lock")
+            ("leading", _) => format!("no action. I am ({own}), the leader with the lock"),
+            ("standby_leading", _) => {
+                let trouble = self.seen.try_borrow().ok().and_then(|seen| {
+                    seen.remote.as_ref().and_then(|facts| facts.problems.first().cloned())
+                });
+                let trouble = trouble.map(|problem| format!("; {problem}")).unwrap_or_default();
+                format!("no action. I am ({own}), the standby leader with the lock{trouble}")
             }
             ("following", Some(leader)) => {
                 format!("no action. I am ({own}), a secondary, and following a leader ({leader})")
@@ -275,6 +287,14 @@ impl World {
                 _ => format!("{state}; nobody leads"),
             },
         }
+    }
+
+    /// What PostgreSQL here is to the cluster while it is in recovery.
+    pub fn standby_role(&self) -> Role {
+        let view = self.view.borrow();
+        let leads = view.cluster.lease.as_ref().is_some_and(|l| l.purpose == Purpose::Lead);
+        let follows = self.dynamic.borrow().standby_cluster.is_some();
+        if leads && view.lease.held && follows { Role::StandbyLeader } else { Role::Replica }
     }
 
     fn seen_data(&self) -> DataDirectory {
@@ -322,6 +342,7 @@ impl World {
             restored: seen.restored,
             node_state: seen.node_state.clone(),
             build,
+            remote: seen.remote.clone(),
             scheduled_restart: self.scheduled_restart.borrow().clone(),
             leaving: self.wishes.borrow().stop,
             version: env!("CARGO_PKG_VERSION").to_string(),

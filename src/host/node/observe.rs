@@ -14,6 +14,7 @@ use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::ConfFiles;
 use crate::host::postgres::query::Monitor;
 use crate::pure::cluster::facts::SqlFacts;
+use crate::pure::cluster::state::Member;
 use crate::pure::consensus::core::Input;
 use crate::pure::flow::node::{Event, Node};
 use crate::pure::postgres::slot::slot_name;
@@ -45,13 +46,10 @@ pub async fn look(world: &Rc<World>, round: u64) {
     let before = fingerprint(world);
     if world.seen.borrow().postmaster_alive {
         let sql = query(world).await;
+        let standby = world.standby_role();
         let mut seen = world.seen.borrow_mut();
         if let Some(sql) = &sql {
-            seen.role = match (sql.in_recovery, seen.role) {
-                (false, _) => Role::Primary,
-                (true, Role::StandbyLeader) => Role::StandbyLeader,
-                (true, _) => Role::Replica,
-            };
+            seen.role = if sql.in_recovery { standby } else { Role::Primary };
         }
         seen.sql = sql.filter(|_| seen.postmaster_alive);
     }
@@ -119,7 +117,8 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     world.look.notify_one();
 }
 
-/// Every node has a slot for every other member. On the leader they hold WAL; on a replica they
+/// Every node has a slot for every other member that streams, and for each permanent one that fits
+/// the kind of cluster. On the leader they hold WAL; on a replica they
 /// hold none, they are there so that whoever follows it after a promotion is let in at once.
 pub async fn keep_slots(world: &Rc<World>) {
     if world.settings().use_slots == Some(false) {
@@ -127,18 +126,26 @@ pub async fn keep_slots(world: &Rc<World>) {
     }
     let Some(sql) = world.seen.borrow().sql.clone() else { return };
     let view = world.view();
-    let wanted: Vec<String> = view
-        .cluster
-        .members
-        .iter()
-        .filter(|(id, member)| **id != world.id && !member.witness)
-        .map(|(_, member)| slot_name(&member.name))
-        .collect();
+    let others = view.cluster.members.iter().filter(|(id, m)| **id != world.id && !m.witness);
+    let (idle, streaming): (Vec<_>, Vec<_>) = others
+        .map(|(_, member)| member)
+        .partition(|member| member.tags.get("nostream").is_some_and(|tag| tag == true));
+    let names = |members: Vec<&Member>| -> Vec<String> {
+        members.into_iter().map(|member| slot_name(&member.name)).collect()
+    };
+    let (mut idle, mut wanted) = (names(idle), names(streaming));
+    let dynamic = world.dynamic();
+    let follows = dynamic.standby_cluster.is_some();
+    for slot in &dynamic.permanent_slots {
+        let fits = slot.in_standby_cluster.is_none_or(|standby| standby == follows);
+        if fits { &mut wanted } else { &mut idle }.push(slot.name.clone());
+    }
     let Ok(server) = world.server() else { return };
-    let outcome = if sql.in_recovery {
+    let leads = view.lease.held && (!sql.in_recovery || follows);
+    let outcome = if sql.in_recovery && !leads {
         idle_slots(&server, &wanted, &sql).await
-    } else if view.lease.held {
-        leaders_slots(&server, &wanted, &sql).await
+    } else if leads {
+        leaders_slots(&server, &wanted, &idle, &sql).await
     } else {
         Ok(0)
     };
@@ -152,23 +159,27 @@ pub async fn keep_slots(world: &Rc<World>) {
     }
 }
 
+/// Whoever does not stream needs no slot: one left from before would hold WAL for ever.
 async fn leaders_slots(
     server: &Server,
     wanted: &[String],
+    idle: &[String],
     sql: &SqlFacts,
 ) -> Result<usize, String> {
+    let left = |name: &&String| sql.slots.iter().any(|slot| slot.name == **name && !slot.active);
+    let left: Vec<String> = idle.iter().filter(left).cloned().collect();
     let missing: Vec<String> = wanted
         .iter()
         .filter(|name| !sql.slots.iter().any(|slot| slot.name == **name))
         .cloned()
         .collect();
-    if missing.is_empty() {
+    if missing.is_empty() && left.is_empty() {
         return Ok(0);
     }
-    let changes = server.ensure_slots(&missing, &[]).await?;
+    let changes = server.ensure_slots(&missing, &left).await?;
     match changes.problems.into_iter().next() {
         Some(problem) => Err(problem),
-        None => Ok(changes.created.len()),
+        None => Ok(changes.created.len() + changes.dropped.len()),
     }
 }
 

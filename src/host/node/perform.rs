@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::{World, birth, build, conf, copy, lead, recover};
+use super::{World, birth, build, conf, copy, lead, recover, remote};
 use crate::host::actor::flow::{FlowActor, Halt, Hear, OnEnd};
 use crate::pure::config;
-use crate::pure::deed::{Brief, Deed, Report, StartAs};
+use crate::pure::deed::{Brief, Deed, Report, StartAs, StopMode};
 use crate::pure::flow::bootstrap::{Bootstrap, Limits};
 use crate::pure::flow::cluster_init::ClusterInit;
 use crate::pure::flow::demote::Demote;
@@ -52,6 +52,7 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         Deed::Propose { command } => lead::propose(&world, command).await,
         Deed::AwaitReceived { member, lsn } => lead::await_received(&world, &member, lsn).await,
         Deed::SetSynchronousStandbyNames { value } => conf::set_sync_names(&world, value).await,
+        Deed::ShipWal { timeline, lsn } => remote::ship_wal(&world, timeline, lsn).await,
         Deed::GiveUpVote => lead::give_up_vote(&world).await,
         Deed::Run(_) => Err(String::from("a flow is run by its actor")),
     }
@@ -106,7 +107,11 @@ pub fn start_flow(
             start(world, flow, run, on_end)
         }
         Brief::Demote { mode, release } => {
-            start(world, Demote { mode, release, shutdown: None }, run, on_end)
+            start(world, Demote { mode, release, shutdown: None, hands_over: None }, run, on_end)
+        }
+        Brief::StandDown { epoch } => {
+            let (mode, hands_over) = (StopMode::Fast, Some(epoch));
+            start(world, Demote { mode, release: None, shutdown: None, hands_over }, run, on_end)
         }
         Brief::Switchover { epoch, candidate } => {
             start(world, Switchover { epoch, candidate, shutdown: None }, run, on_end)
@@ -119,7 +124,7 @@ pub fn start_flow(
             start(world, Restart { as_, crashed, start_timeout_ms }, run, on_end)
         }
         Brief::StandbyLeader { epoch, remote } => {
-            start(world, StandbyLeader { epoch, remote }, run, on_end)
+            start(world, StandbyLeader::new(epoch, remote), run, on_end)
         }
     }
 }

@@ -5,8 +5,10 @@ use rustix::process::Signal;
 
 use super::Server;
 use super::processes::{self, Hold, blocking};
+use super::program::Program;
 use crate::pure::deed::StopMode;
 use crate::pure::postgres::lsn::Lsn;
+use crate::pure::postgres::wal::archive_words;
 
 /// What a stopped cluster says about itself; timeline zero where it cannot say anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,6 +92,37 @@ impl Server {
         let find = move || processes::inhabitants(&data_dir).into_iter().map(|i| i.pid).collect();
         blocking(move || processes::kill_all(find, false, KILL_WAIT)).await??;
         Ok(StoppedBy::Kill)
+    }
+
+    /// The stopped server's archive_command, if it archives.
+    pub async fn archive_command(&self) -> Result<Option<String>, String> {
+        let mode = self.configured("archive_mode").await?;
+        if mode != "on" && mode != "always" {
+            return Ok(None);
+        }
+        let command = self.configured("archive_command").await?;
+        Ok(Some(command).filter(|command| !command.is_empty() && command != "(disabled)"))
+    }
+
+    /// A setting as the configuration files of the stopped server have it.
+    async fn configured(&self, name: &str) -> Result<String, String> {
+        let mut program = self.tool("postgres").args(["-C", name, "-D"]).arg(&self.data_dir);
+        if let Some(dir) = &self.config_dir {
+            program = program.arg(format!("--config_file={}/postgresql.conf", dir.display()));
+        }
+        Ok(program.timeout(super::TOOL_TIMEOUT).run().await?.stdout.trim().to_owned())
+    }
+
+    /// Runs archive_command for one file, in the data directory, as PostgreSQL does.
+    pub async fn archive(&self, command: &str, file: &str) -> Result<(), String> {
+        let place = self.data_dir.display().to_string();
+        let place = shlex::try_quote(&place).map_err(|error| error.to_string())?.into_owned();
+        let text = format!("cd {place} && {}", archive_words(command, file));
+        Program::new("/bin/sh", &self.state_dir, self.run_as.as_ref())
+            .args(["-c".to_owned(), text])
+            .run()
+            .await
+            .map(|_| ())
     }
 
     /// Resolves at once when the postmaster that lives now dies, whoever started it; immediately

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Server;
 use super::program::Program;
 use super::replica::Remote;
+use super::session::identifier;
 use crate::pure::postgres::history::{self, Divergence, Left, Lineage, divergence};
 
 /// For one question, connecting included.
@@ -28,6 +29,27 @@ impl Server {
             lineage.history = history::parse(text)?;
         }
         Ok(lineage)
+    }
+
+    /// Who answers at `from`, and whether clients could write there.
+    pub async fn probe(&self, from: &Remote) -> Result<Probe, String> {
+        self.write_passfile(&from.passfile).await?;
+        let questions =
+            ["IDENTIFY_SYSTEM", "SHOW server_version_num", "SHOW transaction_read_only"];
+        let answer = self.ask_all(from, &questions).run().await?.stdout;
+        probed(&answer)
+    }
+
+    /// The slot on the server at `from`: there, or created now (then true). Our replication role
+    /// may do that by its default rights.
+    pub async fn ensure_remote_slot(&self, from: &Remote, slot: &str) -> Result<bool, String> {
+        self.write_passfile(&from.passfile).await?;
+        let create = format!("CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL", identifier(slot));
+        match self.ask(from, &create).run().await {
+            Ok(_) => Ok(true),
+            Err(problem) if problem.contains("already exists") => Ok(false),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Has our stopped cluster gone another way than `leader`? `replayed` is how far a standby
@@ -59,10 +81,14 @@ impl Server {
     }
 
     fn ask(&self, from: &Remote, question: &str) -> Program {
+        self.ask_all(from, &[question])
+    }
+
+    fn ask_all(&self, from: &Remote, questions: &[&str]) -> Program {
         let program = self
             .tool("psql")
-            .args(["-X", "-A", "-t", "-w", "-F", "|", "-v", "ON_ERROR_STOP=1", "-c"])
-            .arg(question)
+            .args(["-X", "-A", "-t", "-w", "-F", "|", "-v", "ON_ERROR_STOP=1"])
+            .args(questions.iter().flat_map(|question| ["-c", question]))
             .args(["-d".to_owned(), format!("{} replication=true", from.conninfo)])
             .env("PGCONNECT_TIMEOUT", "5")
             .timeout(ANSWER);
@@ -71,6 +97,27 @@ impl Server {
             None => program,
         }
     }
+}
+
+/// What a server says of itself to whoever may stream from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub lineage: Lineage,
+    /// 150018 is 15.18.
+    pub server_version: u32,
+    /// Out of recovery and not read-only for all.
+    pub accepts_writes: bool,
+}
+
+/// One answer a line.
+fn probed(answer: &str) -> Result<Probe, String> {
+    let mut lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lineage = identified(lines.next().unwrap_or_default())?;
+    let version = lines.next().and_then(|text| text.parse().ok());
+    let (Some(server_version), Some(read_only)) = (version, lines.next()) else {
+        return Err(format!("the server did not say what it is: `{}`", answer.trim()));
+    };
+    Ok(Probe { lineage, server_version, accepts_writes: read_only == "off" })
 }
 
 /// `system identifier|timeline|position|database`
@@ -94,6 +141,9 @@ mod tests {
     fn reads_an_identity() {
         let lineage = identified("7575292331414216201|3|0/3000148|\n").expect("whole");
         assert_eq!((lineage.timeline, lineage.position.0), (3, 0x300_0148));
+        let probe = probed("7575292331414216201|3|0/3000148|\n150018\noff\n").expect("whole");
+        assert_eq!((probe.server_version, probe.accepts_writes), (150_018, true));
+        assert!(probed("7575292331414216201|3|0/3000148|\n150018\n").is_err());
         assert!(identified("").is_err() && identified("1|x|0/0|").is_err());
     }
 }

@@ -12,7 +12,7 @@ use crate::host::clock;
 use crate::host::request::{Handle, Request};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::deed::BuildWish;
-use crate::pure::patroni::{dynamic, reinit, restart};
+use crate::pure::patroni::{dynamic, reinit, restart, standby};
 
 /// A change is waited for at least this long, however short the ttl is.
 const PROPOSE_WAIT_MS_MIN: u64 = 10_000;
@@ -96,6 +96,23 @@ pub async fn put_config(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(Outcome::Done) => Reply::json(200, &value),
         Ok(Outcome::Refused(why)) if expected.is_some() => Reply::error(409, &why),
         Ok(Outcome::Refused(why)) | Err(why) => Reply::error(502, &why),
+    }
+}
+
+/// Orders the promotion of a standby cluster; the leader carries it out when its terms are met.
+pub async fn promote_cluster(handle: &Handle, body: Body<'_>) -> Reply {
+    let body = match body.optional().await {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    let order = match look(handle, |look| standby::order(look, &body)) {
+        Ok(order) => order,
+        Err(answer) => return answer.into(),
+    };
+    match propose(handle, Command::PromoteCluster { order }).await {
+        Ok(Outcome::Done) => Reply::text(202, "promotion of the cluster ordered"),
+        Ok(Outcome::Refused(why)) => Reply::text(409, why),
+        Err(why) => Reply::text(503, why),
     }
 }
 

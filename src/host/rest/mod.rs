@@ -98,7 +98,7 @@ fn is_change(method: &Method, segment: &str) -> bool {
     matches!(
         (method.as_str(), segment),
         ("PATCH" | "PUT", "config")
-            | ("POST", "reload" | "failover" | "failsafe" | "sigterm")
+            | ("POST", "reload" | "failover" | "failsafe" | "sigterm" | "promote-cluster")
             | ("POST" | "DELETE", "reinitialize" | "restart" | "switchover")
     )
 }
@@ -122,6 +122,7 @@ async fn changed(
         ("POST", "switchover") => switch::post(handle, body, Action::Switchover).await,
         ("POST", "failover") => switch::post(handle, body, Action::Failover).await,
         ("DELETE", "switchover") => switch::delete(handle).await,
+        ("POST", "promote-cluster") => change::promote_cluster(handle, body).await,
         ("POST", "failsafe") => Reply::error(502, "failsafe_mode is not built yet"),
         _ => Reply::text(202, "shutdown scheduled"),
     }

@@ -44,11 +44,14 @@ impl ClusterState {
             Command::ClearFailover { expected } => self.clear_failover(expected),
             Command::SetSync { epoch, sync } => self.with_lease(epoch, |s| s.sync = sync),
             Command::AddHistory { row } => self.add_history(row),
+            Command::PromoteCluster { order } => self.promote_cluster(index, order),
+            Command::LeaveStandby { epoch } => self.leave_standby(index, epoch),
+            Command::Demoted { epoch, shutdown } => self.demoted(epoch, shutdown),
             Command::SetStatus { epoch, status } => self.with_lease(epoch, |s| s.status = status),
         }
     }
 
-    fn with_lease(&mut self, epoch: u64, change: impl FnOnce(&mut Self)) -> Outcome {
+    pub(super) fn with_lease(&mut self, epoch: u64, change: impl FnOnce(&mut Self)) -> Outcome {
         match &self.lease {
             Some(lease) if lease.epoch == epoch => {
                 change(self);
@@ -154,6 +157,7 @@ impl ClusterState {
             s.initialize = Initialize::Done { system_identifier: sysid };
             s.config = Some(config);
             s.config_version = index;
+            s.note_standby();
             s.initialize_failure = None;
             if let Some(lease) = &mut s.lease {
                 lease.purpose = Purpose::Lead;
@@ -184,6 +188,7 @@ impl ClusterState {
         }
         self.config = Some(value);
         self.config_version = index;
+        self.note_standby();
         Outcome::Done
     }
 
@@ -193,6 +198,7 @@ impl ClusterState {
         };
         merge(config, &patch);
         self.config_version = index;
+        self.note_standby();
         Outcome::Done
     }
 

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RaftId;
+use super::standby::Order;
 use super::state::{Decision, FailoverRequest, HistoryRow, Member, Purpose, Status, Sync};
 use crate::pure::postgres::lsn::Lsn;
 
@@ -83,6 +84,19 @@ pub enum Command {
     },
     AddHistory {
         row: HistoryRow,
+    },
+    /// The operator asks for a standby cluster's promotion, on these terms.
+    PromoteCluster {
+        order: Order,
+    },
+    /// The leader of a standby cluster saw the terms met: from now on it is a primary cluster.
+    LeaveStandby {
+        epoch: u64,
+    },
+    /// The leader of a cluster that follows another one from now on stopped writing here.
+    Demoted {
+        epoch: u64,
+        shutdown: Status,
     },
     /// The holder's position, for those who decide after it is gone (rare: on request only).
     SetStatus {

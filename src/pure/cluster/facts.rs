@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RaftId;
+use super::remote::RemoteFacts;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::target::RecoveryProgress;
@@ -41,6 +42,9 @@ pub struct Facts {
     /// What a bootstrap method restored lies here, and is not a cluster yet.
     #[serde(default)]
     pub restored: bool,
+    /// The leader of a standby cluster only: its last look at the remote.
+    #[serde(default)]
+    pub remote: Option<RemoteFacts>,
     pub scheduled_restart: Option<Value>,
     /// The node is leaving in an orderly way.
     pub leaving: bool,

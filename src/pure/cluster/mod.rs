@@ -2,8 +2,11 @@
 pub mod apply;
 pub mod command;
 pub mod facts;
+pub mod handover;
 pub mod lease;
 pub mod rank;
+pub mod remote;
+pub mod standby;
 pub mod state;
 pub mod sync;
 

@@ -103,7 +103,7 @@ fn identity(race: &Race, facts: &Facts) -> Result<(), Refusal> {
 
 /// With synchronous_mode on, only the set that holds everything acknowledged may lead.
 fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
-    if race.dynamic.synchronous_mode == SynchronousMode::Off {
+    if race.dynamic.synchronous_mode == SynchronousMode::Off || follows(race) {
         return Ok(());
     }
     let Some(sync) = &race.cluster.sync else { return Ok(()) };
@@ -120,7 +120,16 @@ fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
     ))
 }
 
+/// In a standby cluster nobody acknowledges anything, and what its leader lacks comes from the
+/// remote: the furthest leads, however far that is.
+fn follows(race: &Race) -> bool {
+    race.dynamic.standby_cluster.is_some()
+}
+
 fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> Result<(), Refusal> {
+    if follows(race) {
+        return Ok(());
+    }
     let lag = race.optime.since(position);
     let inputs = format!("timeline={timeline} position={position} lag_bytes={lag}");
     let manual = race.wanted == Some(candidate.member.name.as_str());

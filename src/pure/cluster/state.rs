@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RaftId;
+use super::handover::Token;
+use super::standby::Standby;
 use crate::pure::postgres::lsn::Lsn;
 
 /// Everything the nodes have agreed on. Changed only by [`super::command::Command`]s.
@@ -29,6 +31,12 @@ pub struct ClusterState {
     pub decisions: Vec<Decision>,
     /// Why the last attempt to create the cluster failed, on which node.
     pub initialize_failure: Option<InitializeFailure>,
+    /// This cluster follows another one, or did until its section was taken out.
+    #[serde(default)]
+    pub standby: Option<Standby>,
+    /// Where our WAL ended when this cluster was demoted to a standby cluster.
+    #[serde(default)]
+    pub handover: Option<Token>,
 }
 
 /// Decisions kept for `dump`, `history` and metrics.

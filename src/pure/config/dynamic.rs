@@ -10,7 +10,7 @@ use super::postgresql;
 use super::reader::Section;
 use super::scalar::{parse_bool, setting_text};
 use super::tree::Node;
-use super::{Dynamic, StandbyCluster, SynchronousMode};
+use super::{Dynamic, PermanentSlot, StandbyCluster, SynchronousMode};
 use crate::pure::postgres::slot::slot_name;
 
 /// Every key that may stand at the top; aliases of older Patronis included.
@@ -42,16 +42,13 @@ const KEYS: &[&str] = &[
 ];
 
 /// Accepted, and so far not acted on.
-const WITHOUT_EFFECT: [&str; 9] = [
+const WITHOUT_EFFECT: [&str; 6] = [
     "failsafe_mode",
     "ignore_slots",
     "max_timelines_history",
     "member_slots_ttl",
     "pause",
-    "permanent_replication_slots",
-    "permanent_slots",
     "primary_race_backoff",
-    "slots",
 ];
 
 /// What belongs to one node and may not be set for all.
@@ -131,7 +128,9 @@ fn read(top: &Section) -> Dynamic {
             .unwrap_or(-1),
         member_slots_ttl_ms: seconds(top, &["member_slots_ttl"], 0, 1800),
         postgresql: postgresql::settings(&top.child("postgresql")),
+        permanent_slots: permanent_slots(top),
         standby_cluster: standby_cluster(top),
+        leaves_standby: false,
         warnings: Vec::new(),
     }
 }
@@ -175,6 +174,39 @@ fn synchronous_mode(top: &Section) -> SynchronousMode {
     }
 }
 
+/// The first of the three names of this key that holds something.
+fn permanent_slots(top: &Section) -> Vec<PermanentSlot> {
+    let keys = ["slots", "permanent_replication_slots", "permanent_slots"];
+    let sections = keys.into_iter().map(|key| top.child(key));
+    let Some(section) = sections.into_iter().find(|section| !section.entries().is_empty()) else {
+        return Vec::new();
+    };
+    let names: Vec<String> = section.entries().iter().map(|(name, _)| name.clone()).collect();
+    names.iter().filter_map(|name| permanent_slot(&section, name)).collect()
+}
+
+fn permanent_slot(section: &Section, name: &str) -> Option<PermanentSlot> {
+    if !postgresql::is_map(section, name) {
+        return Some(PermanentSlot { name: slot_name(name), in_standby_cluster: None });
+    }
+    let own = section.child(name);
+    if own.text("type").is_some_and(|kind| kind != "physical") {
+        section.warn(name, "is a logical slot; those do not exist in Surus yet, it is not created");
+        return None;
+    }
+    let in_standby_cluster = match own.text("cluster_type").as_deref() {
+        None => None,
+        Some("primary") => Some(false),
+        Some("standby") => Some(true),
+        Some(other) => {
+            let message = format!("is `{other}`; it must be primary or standby, and is ignored");
+            own.warn("cluster_type", message);
+            None
+        }
+    };
+    Some(PermanentSlot { name: slot_name(name), in_standby_cluster })
+}
+
 /// A standby cluster needs somewhere to get WAL from: a host, a port or a restore_command.
 fn standby_cluster(top: &Section) -> Option<StandbyCluster> {
     let section = top.child("standby_cluster");
@@ -190,6 +222,7 @@ fn standby_cluster(top: &Section) -> Option<StandbyCluster> {
         host: text("host"),
         port: section.integer("port", None, 1).and_then(|port| u16::try_from(port).ok()),
         primary_slot_name: text("primary_slot_name").map(|name| slot_name(&name)),
+        create_replica_methods: section.texts("create_replica_methods").unwrap_or_default(),
         restore_command: text("restore_command"),
         archive_cleanup_command: text("archive_cleanup_command"),
         recovery_min_apply_delay: section
@@ -319,6 +352,23 @@ mod tests {
             (found.port, found.primary_slot_name.as_deref()),
             (Some(5433), Some("my_slot_x"))
         );
+    }
+
+    /// Spec: SC-8.
+    #[test]
+    fn permanent_slots_know_their_kind_of_cluster() {
+        let read = |v: Value| Dynamic::from_value(Some(&v));
+        let all = json!({"slots": {"a": {"type": "physical", "cluster_type": "standby"},
+            "b-x": null, "c": {"type": "logical", "database": "d", "plugin": "p"},
+            "d": {"cluster_type": "primary"}, "e": {"cluster_type": "other"}}});
+        let found = read(all);
+        let slots = found.permanent_slots.iter();
+        let slots: Vec<_> = slots.map(|s| (s.name.as_str(), s.in_standby_cluster)).collect();
+        let both = None;
+        assert_eq!(slots, [("a", Some(true)), ("b_x", both), ("d", Some(false)), ("e", both)]);
+        assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
+        let alias = read(json!({"slots": {}, "permanent_slots": {"y": 1}}));
+        assert_eq!(alias.permanent_slots.len(), 1);
     }
 
     #[test]

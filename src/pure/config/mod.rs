@@ -244,6 +244,27 @@ pub struct Postgresql {
     /// Further options of pg_rewind.
     pub rewind_options: Vec<CommandOption>,
     pub create_replica_methods: Vec<ReplicaMethod>,
+    /// Sections that describe a method and are not listed: a standby cluster may name them.
+    pub spare_methods: Vec<ReplicaMethod>,
+}
+
+impl Postgresql {
+    /// The methods for a copy, in order. A standby cluster has a list of its own for all nodes, of
+    /// names whose sections are in each node's file; without one it is `basebackup`.
+    pub fn methods(&self, standby: Option<&StandbyCluster>) -> Vec<ReplicaMethod> {
+        let Some(standby) = standby else { return self.create_replica_methods.clone() };
+        let names = standby.create_replica_methods.iter();
+        let listed: Vec<_> = names.map(|name| self.method(name)).collect();
+        if listed.is_empty() { vec![self.method("basebackup")] } else { listed }
+    }
+
+    /// The method of this name; without a section the name itself is the command, as in Patroni.
+    pub fn method(&self, name: &str) -> ReplicaMethod {
+        let mut known = self.create_replica_methods.iter().chain(&self.spare_methods);
+        let found = known.find(|method| method.name == name).cloned();
+        let command = if name == "basebackup" { "" } else { name }.to_owned();
+        found.unwrap_or(ReplicaMethod { name: name.into(), command, ..ReplicaMethod::default() })
+    }
 }
 
 /// The part of `postgresql` that may also stand in the dynamic configuration.
@@ -331,8 +352,12 @@ pub struct Dynamic {
     pub maximum_lag_on_syncnode: i64,
     pub member_slots_ttl_ms: u64,
     pub postgresql: PostgresSettings,
+    /// Physical slots of the operator's own.
+    pub permanent_slots: Vec<PermanentSlot>,
     /// Present and active: this is a standby cluster.
     pub standby_cluster: Option<StandbyCluster>,
+    /// Its section was taken out, and the cluster follows until it may be promoted.
+    pub leaves_standby: bool,
     /// What had to be adjusted, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -346,12 +371,40 @@ pub enum SynchronousMode {
     Quorum,
 }
 
+/// A physical slot that is kept on the leader, whoever that is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PermanentSlot {
+    pub name: String,
+    /// `cluster_type`: only in a standby cluster, or only in a primary one; nothing means both.
+    pub in_standby_cluster: Option<bool>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyCluster {
     pub host: Option<String>,
     pub port: Option<u16>,
     pub primary_slot_name: Option<String>,
+    /// Names; their sections are in each node's `postgresql`.
+    pub create_replica_methods: Vec<String>,
     pub restore_command: Option<String>,
     pub archive_cleanup_command: Option<String>,
     pub recovery_min_apply_delay: Option<String>,
+}
+
+impl StandbyCluster {
+    /// The hosts in the order in which they are tried; none where only an archive is followed.
+    pub fn hosts(&self) -> Vec<HostPort> {
+        let port = self.port.unwrap_or(5432);
+        let names = self.host.iter().flat_map(|list| list.split(',')).map(str::trim);
+        let names = names.filter(|name| !name.is_empty());
+        names.map(|host| HostPort { host: host.to_owned(), port }).collect()
+    }
+
+    /// Whom it follows, for people and for comparing: `a,b:5432`, or the archive.
+    pub fn address(&self) -> String {
+        match &self.host {
+            Some(host) => format!("{host}:{}", self.port.unwrap_or(5432)),
+            None => String::from("(the archive)"),
+        }
+    }
 }

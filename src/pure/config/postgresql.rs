@@ -6,7 +6,7 @@ use super::option::{BASEBACKUP_FORBIDDEN, REWIND_FORBIDDEN, command_options};
 use super::reader::Section;
 use super::scalar::python_text;
 use super::sections::{listen, reachable};
-use super::tree::Kind;
+use super::tree::{Kind, Node};
 use super::{Callbacks, HostPort, PgUser, PostgresSettings, Postgresql, ReplicaMethod, Secret};
 use crate::pure::postgres::owned::is_owned;
 
@@ -39,6 +39,7 @@ pub(super) fn read(section: &Section, env: &BTreeMap<String, String>) -> Postgre
         basebackup: command_options(section, "basebackup", &BASEBACKUP_FORBIDDEN),
         rewind_options: command_options(section, "rewind", &REWIND_FORBIDDEN),
         create_replica_methods: methods(section),
+        spare_methods: spare_methods(section),
     }
 }
 
@@ -125,6 +126,15 @@ fn methods(section: &Section) -> Vec<ReplicaMethod> {
         .filter(|names| !names.is_empty())
         .unwrap_or_else(|| vec!["basebackup".into()]);
     names.into_iter().map(|name| method(section, name)).collect()
+}
+
+/// Every section that has a command of its own.
+fn spare_methods(section: &Section) -> Vec<ReplicaMethod> {
+    let has_command = |(key, node): &&(String, Node)| {
+        key != "basebackup" && matches!(node.kind, Kind::Map(_)) && node.get("command").is_some()
+    };
+    let spare = section.entries().iter().filter(has_command);
+    spare.map(|(key, _)| method(section, key.clone())).collect()
 }
 
 fn method(section: &Section, name: String) -> ReplicaMethod {

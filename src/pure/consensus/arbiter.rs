@@ -105,6 +105,11 @@ impl Core {
         let holder = self.cluster.lease.as_ref().map(|l| l.holder);
         let Some(arbitration) = &mut self.arbitration else { return };
         let Some(sql) = &facts.sql else { return };
+        if self.dynamic.standby_cluster.is_some() {
+            // What was written here before it followed another cluster binds nobody any more.
+            (arbitration.optime, arbitration.timeline) = (Lsn(0), 0);
+            return;
+        }
         arbitration.timeline = arbitration.timeline.max(sql.timeline);
         if holder == Some(facts.raft_id) && !sql.in_recovery {
             arbitration.optime = arbitration.optime.max(sql.flush_lsn);

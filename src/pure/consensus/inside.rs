@@ -7,7 +7,6 @@ use super::message::PeerMessage;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::state::{ClusterState, Member};
 use crate::pure::cluster::{Millis, RaftId};
-use crate::pure::config::Dynamic;
 
 /// How often an unanswered wish to leave, or to be described rightly, is repeated.
 const REPEAT_MS: Millis = 500;
@@ -196,7 +195,7 @@ impl Core {
         let version = self.cluster.config.as_ref().map(|_| self.cluster.config_version);
         if version != self.dynamic_version {
             self.dynamic_version = version;
-            self.dynamic = Dynamic::from_value(self.cluster.config.as_ref());
+            self.dynamic = self.cluster.dynamic();
         }
     }
 
@@ -303,6 +302,15 @@ impl std::fmt::Debug for CommandName<'_> {
             Command::ClearFailover { .. } => f.write_str("failover request cleared"),
             Command::SetSync { sync, .. } => write!(f, "synchronous set is {sync:?}"),
             Command::AddHistory { row } => write!(f, "history of timeline {}", row.timeline),
+            Command::PromoteCluster { order } => match &order.token {
+                Some(token) => write!(f, "promotion of the cluster ordered, not before {token}"),
+                None => f.write_str("promotion of the cluster ordered"),
+            },
+            Command::LeaveStandby { .. } => f.write_str("this is a primary cluster from now on"),
+            Command::Demoted { shutdown, .. } => {
+                let (timeline, lsn) = (shutdown.timeline, shutdown.optime);
+                write!(f, "the cluster was demoted on timeline {timeline} at {lsn}")
+            }
             Command::SetStatus { status, .. } => write!(f, "leader is at {}", status.optime),
         }
     }

@@ -9,6 +9,7 @@ pub mod text;
 use super::config::redact::redacted;
 use super::config::{Config, Dynamic};
 use super::patroni::look::Look;
+use super::patroni::standby;
 use super::view::{LocalView, View};
 
 /// Version of the shape below. Keys may be added under the same number, never renamed or removed.
@@ -89,11 +90,16 @@ fn waiting_for(look: &Look) -> Vec<String> {
     }
     match cluster.leader() {
         None => waits.extend(cluster.decisions.last().map(|d| format!("a leader: {}", d.reason))),
-        Some(leader) if writable(look).is_none() => {
+        Some(leader) if writable(look).is_none() && !look.in_standby_cluster() => {
             waits.push(format!("{leader}, which holds the lease, to accept writes"));
         }
         Some(_) => {}
     }
+    if let Some(remote) = standby::own(look) {
+        let problems = remote["problems"].as_array().into_iter().flatten();
+        waits.extend(problems.filter_map(Value::as_str).map(str::to_owned));
+    }
+    waits.extend(standby::waits_for(look).map(|why| format!("its promotion: {why}")));
     if let Some(request) = &cluster.failover {
         let to = request.candidate.as_deref().unwrap_or("any candidate");
         let at = request.scheduled_at.as_deref().map(|at| format!(", at {at}"));

@@ -9,7 +9,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::deed::{
-    Brief, BuildWish, Deed, Report, Source, StartAs, StopMode, WipePermission,
+    Brief, BuildWish, Deed, Remote, Report, StartAs, StopMode, WipePermission,
 };
 use crate::pure::machine::{Flow, Input};
 use crate::pure::situation::Hears;
@@ -33,7 +33,7 @@ pub struct ClusterInit {
     #[serde(default)]
     pub runs: bool,
     /// A standby cluster begins as a copy of this.
-    pub remote: Option<Source>,
+    pub remote: Option<Remote>,
     /// The first dynamic configuration, `bootstrap.dcs`.
     pub config: Value,
     pub system_identifier: String,
@@ -50,6 +50,9 @@ impl Meaning<Names, Input<ClusterInit>> for ClusterInit {
             Guard::HasData => self.has_data,
             Guard::HasRemote => self.remote.is_some(),
             Guard::IsAnothers => self.runs,
+            Guard::NothingToCopy => self.remote.as_ref().is_some_and(|remote| {
+                remote.source.is_none() && !remote.methods.iter().any(|m| m.no_leader)
+            }),
         }
     }
 
@@ -60,6 +63,12 @@ impl Meaning<Names, Input<ClusterInit>> for ClusterInit {
                 Input::Done { report: Report::Identified { system_identifier }, .. },
             ) => self.system_identifier = system_identifier.clone(),
             (Action::NoteProblem, Input::Failed { problem, .. }) => self.problem = problem.clone(),
+            (Action::NameMissingMethod, _) => {
+                self.problem = String::from(
+                    "standby_cluster has no host to copy from, and none of its \
+                     create_replica_methods has no_leader: add one of them",
+                );
+            }
             (Action::NoteIdentity | Action::NoteProblem, _) => {}
         }
     }
@@ -81,7 +90,7 @@ impl Flow for ClusterInit {
             Activity::StartAdopted => Deed::StartPostgres { as_: StartAs::Primary { epoch } },
             Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
                 permission: WipePermission::OwnLeftovers,
-                methods: Vec::new(),
+                methods: self.remote.clone().unwrap_or_default().methods,
                 wish: BuildWish::default(),
             }),
             Activity::RunBootstrapFlow => Deed::Run(Brief::Bootstrap { epoch }),

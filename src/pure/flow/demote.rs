@@ -24,6 +24,9 @@ pub struct Demote {
     pub release: Option<Release>,
     /// Where our WAL ends, after a clean stop.
     pub shutdown: Option<Status>,
+    /// The whole cluster stops writing, under this epoch: it follows another one from now on.
+    #[serde(default)]
+    pub hands_over: Option<u64>,
 }
 
 /// Nothing but its own work moves it.
@@ -34,6 +37,8 @@ impl Meaning<Names, Input<Demote>> for Demote {
     fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
         match guard {
             Guard::GivesLeaseBack => self.release.is_some(),
+            Guard::HandsClusterOver => self.hands_over.is_some(),
+            Guard::HasShutdownCheckpoint => self.hands_over.is_some() && self.shutdown.is_some(),
         }
     }
 
@@ -61,6 +66,17 @@ impl Flow for Demote {
             Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },
             Activity::StopPostgresAtOnce => Deed::StopPostgres { mode: StopMode::Immediate },
             Activity::DisarmGuard => Deed::DisarmGuard,
+            Activity::Checkpoint => Deed::Checkpoint,
+            Activity::ShipWal => {
+                let end = self.shutdown.clone().unwrap_or_default();
+                Deed::ShipWal { timeline: end.timeline, lsn: end.optime }
+            }
+            Activity::RecordHandover => Deed::Propose {
+                command: Command::Demoted {
+                    epoch: self.hands_over.unwrap_or_default(),
+                    shutdown: self.shutdown.clone().unwrap_or_default(),
+                },
+            },
             Activity::ReleaseLease => {
                 let release = self.release.clone().unwrap_or_else(|| Release {
                     epoch: 0,
@@ -83,6 +99,7 @@ impl Flow for Demote {
         match delay {
             Delay::StopTimeout => 60 * SECOND_MS,
             Delay::GuardTimeout => 10 * SECOND_MS,
+            Delay::ShipTimeout => 60 * SECOND_MS,
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::cluster::sync::SyncStep;
 use crate::pure::deed::{
-    Brief, BuildWish, Deed, Inspection, RejoinRules, Release, Report, Source, StartAs, StopMode,
-    WipePermission,
+    Brief, BuildWish, Deed, Inspection, RejoinRules, Release, Remote, Report, Source, StartAs,
+    StopMode, WipePermission,
 };
 use crate::pure::machine::{Flow, Input};
 use crate::pure::situation::{Hears, Situation, Standing};
@@ -35,7 +35,10 @@ pub struct Node {
     pub rules: RejoinRules,
     pub permission: Option<WipePermission>,
     pub pre_promote: bool,
-    pub remote: Option<Source>,
+    pub remote: Option<Remote>,
+    /// PostgreSQL here is a primary under our guard.
+    #[serde(default)]
+    pub writes: bool,
     pub hand_over: Option<(FailoverRequest, Option<String>)>,
     pub sync_step: Option<SyncStep>,
     /// This node began to create the cluster here; whatever came of it was never anybody's.
@@ -115,7 +118,11 @@ impl Node {
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
-            Guard::LeadsStandbyCluster => leads && s.remote.is_some() && self.has_copy(),
+            Guard::MustStandDown => leads && s.remote.is_some() && writable,
+            Guard::HasNeverFollowed => leads && s.never_followed,
+            Guard::LeadsStandbyCluster => {
+                leads && s.remote.is_some() && self.has_copy() && !writable
+            }
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
             Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
@@ -154,7 +161,7 @@ impl Node {
                 leads && s.hand_over.as_ref().is_some_and(|h| h.candidate.is_none())
             }
             Guard::SyncStepIsDue => leads && s.sync_step.is_some(),
-            Guard::HasDiverged => false, // judged from a report, below
+            Guard::HasDiverged | Guard::HasGoneAstray => false, // judged from a report, below
         }
     }
 
@@ -167,6 +174,7 @@ impl Node {
         self.rules = s.rules.clone();
         self.pre_promote = s.pre_promote;
         self.remote = s.remote.clone();
+        self.writes = s.guarded && s.in_recovery != Some(true);
         self.led_when_stopped = s.guarded || s.epoch().is_some_and(|epoch| epoch == self.epoch);
     }
 }
@@ -175,6 +183,9 @@ impl Meaning<Names, Input<Node>> for Node {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match (guard, input) {
             (Guard::HasDiverged, Input::Done { report: Report::Diverged { yes, .. }, .. }) => *yes,
+            (Guard::HasGoneAstray, Input::Done { report: Report::Ended { state, .. }, .. }) => {
+                state == "astray"
+            }
             _ => situation(input).is_some_and(|s| self.judge(guard, s)),
         }
     }
@@ -186,6 +197,9 @@ impl Meaning<Names, Input<Node>> for Node {
             self.inspection = inspection.clone();
             self.permission = None;
         }
+        if action == Action::TakeRemote {
+            self.upstream = self.remote.as_ref().and_then(|remote| remote.source.clone());
+        }
         if action == Action::PermitWipe {
             self.permission = Some(WipePermission::Operator { what: String::from("reinitialize") });
         }
@@ -195,8 +209,11 @@ impl Meaning<Names, Input<Node>> for Node {
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
         match action {
-            Action::NoteInspection | Action::PermitWipe | Action::ForgetWish => {}
-            Action::TakeStanding => {}
+            Action::NoteInspection
+            | Action::PermitWipe
+            | Action::ForgetWish
+            | Action::TakeStanding
+            | Action::TakeRemote => {}
             Action::TakeEpoch => {
                 // What was asked of a replica is not done to what has led since.
                 self.wish = None;
@@ -278,6 +295,8 @@ impl Flow for Node {
                 epoch,
                 remote: self.remote.clone().unwrap_or_default(),
             }),
+            Activity::RunStandingDownFlow => Deed::Run(Brief::StandDown { epoch }),
+            Activity::LeaveStandby => Deed::Propose { command: Command::LeaveStandby { epoch } },
             Activity::RunRecoveryFlow => {
                 Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })
             }
@@ -322,7 +341,7 @@ impl Node {
     }
 
     fn restart(&self) -> Brief {
-        let as_ = if self.upstream.is_none() && self.epoch != 0 {
+        let as_ = if self.writes {
             StartAs::Primary { epoch: self.epoch }
         } else {
             StartAs::Standby { source: self.upstream.clone() }

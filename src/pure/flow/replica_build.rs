@@ -95,10 +95,12 @@ impl Event {
         if situation.wishes.cancel_build {
             return Event::Cancel;
         }
-        let remote = || situation.remote.clone();
+        let remote = || situation.remote.as_ref().and_then(|remote| remote.source.clone());
         let (leader, own) = match &situation.lease {
             Standing::Nobody => (None, false),
             Standing::Theirs { leader } => (leader.clone(), false),
+            // A standby cluster that follows an archive is copied like one that nobody leads.
+            Standing::Mine { .. } if remote().is_none() => (None, true),
             Standing::Mine { .. } => (Some(String::new()), true),
         };
         let upstream = situation.upstream.clone().or_else(|| remote().filter(|_| own));

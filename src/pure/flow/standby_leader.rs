@@ -1,43 +1,80 @@
 //! Standby leader: the code behind the names in `statecharts/standby_leader.json`.
+//!
+//! Invariant: a remote of another system identifier is not followed, and the cluster is promoted
+//! only after the log says that it follows nobody any more.
 use serde::{Deserialize, Serialize};
 
 use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, Source};
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::remote::RemoteStanding;
+use crate::pure::cluster::state::FailoverRequest;
+use crate::pure::deed::{Deed, Remote, Report};
 use crate::pure::machine::{Flow, Input};
 use crate::pure::situation::{Hears, Situation};
 
 include!(concat!(env!("OUT_DIR"), "/standby_leader.rs"));
 
+const SECOND_MS: Millis = 1000;
+
 /// What the standby leader knows; persisted with every transition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StandbyLeader {
     pub epoch: u64,
-    pub remote: Source,
+    pub remote: Remote,
+    /// A planned exchange, and to whom.
+    #[serde(default)]
+    pub hand_over: Option<(FailoverRequest, Option<String>)>,
 }
 
 /// What can happen to it.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Said at every beat: the epoch of our live lease, and whom the cluster follows.
-    SituationChanged { epoch: Option<u64>, remote: Option<Source> },
+    /// Said at every beat: where the node stands.
+    SituationChanged(Box<Situation>),
+}
+
+impl StandbyLeader {
+    pub fn new(epoch: u64, remote: Remote) -> StandbyLeader {
+        StandbyLeader { epoch, remote, hand_over: None }
+    }
+
+    fn judge(&self, guard: Guard, s: &Situation) -> bool {
+        let same = s.remote.as_ref() == Some(&self.remote);
+        let stands = |standing| same && s.remote_standing == standing;
+        let candidate = s.hand_over.as_ref().map(|h| h.candidate.is_some());
+        match guard {
+            Guard::NoLongerLeads => s.epoch() != Some(self.epoch) || s.remote.is_none(),
+            Guard::PromotionIsDue => s.may_be_promoted,
+            Guard::HandOverIsDue => candidate == Some(true),
+            Guard::HandOverIsImpossible => candidate == Some(false),
+            Guard::RemoteChanged => !same,
+            Guard::RemoteIsStranger => stands(RemoteStanding::Stranger),
+            Guard::RemoteIsKin => stands(RemoteStanding::Kin),
+            Guard::ArchiveIsAll => same && self.remote.source.is_none(),
+            Guard::IsAdrift => same && s.adrift,
+            Guard::IsBackOnCourse => !s.adrift,
+            Guard::HasDiverged => false, // judged from a report, below
+        }
+    }
 }
 
 impl Meaning<Names, Input<StandbyLeader>> for StandbyLeader {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
-        let Input::Event(Event::SituationChanged { epoch, remote }) = input else { return false };
-        match guard {
-            Guard::NoLongerLeads => *epoch != Some(self.epoch) || remote.is_none(),
-            Guard::RemoteChanged => remote.as_ref().is_some_and(|r| *r != self.remote),
+        match (guard, input) {
+            (Guard::HasDiverged, Input::Done { report: Report::Diverged { yes, .. }, .. }) => *yes,
+            (guard, Input::Event(Event::SituationChanged(s))) => self.judge(guard, s),
+            _ => false,
         }
     }
 
     fn apply(&mut self, action: Action, input: &Input<Self>) {
-        let Input::Event(Event::SituationChanged { remote: Some(remote), .. }) = input else {
-            return;
-        };
+        let Input::Event(Event::SituationChanged(s)) = input else { return };
         match action {
-            Action::TakeRemote => self.remote = remote.clone(),
+            Action::TakeRemote => self.remote = s.remote.clone().unwrap_or_default(),
+            Action::TakeCandidate => {
+                self.hand_over = s.hand_over.clone().map(|h| (h.request, h.candidate));
+            }
         }
     }
 }
@@ -49,27 +86,51 @@ impl Flow for StandbyLeader {
 
     fn name(event: &Event) -> EventName {
         match event {
-            Event::SituationChanged { .. } => EventName::SituationChanged,
+            Event::SituationChanged(_) => EventName::SituationChanged,
         }
     }
 
     fn deed(&self, activity: Activity) -> Deed {
+        let (epoch, source) = (self.epoch, self.remote.source.clone());
         match activity {
-            Activity::PointUpstream => Deed::PointUpstream { source: Some(self.remote.clone()) },
+            Activity::DisarmGuard => Deed::DisarmGuard,
+            Activity::CheckDivergence => {
+                Deed::CheckDivergence { source: source.unwrap_or_default() }
+            }
+            Activity::PointUpstream => Deed::PointUpstream { source },
+            Activity::PointNowhere => Deed::PointUpstream { source: None },
+            Activity::LeaveStandby => Deed::Propose { command: Command::LeaveStandby { epoch } },
+            Activity::ReleaseLease => Deed::Propose {
+                command: Command::Release {
+                    epoch,
+                    reason: String::from("switchover"),
+                    shutdown: None,
+                    hand_over_to: self.hand_over.as_ref().and_then(|(_, to)| to.clone()),
+                },
+            },
+            Activity::ClearRequest => Deed::Propose {
+                command: Command::ClearFailover {
+                    expected: self.hand_over.as_ref().map(|(request, _)| request.clone()),
+                },
+            },
         }
     }
 
     fn delay(&self, delay: Delay) -> Millis {
         match delay {
-            Delay::StartTimeout => 300_000,
-            Delay::RetryDelay => 2_000,
+            Delay::GuardTimeout => 10 * SECOND_MS,
+            Delay::JudgeTimeout => 5 * SECOND_MS,
+            Delay::CompareTimeout => 30 * SECOND_MS,
+            Delay::StartTimeout => 300 * SECOND_MS,
+            Delay::RetryDelay => 2 * SECOND_MS,
+            Delay::AdriftDelay => 5 * SECOND_MS,
+            Delay::ProposeTimeout => 10 * SECOND_MS,
         }
     }
 }
 
 impl Hears for StandbyLeader {
     fn hear(&self, situation: &Situation) -> Vec<Event> {
-        let remote = situation.remote.clone();
-        vec![Event::SituationChanged { epoch: situation.epoch(), remote }]
+        vec![Event::SituationChanged(Box::new(situation.clone()))]
     }
 }

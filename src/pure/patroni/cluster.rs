@@ -2,7 +2,7 @@
 use serde_json::{Map, Value, json};
 
 use super::look::{Look, answering};
-use super::tags;
+use super::{standby, tags};
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{FailoverRequest, Member};
 use crate::pure::postgres::lsn::Lsn;
@@ -36,8 +36,8 @@ fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
     let mut row = Map::new();
     let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
     put("name", member.name.as_str().into());
-    put("role", role(look, member, leads).into());
-    put("state", state(facts, leads).into());
+    put("role", role(look, member, leads, sql).into());
+    put("state", state(facts, leads && !look.in_standby_cluster()).into());
     put("api_url", member.api_url.as_str().into());
     if let Some((host, port)) = member.host_port() {
         put("host", host.into());
@@ -68,21 +68,24 @@ fn remarks(row: &mut Map<String, Value>, member: &Member, facts: Option<&Facts>)
     }
 }
 
-fn role(look: &Look, member: &Member, leads: bool) -> &'static str {
-    match (leads, look.in_standby_cluster()) {
+/// A leader whose cluster was told to follow another one is a leader until it has stopped writing.
+fn role(look: &Look, member: &Member, leads: bool, sql: Option<&SqlFacts>) -> &'static str {
+    let writes = sql.is_some_and(|sql| !sql.in_recovery);
+    match (leads, look.in_standby_cluster() && !writes) {
         (true, false) => "leader",
         (true, true) => "standby_leader",
         (false, _) => look.sync_duty(&member.name).map_or("replica", |duty| duty.text()),
     }
 }
 
-/// A member's state as `/cluster` words it; `unknown` when nothing was heard of it for ttl.
-pub fn state(facts: Option<&Facts>, leads: bool) -> String {
+/// A member's state as `/cluster` words it; `unknown` when nothing was heard of it for ttl. Whoever
+/// writes streams from nobody; a standby leader does.
+pub fn state(facts: Option<&Facts>, writes: bool) -> String {
     let Some(facts) = facts else {
         return "unknown".to_owned();
     };
     let streams = answering(facts).and_then(|sql| sql.replication_state.as_deref());
-    match streams.filter(|_| !leads) {
+    match streams.filter(|_| !writes) {
         Some(state) => state.to_owned(),
         None => facts.state.text().to_owned(),
     }
@@ -131,6 +134,9 @@ fn own(look: &Look) -> Value {
         "quorum": look.fresh(), "quorum_age_s": quorum_age, "members": members});
     if let Some(waiting) = &look.view.joining {
         own["joining"] = waiting.as_str().into();
+    }
+    if let Some(remote) = standby::own(look) {
+        own["standby"] = remote;
     }
     if let Some(failure) = &look.view.cluster.initialize_failure {
         own["initialize_failure"] = serde_json::to_value(failure).unwrap_or_default();

@@ -97,6 +97,12 @@ fn identity(page: &mut Page, look: &Look) {
     );
     let standby_leader = role == Role::StandbyLeader;
     page.flag("patroni_standby_leader", "1 if this is a standby leader.", standby_leader);
+    let trouble = look.facts().and_then(|f| f.remote.as_ref()).map(|r| r.problems.len());
+    page.gauge(
+        "surus_remote_problems",
+        "Faults of the cluster that this standby leader follows.",
+        trouble.unwrap_or(0),
+    );
     page.flag("patroni_replica", "1 if PostgreSQL is a replica.", role == Role::Replica);
     let duty = look.own_sync_duty();
     let sync = duty == Some(SyncDuty::Sync);

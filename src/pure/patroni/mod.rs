@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod reinit;
 pub mod restart;
 pub mod schedule;
+pub mod standby;
 pub mod status;
 pub mod switchover;
 pub mod tags;

@@ -1,7 +1,7 @@
 //! The two probes of container platforms: is the daemon alive, is this node ready for clients.
 use super::health::{Query, parameter};
 use super::look::Look;
-use super::quantity;
+use super::{quantity, standby};
 use crate::pure::postgres::state::Role;
 
 /// The daemon still turns: its view was renewed recently enough. No SQL, no Raft.
@@ -12,10 +12,11 @@ pub fn liveness(look: &Look) -> bool {
     next_loop.saturating_add(patience_ms) > look.now
 }
 
-/// A leader always is; a replica when it streams and is close enough behind.
+/// A leader always is, unless it leads a standby cluster whose remote is another cluster: then it
+/// grows old and nobody else sees it. A replica when it streams and is close enough behind.
 pub fn readiness(look: &Look, query: &Query) -> bool {
     if look.lease() {
-        return true;
+        return !standby::follows_a_stranger(look);
     }
     let Some(sql) = look.sql() else {
         return false;

@@ -115,6 +115,9 @@ fn own(look: &Look) -> Value {
     if let Some(deadline) = look.view.lease.deadline.filter(|_| look.lease()) {
         put(&mut own, "lease_deadline_ms", deadline.saturating_sub(look.now));
     }
+    if let Some(remote) = super::standby::own(look).filter(|_| look.lease()) {
+        put(&mut own, "standby", remote);
+    }
     if let Some(waiting) = &look.view.joining {
         put(&mut own, "joining", waiting.as_str());
     }

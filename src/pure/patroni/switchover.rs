@@ -193,7 +193,7 @@ pub fn outcome(
 }
 
 fn serves(view: &View, leader: &str) -> bool {
-    let standby = view.cluster.config.as_ref().is_some_and(|c| c["standby_cluster"].is_object());
+    let standby = view.cluster.standby.is_some();
     let heard = view.cluster.member_named(leader).and_then(|(id, _)| view.facts.get(&id));
     standby || heard.is_some_and(|heard| heard.facts.is_writable())
 }

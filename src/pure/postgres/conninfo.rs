@@ -136,6 +136,9 @@ impl PrimaryConninfo<'_> {
             ("sslmode", preferred("sslmode")),
         ];
         pairs.extend(own.iter().filter(|(key, _)| !placed.contains(key)));
+        // Of several hosts the one that is to be followed is the primary; one host is taken as is.
+        let several = self.upstream.host.contains(',');
+        pairs.push(("target_session_attrs", if several { "read-write" } else { "" }));
         pairs.extend([
             ("application_name", self.application_name),
             ("gssencmode", preferred("gssencmode")),
@@ -203,6 +206,24 @@ mod tests {
         assert_eq!(conninfo.text(), expected);
         conninfo.version = Version(120_000);
         assert!(!conninfo.text().contains("channel_binding"));
+        assert!(!conninfo.text().contains("target_session_attrs"));
+    }
+
+    /// Spec: SC-4, EX-98.
+    #[test]
+    fn of_several_hosts_the_primary_is_followed() {
+        let upstream = address("a,b");
+        let conninfo = PrimaryConninfo {
+            upstream: &upstream,
+            user: &user("r", "p", &[]),
+            database: "postgres",
+            passfile: None,
+            application_name: "n1",
+            version: Version(150_018),
+        };
+        let text = conninfo.text();
+        assert!(text.contains("host=a,b ") && text.contains("target_session_attrs=read-write"));
+        assert!(text.contains("application_name=n1"), "{text}");
     }
 
     /// Spec: M-13, M-14.

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use super::lsn::Lsn;
 
+/// Where initdb was told nothing else.
+const WAL_SEGMENT_BYTES: u64 = 16 << 20;
+
 /// The control file's facts that decisions rest on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Control {
@@ -21,6 +24,7 @@ pub struct Control {
     /// Zero unless the cluster was in recovery.
     pub min_recovery_timeline: u32,
     pub checksums: bool,
+    pub wal_segment_bytes: u64,
     pub wal_log_hints: bool,
     /// `max_connections` and its kin: a standby may not start with less.
     pub settings: BTreeMap<String, String>,
@@ -76,6 +80,7 @@ pub fn parse(text: &str) -> Result<Control, String> {
         min_recovery_end: get("Minimum recovery ending location")?.parse()?,
         min_recovery_timeline: number("Min recovery ending loc's timeline")?,
         checksums: number("Data page checksum version")? > 0,
+        wal_segment_bytes: get("Bytes per WAL segment")?.parse().unwrap_or(WAL_SEGMENT_BYTES),
         wal_log_hints: get("wal_log_hints setting")? == "on",
         settings: settings(&fields),
     })
@@ -121,6 +126,7 @@ Latest checkpoint's TimeLineID:       2
 Latest checkpoint's PrevTimeLineID:   1
 Minimum recovery ending location:     0/5000110
 Min recovery ending loc's timeline:   3
+Bytes per WAL segment:                16777216
 wal_log_hints setting:                on
 max_connections setting:              100
 max_prepared_xacts setting:           7

@@ -15,4 +15,5 @@ pub mod state;
 pub mod sync_names;
 pub mod target;
 pub mod version;
+pub mod wal;
 pub mod wal_e;

@@ -61,8 +61,10 @@ pub struct Upstream<'a> {
     /// Empty: nobody; only the archive counts.
     pub primary_conninfo: &'a str,
     pub primary_slot_name: Option<&'a str>,
-    /// The standby cluster's settings, for the one that leads it.
+    /// The standby cluster's settings.
     pub standby_cluster: Option<&'a StandbyCluster>,
+    /// Only its leader waits before it replays; whoever follows it is late anyhow.
+    pub leads_standby_cluster: bool,
 }
 
 /// What a standby is told: the user's recovery_conf, no target, the newest timeline, the upstream.
@@ -81,7 +83,9 @@ pub fn standby_parameters(recovery_conf: &Map<String, Value>, upstream: Upstream
             ("archive_cleanup_command", &cluster.archive_cleanup_command),
             ("recovery_min_apply_delay", &cluster.recovery_min_apply_delay),
         ];
-        let own = own.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+        let shown = if upstream.leads_standby_cluster { 3 } else { 2 };
+        let own =
+            own.into_iter().take(shown).filter_map(|(name, text)| Some((name, text.clone()?)));
         parameters.extend(own.map(|(name, text)| (name.to_string(), text)));
     }
     parameters.extend(TARGETS.map(|name| (name.to_string(), String::new())));
@@ -212,6 +216,7 @@ mod tests {
             primary_conninfo: "host=a",
             primary_slot_name: Some("b"),
             standby_cluster: None,
+            leads_standby_cluster: false,
         };
         let found = standby_parameters(&conf, upstream);
         assert_eq!(found["restore_command"], "cp %f %p");
@@ -232,13 +237,21 @@ mod tests {
         );
     }
 
+    /// Spec: SC-5.
     #[test]
     fn the_standby_clusters_commands_win() {
-        let cluster =
-            StandbyCluster { restore_command: Some("r".into()), ..StandbyCluster::default() };
-        let upstream = Upstream { standby_cluster: Some(&cluster), ..Upstream::default() };
-        let found = standby_parameters(&map(json!({"restore_command": "x"})), upstream);
+        let cluster = StandbyCluster {
+            restore_command: Some("r".into()),
+            recovery_min_apply_delay: Some("5min".into()),
+            ..StandbyCluster::default()
+        };
+        let mut upstream = Upstream { standby_cluster: Some(&cluster), ..Upstream::default() };
+        let conf = map(json!({"restore_command": "x"}));
+        let found = standby_parameters(&conf, upstream);
         assert_eq!(found["restore_command"], "r");
+        assert!(!found.contains_key("recovery_min_apply_delay"), "its leader waits, nobody else");
+        upstream.leads_standby_cluster = true;
+        assert_eq!(standby_parameters(&conf, upstream)["recovery_min_apply_delay"], "5min");
     }
 
     /// Spec: B-18.

@@ -67,6 +67,7 @@ impl World {
     pub fn check(&mut self) -> Result<(), Violation> {
         self.watch_log();
         self.check_one_writer();
+        self.check_one_site();
         self.check_lease_outlives_guard();
         self.check_flows();
         self.checks.found.take().map_or(Ok(()), Err)
@@ -82,6 +83,7 @@ impl World {
         let granted = (state.epoch > self.checks.epoch).then(|| state.lease.clone()).flatten();
         let sync = state.sync.is_some() && self.plan.synchronous;
         let names = state.sync.as_ref().map(|s| s.sync_standby.clone()).unwrap_or_default();
+        let follows = state.standby.is_some();
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
         self.checks.sync_in_force = sync;
@@ -89,7 +91,9 @@ impl World {
         self.check_named(names);
         if let Some(lease) = granted {
             self.check_grant(lease.holder, lease.epoch);
-            self.check_lag(&lease);
+            if !follows {
+                self.check_lag(&lease);
+            }
         }
     }
 }

@@ -1,0 +1,300 @@
+//! The remote of a standby cluster: looked at again and again by whoever leads, before anything
+//! is copied from it, and before a change of the section is accepted.
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::World;
+use crate::host::postgres::Server;
+use crate::host::postgres::upstream::Probe;
+use crate::pure::cluster::apply::merge;
+use crate::pure::cluster::remote::{RemoteFacts, RemoteStanding};
+use crate::pure::config::{Dynamic, HostPort, StandbyCluster};
+use crate::pure::deed::{Report, Source};
+use crate::pure::postgres::lsn::Lsn;
+use crate::pure::postgres::state::Role;
+use crate::pure::postgres::wal;
+
+/// Between two looks while all is well; a fault is looked at every `loop_wait`.
+const CALM: Duration = Duration::from_secs(10);
+/// What PostgreSQL does when the remote raised a parameter beyond ours.
+const REPLAY_PAUSED: &str = "replay here is paused: where PostgreSQL's log names a parameter that \
+                             is lower than on the remote, raise it in the dynamic configuration \
+                             and restart, else resume it by pg_wal_replay_resume()";
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What a look at the remote depends on.
+#[derive(Clone, Debug, PartialEq)]
+struct Duty {
+    section: StandbyCluster,
+    config_version: u64,
+}
+
+fn duty(world: &World) -> Option<Duty> {
+    let view = world.view();
+    let leads = world.standby_role() == Role::StandbyLeader;
+    let section = world.dynamic().standby_cluster.clone().filter(|_| leads)?;
+    Some(Duty { section, config_version: view.cluster.config_version })
+}
+
+/// For as long as the daemon lives.
+pub async fn keep_watch(world: Rc<World>) {
+    let mut view = world.view.clone();
+    let mut dynamic = world.dynamic.subscribe();
+    loop {
+        let duty_now = duty(&world);
+        let nap = match &duty_now {
+            None => {
+                world.seen.borrow_mut().remote = None;
+                IDLE
+            }
+            Some(duty) => {
+                let facts = look(&world, duty).await;
+                let calm = facts.as_ref().is_none_or(|facts| is_calm(&world, facts));
+                note(&world, facts);
+                if calm { CALM } else { Duration::from_millis(world.dynamic().loop_wait_ms) }
+            }
+        };
+        let wake = tokio::time::Instant::now() + nap;
+        while duty(&world) == duty_now {
+            tokio::select! {
+                changed = view.changed() => if changed.is_err() { return },
+                _ = dynamic.changed() => {}
+                () = tokio::time::sleep_until(wake) => break,
+            }
+        }
+    }
+}
+
+fn is_calm(world: &World, facts: &RemoteFacts) -> bool {
+    let seen = world.seen.borrow();
+    let streams = seen.sql.as_ref().is_some_and(|sql| sql.replication_state.is_some());
+    facts.problems.is_empty() && streams && !world.dynamic().leaves_standby
+}
+
+fn note(world: &World, facts: Option<RemoteFacts>) {
+    let before = world.seen.borrow_mut().remote.take();
+    if let Some(facts) = &facts {
+        let old = before.as_ref().map(|f| f.problems.clone()).unwrap_or_default();
+        for problem in facts.problems.iter().filter(|problem| !old.contains(problem)) {
+            tracing::warn!(problem, "the remote of this standby cluster");
+        }
+        if facts.problems.is_empty() && !old.is_empty() {
+            tracing::info!(remote = facts.address, "the remote is well again");
+        }
+    }
+    let changed = before != facts;
+    world.seen.borrow_mut().remote = facts;
+    if changed {
+        world.look.notify_one();
+        world.changed.notify_one();
+    }
+}
+
+async fn look(world: &Rc<World>, duty: &Duty) -> Option<RemoteFacts> {
+    let server = world.server().ok()?;
+    let identity = world.view().cluster.system_identifier().map(str::to_string);
+    let mut facts = ask(world, &server, &duty.section).await;
+    facts.config_version = duty.config_version;
+    judge(&server, &duty.section, identity.as_deref(), &mut facts).await;
+    if world.seen.borrow().sql.as_ref().is_some_and(|sql| sql.replay_paused) {
+        facts.problems.push(String::from(REPLAY_PAUSED));
+    }
+    if facts.answered_by.is_some()
+        && facts.standing(identity.as_deref()) != RemoteStanding::Stranger
+        && let Err(problem) = see_to_slot(world, &server, &duty.section, &facts).await
+    {
+        facts.problems.push(problem);
+    }
+    Some(facts)
+}
+
+/// Of several hosts the first that accepts writes counts, else the first that answers.
+async fn ask(world: &Rc<World>, server: &Server, section: &StandbyCluster) -> RemoteFacts {
+    let mut facts = RemoteFacts { address: section.address(), ..RemoteFacts::default() };
+    let mut silent = Vec::new();
+    for host in section.hosts() {
+        match probe(world, server, &host).await {
+            Ok(probe) => {
+                let better = facts.answered_by.is_none() || probe.accepts_writes;
+                if better {
+                    fill(&mut facts, &host, &probe);
+                }
+                if probe.accepts_writes {
+                    break;
+                }
+            }
+            Err(problem) => silent.push(problem),
+        }
+    }
+    if facts.answered_by.is_none() && !silent.is_empty() {
+        let why = silent.join("; ");
+        facts.problems.push(format!("the remote {} does not answer: {why}", facts.address));
+    }
+    facts
+}
+
+fn fill(facts: &mut RemoteFacts, host: &HostPort, probe: &Probe) {
+    facts.answered_by = Some(host.to_string());
+    facts.system_identifier = probe.lineage.system_identifier.clone();
+    facts.timeline = probe.lineage.timeline;
+    facts.position = probe.lineage.position;
+    facts.server_version = probe.server_version;
+    facts.accepts_writes = Some(probe.accepts_writes);
+}
+
+async fn probe(world: &Rc<World>, server: &Server, host: &HostPort) -> Result<Probe, String> {
+    let source = Source::remote(&host.host, host.port, None);
+    let from = super::copy::replication_remote(world, &source).await?;
+    server.probe(&from).await
+}
+
+/// What is wrong with a remote that was asked.
+async fn judge(
+    server: &Server,
+    section: &StandbyCluster,
+    identity: Option<&str>,
+    facts: &mut RemoteFacts,
+) {
+    let address = &facts.address;
+    if section.host.is_none() && section.restore_command.is_none() {
+        facts.problems.push(String::from(
+            "standby_cluster has neither a host nor a restore_command: there is nothing to follow",
+        ));
+    }
+    if facts.answered_by.is_none() {
+        return;
+    }
+    if facts.standing(identity) == RemoteStanding::Stranger {
+        let own = identity.unwrap_or_default();
+        facts.problems.push(format!(
+            "the remote {address} has the system identifier {}, this cluster has {own}: it is \
+             another cluster and is not followed; correct standby_cluster.host and port",
+            facts.system_identifier
+        ));
+    }
+    let theirs = facts.server_version / 10_000;
+    if let Ok(ours) = server.major().await
+        && ours != theirs
+    {
+        facts.problems.push(format!(
+            "the remote {address} is PostgreSQL {theirs}, here is {ours}: only the same major \
+             version can be followed"
+        ));
+    }
+    if section.hosts().len() > 1 && facts.accepts_writes == Some(false) {
+        facts.problems.push(format!(
+            "none of the hosts {address} accepts writes: PostgreSQL waits for one that does"
+        ));
+    }
+}
+
+/// The slot on the remote, made where our role may. Whether it is there is asked each time where
+/// the remote can say so (PostgreSQL 15), else only while we do not stream.
+async fn see_to_slot(
+    world: &Rc<World>,
+    server: &Server,
+    section: &StandbyCluster,
+    facts: &RemoteFacts,
+) -> Result<(), String> {
+    let slots = world.settings().use_slots != Some(false);
+    let Some(slot) = section.primary_slot_name.as_ref().filter(|_| slots) else { return Ok(()) };
+    let streams = {
+        let seen = world.seen.borrow();
+        let state = seen.sql.as_ref().and_then(|sql| sql.replication_state.clone());
+        state.as_deref() == Some("streaming")
+    };
+    if streams {
+        return Ok(());
+    }
+    let Some(host) = answering_host(section, facts) else { return Ok(()) };
+    let source = Source::remote(&host.host, host.port, None);
+    let from = super::copy::replication_remote(world, &source).await?;
+    match server.ensure_remote_slot(&from, slot).await {
+        Ok(true) => {
+            tracing::info!(slot, remote = facts.address, "created the slot on the remote");
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(problem) => Err(format!(
+            "the slot `{slot}` is missing on the remote {} and could not be created: {problem}",
+            facts.address
+        )),
+    }
+}
+
+fn answering_host(section: &StandbyCluster, facts: &RemoteFacts) -> Option<HostPort> {
+    let wanted = facts.answered_by.as_deref()?;
+    section.hosts().into_iter().find(|host| host.to_string() == wanted)
+}
+
+/// Before anything is copied from the remote, or compared with it.
+///
+/// # Errors
+/// It does not answer, or it is another cluster.
+pub async fn must_be_kin(world: &Rc<World>) -> Result<RemoteFacts, String> {
+    let section = world.dynamic().standby_cluster.clone();
+    let section = section.ok_or("this is no standby cluster any more")?;
+    let config_version = world.view().cluster.config_version;
+    let facts = look(world, &Duty { section, config_version }).await;
+    let facts = facts.ok_or("a witness has no PostgreSQL")?;
+    note(world, Some(facts.clone()));
+    let identity = world.view().cluster.system_identifier().map(str::to_string);
+    match facts.standing(identity.as_deref()) {
+        RemoteStanding::Kin => Ok(facts),
+        _ => Err(facts.problems.first().cloned().unwrap_or_default()),
+    }
+}
+
+/// May this become (part of) the dynamic configuration? A remote that is known to be wrong is
+/// refused; one that does not answer may only be down.
+pub async fn vet(world: &Rc<World>, change: &Value) -> Result<(), String> {
+    if !change["standby_cluster"].is_object() {
+        return Ok(());
+    }
+    let view = world.view();
+    let mut config = view.cluster.config.clone().unwrap_or_default();
+    merge(&mut config, change);
+    let wanted = Dynamic::from_value(Some(&config)).standby_cluster;
+    let Some(section) = wanted.filter(|_| world.server().is_ok()) else { return Ok(()) };
+    if let Some(name) = own_member(&view.cluster, &section) {
+        return Err(format!(
+            "standby_cluster names {name}, a member of this very cluster; nothing was changed"
+        ));
+    }
+    let facts = ask(world, &world.server()?, &section).await;
+    let identity = view.cluster.system_identifier();
+    if facts.standing(identity) == RemoteStanding::Stranger {
+        return Err(format!(
+            "standby_cluster: {} has the system identifier {}, this cluster has {}: it cannot be \
+             followed; nothing was changed",
+            facts.address,
+            facts.system_identifier,
+            identity.unwrap_or_default()
+        ));
+    }
+    Ok(())
+}
+
+fn own_member(
+    cluster: &crate::pure::cluster::state::ClusterState,
+    section: &StandbyCluster,
+) -> Option<String> {
+    let hosts = section.hosts();
+    let named = |host: &str, port: u16| hosts.iter().any(|h| h.host == host && h.port == port);
+    let mut members = cluster.members.values();
+    let own = members.find(|m| m.host_port().is_some_and(|(host, port)| named(host, port)))?;
+    Some(own.name.clone())
+}
+
+/// Runs archive_command, if there is one, for the file that holds the shutdown checkpoint.
+pub async fn ship_wal(world: &Rc<World>, timeline: u32, lsn: Lsn) -> Result<Report, String> {
+    let server = world.server()?;
+    let Some(command) = server.archive_command().await? else { return Ok(Report::Done) };
+    let control = server.control().await?;
+    let file = wal::file_name(timeline, lsn, control.wal_segment_bytes);
+    server.archive(&command, &file).await?;
+    tracing::info!(file, "the archive has the WAL file of the shutdown checkpoint");
+    Ok(Report::Done)
+}
