@@ -269,6 +269,7 @@ const OTHER_BRIEFS: &[(&str, &str)] = &[
     ("resignation", "demote"),
     ("demotion", "demote"),
     ("farewell", "demote"),
+    ("standing_down", "demote"),
 ];
 
 #[test]

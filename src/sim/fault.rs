@@ -214,6 +214,23 @@ impl World {
                 self.nodes[node].is_away = false;
                 self.after(0, Event::StartDaemon { node });
             }
+            Fault::RemoteDown { .. }
+            | Fault::RemoteReplaced { .. }
+            | Fault::RemoteBack
+            | Fault::SectionSlips { .. }
+            | Fault::SectionBack => self.strike_there(fault),
+            Fault::Reinitialize { whom } => {
+                let node = self.hit(whom);
+                if let Some(daemon) = &mut self.nodes[node].daemon {
+                    daemon.wishes.reinitialize = true;
+                }
+            }
+        }
+    }
+
+    /// What befalls the other site, and the section that names it.
+    fn strike_there(&mut self, fault: Fault) {
+        match fault {
             Fault::RemoteDown { ms } => {
                 self.remote.up = false;
                 self.after(ms, Event::Misfortune(Fault::RemoteBack));
@@ -228,13 +245,7 @@ impl World {
                 self.after(ms, Event::Misfortune(Fault::SectionBack));
             }
             Fault::SectionBack if !self.healed => self.edit_section(super::remote::section()),
-            Fault::SectionBack => {}
-            Fault::Reinitialize { whom } => {
-                let node = self.hit(whom);
-                if let Some(daemon) = &mut self.nodes[node].daemon {
-                    daemon.wishes.reinitialize = true;
-                }
-            }
+            _ => {}
         }
     }
 
