@@ -441,6 +441,9 @@ impl World {
             wal: self.remote.wal.clone(),
             standby: true,
             clean: true,
+            recovers: false,
+            scripted: true,
+            sealed: true,
             synchronous_standby_names: String::new(),
         })
     }
