@@ -391,11 +391,6 @@ impl World {
         }
     }
 
-    /// The other site, and nobody else under its address.
-    fn remote_is_kin(&self, source: &Source) -> bool {
-        source.is_remote() && self.remote.is_itself()
-    }
-
     fn copy(&mut self, at: usize, work: &Work, source: Option<&Source>) -> Look {
         let Some(source) = source else { return failed("there is nobody to copy from") };
         let from = self.answering(at, source);
@@ -429,23 +424,6 @@ impl World {
             ..cluster
         });
         Done(Report::Done)
-    }
-
-    /// What a copy of this source would be.
-    fn data_of(&self, from: usize) -> Option<Cluster> {
-        if from != REMOTE {
-            return self.nodes[from].postgres.cluster().cloned();
-        }
-        Some(Cluster {
-            system_identifier: self.remote.system_identifier,
-            wal: self.remote.wal.clone(),
-            standby: true,
-            clean: true,
-            recovers: false,
-            scripted: true,
-            sealed: true,
-            synchronous_standby_names: String::new(),
-        })
     }
 
     fn verify(&mut self, at: usize) -> Look {

@@ -1,5 +1,5 @@
 //! The other site: the cluster that a simulated standby cluster follows, and what befalls it.
-use super::postgres::Wal;
+use super::postgres::{Cluster, Wal};
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
@@ -138,6 +138,28 @@ impl World {
         if follows {
             self.after(1000, Event::HandOver);
         }
+    }
+
+    /// The other site, and nobody else under its address.
+    pub fn remote_is_kin(&self, source: &Source) -> bool {
+        source.is_remote() && self.remote.is_itself()
+    }
+
+    /// What a copy of this source would be.
+    pub fn data_of(&self, from: usize) -> Option<Cluster> {
+        if from != REMOTE {
+            return self.nodes[from].postgres.cluster().cloned();
+        }
+        Some(Cluster {
+            system_identifier: self.remote.system_identifier,
+            wal: self.remote.wal.clone(),
+            standby: true,
+            clean: true,
+            recovers: false,
+            scripted: true,
+            sealed: true,
+            synchronous_standby_names: String::new(),
+        })
     }
 
     /// Two sites, one writer: nobody here may write while the other site does.

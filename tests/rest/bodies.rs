@@ -131,6 +131,7 @@ fn a_standby_cluster_shows_its_remote() {
             answered_by: Some("remote:5432".into()),
             system_identifier: "999".into(),
             problems: vec!["it is another cluster".into()],
+            config_version: 99, // another configuration was in force then
             ..RemoteFacts::default()
         });
     }
