@@ -143,6 +143,7 @@ fn libpq_reads_our_connection_strings() {
     assert_eq!(output.status.code(), Some(2), "{text}");
 }
 
+/// Spec: A-5, EX-7.
 #[test]
 fn the_host_is_checked_and_faults_have_lines() {
     let dir = TempDir::new().expect("a directory");
@@ -165,6 +166,7 @@ fn the_host_is_checked_and_faults_have_lines() {
     assert_eq!(validate::run(&file, true), 1);
 }
 
+/// Spec: A-5.
 #[test]
 fn a_data_directory_must_be_empty_or_whole() {
     let dir = TempDir::new().expect("a directory");

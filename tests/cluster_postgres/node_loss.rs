@@ -54,6 +54,7 @@ fn spec(use_pg_rewind: bool) -> Spec {
     Spec { ttl_s: 2, use_pg_rewind, ..Spec::default() }
 }
 
+/// Spec: RW-1, RW-7.
 #[test]
 fn a_dead_primary_returns_by_pg_rewind() {
     let Some(mut cluster) = Cluster::start_all(spec(true)) else { return };
@@ -64,6 +65,7 @@ fn a_dead_primary_returns_by_pg_rewind() {
     assert_eq!(aside(&cluster, loss.old), 0, "nothing was moved aside");
 }
 
+/// Spec: RW-3.
 #[test]
 fn without_pg_rewind_its_data_is_moved_aside() {
     let Some(mut cluster) = Cluster::start_all(spec(false)) else { return };

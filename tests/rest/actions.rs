@@ -137,7 +137,7 @@ fn without_a_quorum_nothing_is_asked_of_the_log() {
     assert!(refusal.code == 503 && refusal.text.starts_with("no quorum"), "{refusal:?}");
 }
 
-/// Spec: RI-1.
+/// Spec: RI-1, EX-32.
 #[test]
 fn only_replicas_with_a_leader_are_reinitialized() {
     let check = |node: &Node, body: Value| {
