@@ -11,6 +11,8 @@ use crate::pure::deed::Source;
 
 /// Stands for a node's number where a server streams from the other site.
 pub const REMOTE: usize = usize::MAX;
+/// So late after the faults ended an edit of before may still arrive.
+const LATE_EDIT_MS: Millis = 40_000;
 const WRITE_MS: Millis = 150;
 
 /// One cluster far away, as a struct.
@@ -123,19 +125,21 @@ impl World {
         self.feed(holder, Input::Propose { ticket, command: Command::PatchConfig { patch } });
     }
 
-    /// The other site stops writing for good, and the operator takes the section out: said again
-    /// until the cluster has heard of it.
+    /// The other site stops writing for good, and the operator takes the section out: until the
+    /// cluster has heard of it, and again when an edit from before comes late from a stuck disk.
     pub fn hand_over_here(&mut self) {
         if !self.plan.standby {
             return;
         }
         (self.remote.up, self.remote.replaced, self.remote.writable) = (true, false, false);
-        self.edit_section(serde_json::Value::Null);
         let follows = self.nodes.iter().filter_map(|n| n.daemon.as_ref()).any(|d| {
             let config = d.core.cluster().config.as_ref();
             config.is_none_or(|config| config["standby_cluster"].is_object())
         });
         if follows {
+            self.edit_section(serde_json::Value::Null);
+        }
+        if follows || self.now < self.plan.heal_at + LATE_EDIT_MS {
             self.after(1000, Event::HandOver);
         }
     }
