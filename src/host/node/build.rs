@@ -292,6 +292,6 @@ pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
         if !alive {
             return Err(String::from("PostgreSQL died before it streamed"));
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
