@@ -11,6 +11,8 @@
 mod cluster;
 #[path = "../tests/cluster_postgres/http.rs"]
 mod http;
+#[path = "../tests/cluster_postgres/node.rs"]
+mod node;
 #[path = "../tests/cluster_postgres/process.rs"]
 mod process;
 #[path = "../tests/cluster_postgres/sql.rs"]

@@ -23,6 +23,9 @@ mod cluster;
 #[path = "cluster_postgres/http.rs"]
 mod http;
 #[allow(dead_code, reason = "the harness is shared; this file needs a part of it")]
+#[path = "cluster_postgres/node.rs"]
+mod node;
+#[allow(dead_code, reason = "the harness is shared; this file needs a part of it")]
 #[path = "cluster_postgres/process.rs"]
 mod process;
 #[allow(dead_code, reason = "the harness is shared; this file needs a part of it")]

@@ -296,6 +296,23 @@ fn a_copy_outlives_its_leader_and_follows_whoever_leads_then() {
     assert_eq!(build.beat(Some("lead"), &offers()), State::Copied);
 }
 
+/// PostgreSQL follows whom it was started with, whoever is heard of meanwhile (seed 206 of the
+/// simulator waited an hour for a stream from nobody).
+#[test]
+fn a_leader_that_is_heard_of_while_the_copy_starts_is_no_upstream_yet() {
+    let mut build = started(&["basebackup"]);
+    build.copying();
+    let leader = Some("other".to_owned());
+    build.tell(Input::Event(Event::TopologyChanged { leader, upstream: None, offers: vec![] }));
+    build.done();
+    build.done();
+    let standby = Deed::StartPostgres { as_: StartAs::Standby { source: None } };
+    assert_eq!(build.deed, Some(standby));
+    assert_eq!(build.beat(Some("other"), &offers()), State::Starting);
+    assert_eq!(build.done(), State::CatchingUp);
+    assert_eq!(build.beat(Some("other"), &offers()), State::Copied, "the node points it there");
+}
+
 /// Spec: RI-1, RI-3, RI-4, M-3.
 #[test]
 fn what_the_operator_asked_for_holds_until_it_is_done() {

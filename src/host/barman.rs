@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 const NO_COMMAND: i32 = 255;
@@ -104,7 +104,7 @@ pub fn run(words: &[String]) -> i32 {
     let api = Api::new(&args);
     match args.task {
         None => {
-            let _ = <BarmanArgs as clap::CommandFactory>::command().print_help();
+            let _ = BarmanArgs::command().print_help();
             NO_COMMAND
         }
         Some(Task::ConfigSwitch(task)) if !task.is_due() => 1,
@@ -114,27 +114,14 @@ pub fn run(words: &[String]) -> i32 {
 
 /// A method and a callback are told more than concerns us: what we do not know is left out.
 fn known(words: &[String]) -> Vec<String> {
-    const NAMES: [&str; 16] = [
-        "--api-url",
-        "--cert-file",
-        "--key-file",
-        "--retry-wait",
-        "--max-retries",
-        "--log-file",
-        "--barman-server",
-        "--backup-id",
-        "--ssh-command",
-        "--datadir",
-        "--data-directory",
-        "--loop-wait",
-        "--barman-model",
-        "--reset",
-        "--switch-when",
-        "--help",
-    ];
+    let command = BarmanArgs::command();
+    let all = std::iter::once(&command).chain(command.get_subcommands());
+    let names = all.flat_map(|command| command.get_arguments());
+    let names = names.filter_map(|argument| argument.get_long_and_visible_aliases()).flatten();
+    let names: Vec<&str> = names.chain(["help"]).collect();
     let ours = |word: &&String| {
         let name = word.split('=').next().unwrap_or_default();
-        !word.starts_with("--") || NAMES.contains(&name)
+        name.strip_prefix("--").is_none_or(|name| names.contains(&name))
     };
     words.iter().filter(ours).cloned().collect()
 }

@@ -4,16 +4,14 @@ use super::crew::Work;
 use super::guard::Guard;
 use super::machine::Tell;
 use super::observer::data_directory;
-use super::postgres::{Cluster, Data, Wal};
-use super::remote::REMOTE;
+use super::postgres::Data;
 use super::world::{Event, World};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
 use crate::pure::deed::{Deed, Inspection, Report, Source, StartAs, StopMode, WipePermission};
-use crate::pure::flow::bootstrap::INITDB;
 
 /// What became of a look at a deed.
-enum Look {
+pub(super) enum Look {
     Done(Report),
     Failed(String),
     /// Look again after this many ms.
@@ -22,7 +20,7 @@ enum Look {
 
 use Look::{Again, Done, Failed};
 
-fn failed(problem: &str) -> Look {
+pub(super) fn failed(problem: &str) -> Look {
     Failed(problem.to_string())
 }
 
@@ -140,7 +138,7 @@ impl World {
         Done(Report::Done)
     }
 
-    fn move_aside(&mut self, at: usize) -> Look {
+    pub(super) fn move_aside(&mut self, at: usize) -> Look {
         let postgres = &mut self.nodes[at].postgres;
         if postgres.server.is_some() {
             return failed("PostgreSQL runs in it");
@@ -152,86 +150,8 @@ impl World {
         Done(Report::Done)
     }
 
-    fn create_cluster(&mut self, at: usize, work: &Work, method: &str) -> Look {
-        let restores = method != INITDB;
-        match &self.nodes[at].postgres.data {
-            Data::Present(cluster) if cluster.sealed => return failed("a cluster lies there"),
-            Data::Present(_) if restores => return Done(Report::Done),
-            Data::Present(_) if self.nodes[at].postgres.server.is_some() => {
-                return failed("PostgreSQL runs in it");
-            }
-            Data::Present(_) => {
-                self.move_aside(at);
-            }
-            Data::Empty | Data::Incomplete => {}
-        }
-        if work.looks == 1 {
-            self.nodes[at].postgres.data = Data::Incomplete;
-            return Again(self.luck.between(300, 1500));
-        }
-        if self.fails() {
-            return failed("initdb failed");
-        }
-        let system_identifier = 7_000_000 + self.fresh();
-        let mut wal = Wal::default();
-        wal.push(1, self.fresh());
-        self.nodes[at].postgres.data = Data::Present(Cluster {
-            system_identifier,
-            wal,
-            standby: false,
-            clean: true,
-            recovers: restores,
-            scripted: false,
-            sealed: false,
-            synchronous_standby_names: String::new(),
-        });
-        Done(Report::Done)
-    }
-
-    /// The restored server leaves recovery by itself, when it is where it was told to stop.
-    fn await_recovery(&mut self, at: usize, work: &mut Work) -> Look {
-        let fails = self.fails();
-        let Some(server) = &self.nodes[at].postgres.server else {
-            return failed("PostgreSQL ended while it recovered");
-        };
-        if server.accepts && !server.in_recovery {
-            return Done(Report::Done);
-        }
-        if work.generation.is_none() && server.accepts {
-            let generation = server.generation;
-            work.generation = Some(generation);
-            if fails {
-                return failed("recovery ended before its target was reached");
-            }
-            let took = self.luck.between(50, 4000);
-            self.after(took, Event::PgPromoted { node: at, generation });
-        }
-        Again(50)
-    }
-
-    fn run_script(&mut self, at: usize) -> Look {
-        if self.fails() {
-            return failed("post_bootstrap ended with exit code 1");
-        }
-        let postgres = &mut self.nodes[at].postgres;
-        if !postgres.takes_writes() {
-            return failed("PostgreSQL does not take writes");
-        }
-        if let Some(cluster) = postgres.cluster_mut() {
-            cluster.scripted = true;
-        }
-        Done(Report::Ran(Default::default()))
-    }
-
-    fn seal(&mut self, at: usize) -> Look {
-        if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
-            cluster.sealed = true;
-        }
-        Done(Report::Done)
-    }
-
     /// Deeds fail by themselves now and then, while the plan says so.
-    fn fails(&mut self) -> bool {
+    pub(super) fn fails(&mut self) -> bool {
         let rate = if self.healed { 0 } else { self.plan.deeds_fail };
         self.luck.in_thousand(rate)
     }
@@ -282,7 +202,7 @@ impl World {
 
     /// The epoch for which the guard is armed, if its deadline is ahead: the deeds that lead to
     /// writes refuse to begin without, whatever a resumed flow believes.
-    fn is_armed(&self, at: usize) -> Option<u64> {
+    pub(super) fn is_armed(&self, at: usize) -> Option<u64> {
         let local = self.local(at);
         let guard = self.nodes[at].guard.as_ref();
         guard.filter(|g| !g.fires && g.deadline > local).map(|g| g.epoch)
@@ -352,135 +272,6 @@ impl World {
             return failed("PostgreSQL does not run");
         }
         if work.looks == 1 { Again(self.luck.between(20, 400)) } else { Done(Report::Done) }
-    }
-
-    fn create_roles(&mut self, at: usize) -> Look {
-        let id = self.fresh();
-        let postgres = &mut self.nodes[at].postgres;
-        if !postgres.takes_writes() {
-            return failed("PostgreSQL does not take writes");
-        }
-        if let Some(cluster) = postgres.cluster_mut() {
-            cluster.wal.push(cluster.wal.timeline(), id);
-        }
-        Done(Report::Done)
-    }
-
-    /// The node that a source names, or the other site.
-    fn node_at(&self, source: &Source) -> Option<usize> {
-        if source.is_remote() {
-            return Some(REMOTE);
-        }
-        let at = source.host.rsplit('.').next()?.parse::<usize>().ok()?.checked_sub(1)?;
-        (at < self.nodes.len()).then_some(at)
-    }
-
-    /// The source's PostgreSQL answers, and we can reach it.
-    fn answering(&self, at: usize, source: &Source) -> Option<usize> {
-        let from = self.node_at(source).filter(|from| *from != at && *from != REMOTE)?;
-        let answers = self.nodes[from].postgres.answers();
-        (answers && self.network.reaches(at, from)).then_some(from)
-    }
-
-    fn check_method(&mut self, at: usize, source: Option<&Source>) -> Look {
-        let answers =
-            |source: &Source| self.answering(at, source).is_some() || self.remote_is_kin(source);
-        match source.map(answers) {
-            Some(false) => failed("the source does not answer"),
-            None | Some(true) => Done(Report::Done),
-        }
-    }
-
-    fn copy(&mut self, at: usize, work: &Work, source: Option<&Source>) -> Look {
-        let Some(source) = source else { return failed("there is nobody to copy from") };
-        let from = self.answering(at, source);
-        let fails = self.fails();
-        let remote = self.remote_is_kin(source);
-        let Some(from) = from.or(remote.then_some(REMOTE)) else {
-            return failed("the source does not answer");
-        };
-        if work.looks == 1 {
-            let postgres = &self.nodes[at].postgres;
-            if matches!(postgres.data, Data::Present(_)) && !postgres.unproven {
-                return failed("a complete data directory lies there");
-            }
-            self.nodes[at].postgres.data = Data::Incomplete;
-        }
-        if fails {
-            return failed("pg_basebackup failed");
-        }
-        if work.looks <= 4 {
-            return Again(self.luck.between(50, self.plan.copy_ms_max / 4));
-        }
-        let Some(cluster) = self.data_of(from) else {
-            return failed("the source has no data");
-        };
-        let names = String::new();
-        self.nodes[at].postgres.unproven = true;
-        self.nodes[at].postgres.data = Data::Present(Cluster {
-            standby: true,
-            clean: true,
-            synchronous_standby_names: names,
-            ..cluster
-        });
-        Done(Report::Done)
-    }
-
-    fn verify(&mut self, at: usize) -> Look {
-        match self.nodes[at].postgres.cluster() {
-            Some(cluster) => Done(Report::Identified {
-                system_identifier: cluster.system_identifier.to_string(),
-            }),
-            None => failed("what lies there is not a complete cluster"),
-        }
-    }
-
-    fn watch_replay(&mut self, at: usize) -> Look {
-        match &self.nodes[at].postgres.server {
-            None => failed("PostgreSQL died"),
-            Some(s) if s.streamed_at.is_some_and(|t| self.now < t + 1000) => Done(Report::Done),
-            Some(_) => Again(200),
-        }
-    }
-
-    fn check_divergence(&mut self, at: usize, source: &Source) -> Look {
-        let from = self.answering(at, source);
-        let follows = self.nodes[at].daemon.as_ref().is_some_and(|d| {
-            let dynamic = d.core.dynamic();
-            dynamic.standby_cluster.is_some()
-        });
-        let from = from.filter(|from| follows || self.nodes[*from].postgres.is_writable());
-        let remote = source.is_remote() && self.remote.is_itself();
-        let from = from.or(remote.then_some(REMOTE));
-        let Some(from) = from else { return failed("the leader does not answer") };
-        let ours = self.nodes[at].postgres.cluster();
-        let (Some(ours), Some(theirs)) = (ours, self.data_of(from)) else {
-            return failed("there is no data to compare");
-        };
-        let yes = !ours.wal.agrees(&theirs.wal);
-        Done(Report::Diverged { yes, because: String::from("the histories were compared") })
-    }
-
-    fn rewind(&mut self, at: usize, work: &Work, source: &Source) -> Look {
-        if self.nodes[at].postgres.server.is_some() {
-            return failed("PostgreSQL runs");
-        }
-        let from = self.answering(at, source);
-        let fails = self.fails();
-        let Some(from) = from.filter(|_| !fails) else { return failed("pg_rewind failed") };
-        if work.looks == 1 {
-            return Again(self.luck.between(200, 1500));
-        }
-        let Some(theirs) = self.nodes[from].postgres.cluster().map(|c| c.wal.clone()) else {
-            return failed("the source has no data");
-        };
-        let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
-            return failed("there is no data to rewind");
-        };
-        let common = ours.wal.common(&theirs);
-        ours.wal.cut(common);
-        ours.standby = true;
-        Done(Report::Done)
     }
 
     fn point_upstream(&mut self, at: usize, source: Option<&Source>) -> Look {

@@ -7,8 +7,10 @@
 //!
 //! Read [`world`] first (the queue), then [`node`] (a host and its daemon), then [`check`].
 //! Absent on purpose: threads, real time, real luck. The same seed gives the same run.
+pub mod births;
 pub mod check;
 pub mod client;
+pub mod copies;
 pub mod crew;
 pub mod deeds;
 pub mod disk;

@@ -7,7 +7,8 @@ use surus::host::postgres::account::Account;
 use super::cluster::{Cluster, wait_until};
 use super::http;
 use super::origin::tool;
-use super::single::{alone, leads, lines, script, scripts};
+use super::scripts::{lines, script, scripts};
+use super::single::{alone, leads};
 use super::sql::PASSWORD;
 
 /// A cluster of somebody's own on the node's address, not running yet.
@@ -135,11 +136,11 @@ fn without_the_required_watchdog_no_cluster_is_created() {
     let file = json!({"watchdog": {"mode": "required", "device": "/no/such/watchdog"}});
     let Some(mut cluster) = Cluster::plan(alone(file)) else { return };
     cluster.start(0);
-    let said = || {
-        let dump = cluster.nodes[0].dump().unwrap_or_default().to_string();
-        dump.contains("/no/such/watchdog") || dump.contains("watchdog")
+    let reason = || {
+        let body = http::get_json(&cluster.nodes[0].rest(), "/cluster").unwrap_or_default();
+        body["surus"]["initialize_failure"]["reason"].as_str().unwrap_or_default().to_owned()
     };
-    wait_until("the reason", 20, said);
+    wait_until("the reason", 20, || reason().contains("/no/such/watchdog"));
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert!(!leads(&cluster) && !cluster.nodes[0].data().join("PG_VERSION").exists());
 }

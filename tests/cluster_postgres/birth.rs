@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, bin_dir, wait_until};
 use super::origin::Origin;
-use super::single::{alone, leads, lines, script, scripts};
+use super::scripts::{lines, script, scripts};
+use super::single::{alone, leads};
 use super::sql::PASSWORD;
 use super::{http, process};
 

@@ -1,13 +1,13 @@
 //! Replicas by other means than pg_basebackup alone, and what is seen of a build.
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, wait_until};
 use super::http;
+use super::origin::{as_postgres, there};
+use super::scripts::{plain, scripts};
 
 fn pair(file: Value) -> Spec {
     Spec { nodes: 2, ttl_s: 3, file, ..Spec::default() }
@@ -15,13 +15,6 @@ fn pair(file: Value) -> Spec {
 
 fn build(cluster: &Cluster, k: usize) -> Value {
     http::get_json(&cluster.nodes[k].rest(), "/replica-build").unwrap_or_default()
-}
-
-fn script(dir: &Path, name: &str, body: &str) -> String {
-    let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("it can be written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-    path.display().to_string()
 }
 
 /// Stops in an orderly way, so that the other goes on, and comes back with nothing.
@@ -42,10 +35,9 @@ fn force(cluster: &Cluster, leader: usize, words: &[&str]) -> (i32, String) {
 /// Spec: S-6, M-1, M-5, M-18, M-19, M-20, T-6, RI-1, RI-4, RI-5, T-5, EX-9, EX-60, EX-61.
 #[test]
 fn methods_that_lie_or_fail_are_followed_by_the_next() {
-    let dir = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-    let liar = script(dir.path(), "liar.sh", "for i in 1 2 3; do echo all is well $i; done");
-    let slow = script(dir.path(), "slow.sh", "echo waits; sleep 600");
+    let dir = scripts();
+    let liar = plain(dir.path(), "liar.sh", "for i in 1 2 3; do echo all is well $i; done");
+    let slow = plain(dir.path(), "slow.sh", "echo waits; sleep 600");
     let file = json!({"postgresql": {
         "create_replica_methods": ["/nonexistent/tool --fast", "liar", "slow", "basebackup"],
         "liar": {"command": liar}, "slow": {"command": slow},
@@ -136,29 +128,6 @@ fn asked_for_until_called_off(cluster: &mut Cluster, leader: usize, replica: usi
 // ---------------------------------------------------------------------------------------------
 // pgBackRest
 
-fn installed(program: &str) -> bool {
-    let found = Command::new(program).arg("version").output().is_ok();
-    assert!(found || std::env::var_os("SURUS_REQUIRE_POSTGRES").is_none(), "no {program}");
-    if !found {
-        eprintln!("SKIPPED: there is no {program}");
-    }
-    found
-}
-
-fn as_postgres(command: &str) -> String {
-    let mut words = vec!["sh", "-c", command];
-    let drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
-    if rustix::process::geteuid().is_root() {
-        words.splice(0..0, drop);
-    }
-    let output =
-        Command::new(words[0]).args(&words[1..]).current_dir("/").output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {said}");
-    said
-}
-
 /// The recipe as it stands, with this node's pgbackrest.conf in place of /etc's.
 fn recipe(conf: &Path) -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recipes/replica-pgbackrest.yml");
@@ -192,10 +161,10 @@ fn with_repository(cluster: &Cluster, repo: &Path) {
 }
 
 /// The recipe docs/recipes/replica-pgbackrest.yml.
-/// Spec: M-11, M-16, M-17, M-21, RI-3, EX-68.
+/// Spec: M-11, M-16, M-17, M-21, RI-3.
 #[test]
 fn pgbackrest_builds_a_replica_and_brings_only_what_differs() {
-    if !installed("pgbackrest") {
+    if !there("pgbackrest") {
         return;
     }
     let Some(mut cluster) = Cluster::plan(pair(json!({}))) else { return };
@@ -208,8 +177,9 @@ fn pgbackrest_builds_a_replica_and_brings_only_what_differs() {
     let failures = build(&cluster, replica)["failures"].to_string();
     assert!(failures.contains("pgbackrest"), "{failures}");
     let conf = cluster.nodes[leader].dir.join("pgbackrest.conf").display().to_string();
-    as_postgres(&format!("pgbackrest --config={conf} --stanza=main stanza-create"));
-    as_postgres(&format!("pgbackrest --config={conf} --stanza=main backup"));
+    for what in ["stanza-create", "backup"] {
+        as_postgres("pgbackrest", &[&format!("--config={conf}"), "--stanza=main", what]);
+    }
     let bulk = "CREATE TABLE bulk AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 20000)";
     cluster.nodes[leader].column(bulk).expect("it takes writes");
     anew(&mut cluster, replica, |_| {});

@@ -3,20 +3,17 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use surus::host::postgres::Server;
 use surus::host::postgres::account::Account;
 
-use super::sql::{PASSWORD, Sql};
+pub use super::node::{Address, Node};
+use super::sql::PASSWORD;
 use super::writers::Writers;
 use super::{http, process};
-
-/// For questions that a healthy node answers at once.
-const SHORT: Duration = Duration::from_secs(2);
 
 /// What the clusters of the tests differ in.
 #[derive(Clone, Debug)]
@@ -32,24 +29,6 @@ impl Default for Spec {
     fn default() -> Spec {
         Spec { nodes: 3, ttl_s: 6, use_pg_rewind: true, file: json!({}) }
     }
-}
-
-/// Where a node is reached.
-#[derive(Clone, Debug)]
-pub struct Address {
-    pub host: String,
-    pub postgresql: u16,
-    pub rest: u16,
-    pub raft: u16,
-}
-
-pub struct Node {
-    pub name: String,
-    pub at: Address,
-    pub dir: PathBuf,
-    /// Words before the daemon's own: to change the network namespace.
-    pub prefix: Vec<String>,
-    child: Option<Child>,
 }
 
 pub struct Cluster {
@@ -438,115 +417,6 @@ impl Drop for Cluster {
             self.place.disable_cleanup(true);
             eprintln!("kept: {}", place.display());
         }
-    }
-}
-
-impl Node {
-    pub fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    pub fn state(&self) -> PathBuf {
-        self.dir.join("raft")
-    }
-
-    pub fn config(&self) -> PathBuf {
-        self.dir.join("surus.yml")
-    }
-
-    pub fn log(&self) -> PathBuf {
-        self.dir.join("surus.log")
-    }
-
-    pub fn log_text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned()
-    }
-
-    /// How often the daemons of this node have written this.
-    pub fn said(&self, text: &str) -> usize {
-        self.log_text().matches(text).count()
-    }
-
-    fn print_log(&self) {
-        let text = self.log_text();
-        let lines: Vec<&str> = text.lines().collect();
-        eprintln!("--- {} ({} lines)", self.name, lines.len());
-        lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("{line}"));
-    }
-
-    pub fn rest(&self) -> String {
-        format!("{}:{}", self.at.host, self.at.rest)
-    }
-
-    pub fn dump(&self) -> Option<Value> {
-        http::get_json(&self.rest(), "/dump")
-    }
-
-    pub fn column(&self, statement: &str) -> Option<Vec<Option<String>>> {
-        Sql::connect(&self.at.host, self.at.postgresql, SHORT).ok()?.column(statement).ok()
-    }
-
-    pub fn sql(&self, statement: &str) -> Option<String> {
-        self.column(statement)?.into_iter().next().flatten()
-    }
-
-    pub fn postmaster(&self) -> Option<i32> {
-        process::postmaster(&self.data())
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        match &mut self.child {
-            Some(child) => child.try_wait().expect("it is our child").is_none(),
-            None => false,
-        }
-    }
-
-    pub fn daemon(&self) -> i32 {
-        self.child.as_ref().expect("the daemon was started").id() as i32
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        process::signal(self.daemon(), signal);
-    }
-
-    /// Kills the daemon alone; PostgreSQL and the guard go on.
-    pub fn kill_daemon(&mut self) {
-        self.signal(Signal::KILL);
-        self.reap();
-    }
-
-    /// Kills whatever belongs to this node, as a power failure would.
-    pub fn kill(&mut self) {
-        process::kill_all(&self.dir);
-        self.reap();
-    }
-
-    /// Removes all that is in the data directory.
-    pub fn wipe_data(&self) {
-        for entry in fs::read_dir(self.data()).expect("it is there").flatten() {
-            let path = entry.path();
-            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            gone.expect("nobody lives there");
-        }
-    }
-
-    fn reap(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.wait().ok();
-        }
-    }
-
-    /// Asks the daemon to stop, and waits; its exit code.
-    #[track_caller]
-    pub fn stop(&mut self, seconds: u64) -> Option<i32> {
-        self.signal(Signal::TERM);
-        self.wait_exit(seconds)
-    }
-
-    #[track_caller]
-    pub fn wait_exit(&mut self, seconds: u64) -> Option<i32> {
-        wait_until(&format!("{}'s daemon to end", self.name), seconds, || !self.is_running());
-        self.child.take().and_then(|mut child| child.wait().ok()).and_then(|status| status.code())
     }
 }
 

@@ -8,7 +8,9 @@ mod cluster;
 #[path = "../common/disk.rs"]
 mod disk;
 mod http;
+mod node;
 mod process;
+mod scripts;
 mod sql;
 mod writers;
 

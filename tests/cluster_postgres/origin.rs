@@ -27,6 +27,18 @@ fn run(program: &str, words: &[&str]) -> Output {
     output.expect("it runs")
 }
 
+/// Whether the tool is there; without it the test says so and passes, unless everything is required.
+pub fn there(tool: &str) -> bool {
+    let found = Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success())
+        || Command::new(tool).arg("version").output().is_ok_and(|o| o.status.success());
+    if !found {
+        let why = format!("{tool} is not installed");
+        assert!(std::env::var_os("SURUS_REQUIRE_POSTGRES").is_none(), "{why}");
+        eprintln!("SKIPPED: {why}");
+    }
+    found
+}
+
 /// Whether a program that runs as PostgreSQL's user ends well.
 pub fn tried(program: &str, words: &[&str]) -> bool {
     run(program, words).status.success()

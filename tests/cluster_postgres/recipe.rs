@@ -2,23 +2,10 @@
 //! ports are put in the places where a reader would put his own.
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use super::cluster::{Cluster, wait_until};
-use super::origin::{Origin, as_postgres, tried};
+use super::origin::{Origin, as_postgres, there, tried};
 use super::single::{alone, leads};
-
-/// Whether the tool is there; without it the test says so and passes, unless everything is required.
-fn there(tool: &str) -> bool {
-    let found = Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success())
-        || Command::new(tool).arg("version").output().is_ok_and(|o| o.status.success());
-    if !found {
-        let why = format!("{tool} is not installed");
-        assert!(std::env::var_os("SURUS_REQUIRE_POSTGRES").is_none(), "{why}");
-        eprintln!("SKIPPED: {why}");
-    }
-    found
-}
 
 /// A planned node whose file is the recipe.
 fn cooked(recipe: &str, own: &[(&str, String)]) -> Cluster {
@@ -76,9 +63,9 @@ fn a_cluster_begins_as_a_pgbackrest_backup() {
         dir("tool")
     );
     let conf = origin.path("tool/pgbackrest.conf");
-    let there =
+    let source =
         format!("pg1-path={}\npg1-port={}\npg1-socket-path={}\n", dir("data"), 31_050, dir("tool"));
-    fs::write(&conf, repository.clone() + &there).expect("it can be written");
+    fs::write(&conf, repository.clone() + &source).expect("it can be written");
     let config = format!("--config={}", conf.display());
     origin.live(|_| {
         for what in ["stanza-create", "backup"] {

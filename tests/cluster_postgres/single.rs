@@ -1,6 +1,5 @@
 //! One node alone: its scripts, its settings, its own restarts.
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, SystemTime};
@@ -9,21 +8,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, wait_until};
+use super::scripts::{lines, script, scripts};
 use super::{http, process};
-
-/// A script that adds its arguments as a line to a file beside it.
-pub fn script(dir: &Path, name: &str, end: &str) -> String {
-    let path = dir.join(name);
-    let text = format!("#!/bin/sh\necho \"$@\" >> {}.log\n{end}\n", path.display());
-    fs::write(&path, text).expect("it can be written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("chmod");
-    path.display().to_string()
-}
-
-pub fn lines(script: &str) -> Vec<String> {
-    let text = fs::read_to_string(format!("{script}.log")).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
-}
 
 pub fn alone(file: Value) -> Spec {
     Spec { nodes: 1, ttl_s: 3, file, ..Spec::default() }
@@ -36,12 +22,6 @@ fn patch(cluster: &Cluster, change: &Value) -> (u16, String) {
 /// PostgreSQL accepts writes before the cluster is there: its roles and scripts are made by them.
 pub fn leads(cluster: &Cluster) -> bool {
     http::get(&cluster.nodes[0].rest(), "/primary").is_some_and(|(code, _)| code == 200)
-}
-
-pub fn scripts() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
-    dir
 }
 
 /// post_bootstrap once, then on_start with role primary once, nothing before.

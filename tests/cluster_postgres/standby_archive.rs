@@ -1,25 +1,12 @@
 //! Standby clusters that follow an archive alone, or cannot follow at all.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, bin_dir, wait_until};
 use super::http;
-
-fn open_dir() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
-    dir
-}
-
-fn script(dir: &Path, name: &str, text: &str) -> String {
-    let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("it can be written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-    path.display().to_string()
-}
+use super::scripts::{plain, scripts};
 
 fn one_node(scope: &str, file: Value) -> Option<Cluster> {
     let mut all = json!({"scope": scope});
@@ -43,8 +30,8 @@ fn state(cluster: &Cluster) -> Value {
 /// Spec: SC-2, SC-5, SC-8, SC-10, SC-30, M-2, EX-93.
 #[test]
 fn an_archive_alone_is_followed_and_left() {
-    let place = open_dir();
-    let (archive, backup) = (place.path().join("wal"), place.path().join("backup"));
+    let place = scripts();
+    let archive = place.path().join("wal");
     fs::create_dir(&archive).expect("it is new");
     fs::set_permissions(&archive, fs::Permissions::from_mode(0o777)).expect("chmod");
     let keep = format!("cp %p {}/%f", archive.display());
@@ -61,8 +48,7 @@ fn an_archive_alone_is_followed_and_left() {
          -c fast -D \"$to\"",
         bin.display()
     );
-    let restore = script(place.path(), "restore.sh", &copy);
-    drop(backup);
+    let restore = plain(place.path(), "restore.sh", &copy);
     let section = json!({"restore_command": format!("cp {}/%f %p", archive.display()),
         "create_replica_methods": ["from_backup"], "recovery_min_apply_delay": 0,
         "archive_cleanup_command": "/bin/true"});
@@ -81,7 +67,7 @@ fn an_archive_alone_is_followed_and_left() {
     let answer = http::patch(&here.nodes[0].rest(), "/config", &change).expect("an answer");
     assert_eq!(answer.0, 200);
     wait_until("the promotion: nobody can be asked", 20, || code(&here, "/primary") == 200);
-    assert_eq!(here.timeline(0).max(2), 2);
+    wait_until("a timeline of its own", 10, || here.timeline(0) == 2);
 }
 
 /// Spec: SC-1, SC-11, EX-93.

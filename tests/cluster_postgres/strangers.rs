@@ -2,12 +2,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::cluster::{Cluster, Spec, bin_dir, wait_until};
+use super::cluster::{Cluster, Spec, wait_until};
+use super::origin::tool;
 use super::{http, process};
 
 /// Spec: I-15, EX-44.
@@ -114,20 +114,7 @@ fn a_port_in_use_is_named(cluster: &mut Cluster) {
 fn foreign_data(cluster: &Cluster, k: usize) {
     let data = cluster.nodes[k].data();
     fs::remove_dir(&data).expect("it is empty");
-    run("initdb", &["-D", &data.display().to_string(), "--auth=trust", "--no-sync"]);
-}
-
-fn run(program: &str, words: &[&str]) {
-    let program = bin_dir().expect("found before").join(program);
-    let mut command = if rustix::process::geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    let output = command.args(words).current_dir("/").stdout(std::process::Stdio::null());
-    assert!(output.status().expect("it runs").success(), "{words:?}");
+    tool("initdb", &["-D", &data.display().to_string(), "--auth=trust", "--no-sync"]);
 }
 
 /// Spec: I-10, EX-40.
@@ -172,7 +159,7 @@ fn a_postgresql_of_somebody_else_is_left_alone() {
         cluster.nodes[0].at.postgresql
     );
     let log = cluster.nodes[0].dir.join("foreign.log").display().to_string();
-    run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-W", "start"]);
+    tool("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-W", "start"]);
     wait_until("it to start", 20, || cluster.nodes[0].postmaster().is_some());
     let pid = cluster.nodes[0].postmaster().expect("it was started");
     let conf = fs::read(cluster.nodes[0].data().join("postgresql.conf")).expect("it is there");

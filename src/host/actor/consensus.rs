@@ -304,9 +304,10 @@ impl Handler<Tick> for Consensus {
 
 /// Keeps the consensus ticking at the pace it asks for, as long as it lives.
 pub async fn keep_ticking(consensus: Addr<Consensus>, mut ticker: Ticker) {
-    while ticker.tick().await.is_ok() {
+    while consensus.connected() {
+        let ticked = ticker.tick().await;
         let Ok(every) = consensus.send(Tick).await else { return };
-        if let Err(error) = ticker.set(every) {
+        if let Err(error) = ticked.and_then(|()| ticker.set(every)) {
             fence("the consensus has no timer", &error.to_string());
         }
     }

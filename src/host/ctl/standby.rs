@@ -165,3 +165,20 @@ fn waits_for(body: &Value) -> String {
     });
     states.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spec: EX-97.
+    #[test]
+    fn without_a_leader_there_is_nothing_to_promote_or_demote() {
+        let row = |name: &str, role: &str| json!({"name": name, "role": role, "state": "running"});
+        let body = json!({"scope": "e", "members": [row("a", "replica"), row("b", "replica")]});
+        assert_eq!(leader(&body).map(|member| member.name), Err("Cluster has no leader".into()));
+        let body = json!({"scope": "e", "members": [row("a", "replica"), row("b", "leader")]});
+        assert_eq!(leader(&body).map(|member| member.name), Ok("b".into()));
+        assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err());
+    }
+}

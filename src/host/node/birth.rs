@@ -22,10 +22,6 @@ use crate::pure::postgres::state::{PgState, Role};
 /// The postmaster has its lock file within this, however long recovery takes.
 const STANDING_MAX: Duration = Duration::from_secs(120);
 
-fn postgresql(world: &World) -> Result<Postgresql, String> {
-    world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
-}
-
 fn bootstrap(world: &World) -> Bootstrap {
     world.config().bootstrap.clone().unwrap_or_default()
 }
@@ -70,7 +66,7 @@ async fn empty(world: &Rc<World>, server: &Server) -> Result<(), String> {
 }
 
 async fn initdb(world: &Rc<World>, server: &Server) -> Result<Report, String> {
-    let (own, bootstrap) = (postgresql(world)?, bootstrap(world));
+    let (own, bootstrap) = (world.postgresql()?, bootstrap(world));
     empty(world, server).await?;
     world.seen.borrow_mut().role = Role::Uninitialized;
     let _doing = world.doing(PgState::Initializing);
@@ -184,7 +180,7 @@ async fn recovery_files(
     server: &Server,
     method: &CustomMethod,
 ) -> Result<ConfFiles, String> {
-    let own = postgresql(world)?;
+    let own = world.postgresql()?;
     let how = restored(server, method)?;
     let mut files = conf::files(world, server, None).await?;
     if let Some(text) = &mut files.postgresql_conf {
@@ -224,7 +220,7 @@ fn role(user: &PgUser, kind: RoleKind) -> NewRole {
 
 /// The superuser of a restored cluster gets the file's password.
 pub async fn create_superuser(world: &Rc<World>) -> Result<Report, String> {
-    let own = postgresql(world)?;
+    let own = world.postgresql()?;
     if own.superuser.username.is_empty() || own.superuser.password.is_none() {
         return Ok(Report::Done);
     }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::World;
-use super::copy::{arguments, clear, postgresql};
+use super::copy::{arguments, clear, replication_remote};
 use crate::host::clock;
-use crate::host::postgres::processes::{self, blocking};
+use crate::host::postgres::processes::blocking;
 use crate::host::postgres::replica::{Call, CopyProgress, Meter, News, Remote};
 use crate::host::postgres::{Server, disk, method};
 use crate::pure::cluster::facts::BuildProgress;
 use crate::pure::config::{HostPort, ReplicaMethod};
 use crate::pure::deed::{Report, Source, WipePermission};
 use crate::pure::flow::replica_build::{BASEBACKUP, ReplicaBuild};
-use crate::pure::postgres::conninfo::{pgpass, user_conninfo};
+use crate::pure::postgres::conninfo::pgpass;
 use crate::pure::postgres::state::{PgState, Role};
 
 /// Lines of a method's output that are shown.
@@ -41,7 +41,7 @@ pub async fn check(
     source: Option<Source>,
 ) -> Result<Report, String> {
     let server = world.server()?;
-    let own = postgresql(world)?;
+    let own = world.postgresql()?;
     *world.copying.borrow_mut() = Live::default();
     if source.as_ref().is_some_and(Source::is_remote) {
         super::remote::must_be_kin(world).await?;
@@ -57,7 +57,7 @@ pub async fn check(
     }
     server.check_basebackup(&arguments(&own.basebackup)).await?;
     let source = source.ok_or("there is nobody to copy from")?;
-    let lineage = server.lineage(&remote(world, &server, Some(&source)).await?).await?;
+    let lineage = server.lineage(&remote(world, Some(&source)).await?).await?;
     match world.view().cluster.system_identifier() {
         Some(wanted) if wanted != lineage.system_identifier => Err(format!(
             "{} at {}:{} has the system identifier {}, this cluster has {wanted}: nothing is copied \
@@ -73,7 +73,7 @@ fn custom(world: &World, name: &str) -> Result<Option<ReplicaMethod>, String> {
     if name == BASEBACKUP {
         return Ok(None);
     }
-    let own = postgresql(world)?;
+    let own = world.postgresql()?;
     let all = own.methods(world.dynamic().standby_cluster.as_ref());
     let found = all.into_iter().find(|method| method.name == name);
     found.map(Some).ok_or_else(|| {
@@ -82,15 +82,11 @@ fn custom(world: &World, name: &str) -> Result<Option<ReplicaMethod>, String> {
 }
 
 /// How a tool reaches the source; only the replication user's password goes with it.
-async fn remote(world: &World, server: &Server, source: Option<&Source>) -> Result<Remote, String> {
-    let own = postgresql(world)?;
-    let version = super::conf::version(server).await?;
+async fn remote(world: &Rc<World>, source: Option<&Source>) -> Result<Remote, String> {
     let Some(source) = source else { return Ok(Remote::default()) };
     let address = HostPort { host: source.host.clone(), port: source.port };
-    Ok(Remote {
-        conninfo: user_conninfo(&own.replication, &address, Some(&own.database), version),
-        passfile: pgpass(&own.replication, &address),
-    })
+    let passfile = pgpass(&world.postgresql()?.replication, &address);
+    Ok(Remote { passfile, ..replication_remote(world, source).await? })
 }
 
 /// Runs one replica method. What an earlier life left running or lying here goes first.
@@ -110,11 +106,11 @@ pub async fn copy(
     let _doing = world.doing(PgState::CreatingReplica);
     world.seen.borrow_mut().role = Role::Uninitialized;
     *world.copying.borrow_mut() = Live::default();
-    let remote = remote(world, &server, source.as_ref()).await?;
+    let remote = remote(world, source.as_ref()).await?;
     match (custom(world, name)?, source) {
         (Some(method), _) => run_method(world, &server, &method, &remote, keep_data).await?,
         (None, Some(source)) => {
-            let options = arguments(&postgresql(world)?.basebackup);
+            let options = arguments(&world.postgresql()?.basebackup);
             let copying = basebackup(world, &server, &remote, &options);
             tokio::join!(copying, super::conf::foresee(world, &server, &source)).0?;
             world.seen.borrow_mut().flushed_copy = true;
@@ -246,8 +242,8 @@ pub async fn waits_in_vain(server: &Server) -> String {
     let mut asked: Option<(String, Instant)> = None;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let server = server.clone();
-        let wanted = blocking(move || wanted_segment(&server)).await.ok().flatten();
+        let doing = server.startup_doing().await.unwrap_or_default();
+        let wanted = doing.strip_prefix("waiting for ").map(str::to_owned);
         asked = match (wanted, asked) {
             (None, _) => None,
             (Some(now), Some((before, since))) if now == before => Some((before, since)),
@@ -262,15 +258,6 @@ pub async fn waits_in_vain(server: &Server) -> String {
             );
         }
     }
-}
-
-/// The segment that the startup process waits for, as its title says.
-fn wanted_segment(server: &Server) -> Option<String> {
-    let titles = server.presence().others.into_iter().map(processes::title);
-    titles.filter(|title| title.contains("startup")).find_map(|title| {
-        let (_, rest) = title.split_once("waiting for ")?;
-        Some(rest.trim_end_matches('\0').trim().to_owned())
-    })
 }
 
 /// Until the walreceiver streams; a node that shall not stream is done when it runs.

@@ -19,7 +19,7 @@ use crate::pure::postgres::version::Version;
 
 /// Kept as the base of postgresql.conf; ours includes it.
 const BASE_CONF: &str = "postgresql.base.conf";
-/// A leader that crashed counts as unable to serve after this long without a word.
+/// A fast stop that takes longer becomes an immediate one.
 const FAST_STOP_MAX: Duration = Duration::from_secs(45);
 
 /// A child whose postmaster died notices that at its first wait.
@@ -67,10 +67,6 @@ pub async fn version(server: &Server) -> Result<Version, String> {
     server.major().await.map(Version::major_release)
 }
 
-fn postgresql(world: &World) -> Result<Postgresql, String> {
-    world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
-}
-
 /// Passfile lines for streaming from, and rewinding against, one source.
 pub fn passfile(config: &Postgresql, source: &Source) -> String {
     let address = HostPort { host: source.host.clone(), port: source.port };
@@ -84,7 +80,7 @@ pub(super) async fn files(
     server: &Server,
     standby: Option<&Option<Source>>,
 ) -> Result<ConfFiles, String> {
-    let config = postgresql(world)?;
+    let config = world.postgresql()?;
     let version = version(server).await?;
     let control = server.control().await.unwrap_or_default();
     let settings = with_defaults(world.settings());
@@ -248,7 +244,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         // Files of ours in an empty directory would look like somebody else's.
         return Err(format!("{} holds no cluster to start", server.data_dir.display()));
     }
-    let config = postgresql(world)?;
+    let config = world.postgresql()?;
     let mut files = files(world, &server, standby).await?;
     if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
         files.arguments.extend(trust_the_flush(version(&server).await?));
@@ -337,7 +333,7 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
     if !server.data_dir.join("standby.signal").exists() {
         return Err(String::from("PostgreSQL runs as a primary: it has to be stopped first"));
     }
-    let config = postgresql(world)?;
+    let config = world.postgresql()?;
     let files = files(world, &server, Some(&source)).await?;
     if let Some(source) = &source {
         server.write_passfile(&passfile(&config, source)).await?;

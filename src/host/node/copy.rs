@@ -22,10 +22,6 @@ const STREAM_PAUSE: Duration = Duration::from_millis(300);
 const FAILED: &str = "failed";
 const FAILED_KEPT: usize = 3;
 
-pub fn postgresql(world: &World) -> Result<Postgresql, String> {
-    world.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
-}
-
 /// Empties the data directory, if the permission covers what lies there (promise P4).
 pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Report, String> {
     let server = world.server()?;
@@ -188,7 +184,7 @@ async fn leader_is_ready(world: &World, source: &Source) -> Result<(), String> {
 }
 
 pub async fn replication_remote(world: &Rc<World>, source: &Source) -> Result<Remote, String> {
-    let own = postgresql(world)?;
+    let own = world.postgresql()?;
     let version = super::conf::version(&world.server()?).await?;
     let address = HostPort { host: source.host.clone(), port: source.port };
     Ok(Remote {
@@ -201,7 +197,7 @@ pub async fn replication_remote(world: &Rc<World>, source: &Source) -> Result<Re
 /// timeline, or pg_rewind sees nothing to do).
 pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String> {
     let server = world.server()?;
-    let own = postgresql(world)?;
+    let own = world.postgresql()?;
     let _doing = world.doing(PgState::Starting);
     let user = own.rewind.as_ref().unwrap_or(&own.superuser);
     checkpoint_there(&server, &own, &source).await;

@@ -32,7 +32,7 @@ use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::state::Purpose;
-use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, effective};
+use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, Postgresql, effective};
 use crate::pure::consensus::core::Input;
 use crate::pure::patroni::look::Look;
 use crate::pure::postgres::state::{PgState, Role};
@@ -130,6 +130,14 @@ impl World {
     /// On a witness, which has none.
     pub fn server(&self) -> Result<Server, String> {
         self.server.borrow().clone().ok_or_else(|| String::from("a witness has no PostgreSQL"))
+    }
+
+    /// The file's `postgresql` section.
+    ///
+    /// # Errors
+    /// On a witness, which has none.
+    pub fn postgresql(&self) -> Result<Postgresql, String> {
+        self.config().postgresql.clone().ok_or_else(|| "a witness has no PostgreSQL".into())
     }
 
     /// The `postgresql` settings in force on this node.
@@ -269,9 +277,7 @@ impl World {
             }
             ("leading", _) => format!("no action. I am ({own}), the leader with the lock"),
             ("standby_leading", _) => {
-                let trouble = self.seen.try_borrow().ok().and_then(|seen| {
-                    seen.remote.as_ref().and_then(|facts| facts.problems.first().cloned())
-                });
+                let trouble = seen.remote.as_ref().and_then(|facts| facts.problems.first());
                 let trouble = trouble.map(|problem| format!("; {problem}")).unwrap_or_default();
                 format!("no action. I am ({own}), the standby leader with the lock{trouble}")
             }

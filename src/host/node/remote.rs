@@ -190,8 +190,7 @@ async fn judge(
     }
 }
 
-/// The slot on the remote, made where our role may. Whether it is there is asked each time where
-/// the remote can say so (PostgreSQL 15), else only while we do not stream.
+/// The slot on the remote, made where our role may; whoever streams has it.
 async fn see_to_slot(
     world: &Rc<World>,
     server: &Server,

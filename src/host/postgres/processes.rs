@@ -64,15 +64,16 @@ pub fn titles(data_dir: &Path) -> Vec<String> {
 
 /// Processes that carry this word in their environment, whatever group they are in.
 pub fn carriers(word: &str) -> Vec<i32> {
-    let carries = |pid: &i32| {
-        let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        bytes.split(|b| *b == 0).any(|entry| entry == word.as_bytes())
-    };
-    pids().into_iter().filter(carries).collect()
+    pids().into_iter().filter(|pid| environment_has(*pid, word)).collect()
+}
+
+fn environment_has(pid: i32, word: &str) -> bool {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).any(|entry| entry == word.as_bytes())
 }
 
 /// Its arguments, or what it says of itself there.
-pub fn title(pid: i32) -> String {
+fn title(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -105,15 +106,8 @@ fn start_ticks(pid: i32) -> Option<u64> {
 pub fn leftovers(mark: &str, life: &str) -> Vec<i32> {
     let (mark, life) = (format!("{MARK}={mark}"), format!("{LIFE}={life}"));
     let own = std::process::id() as i32;
-    pids()
-        .into_iter()
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            let has = |word: &str| bytes.split(|b| *b == 0).any(|entry| entry == word.as_bytes());
-            has(&mark) && !has(&life)
-        })
-        .collect()
+    let others = pids().into_iter().filter(|pid| *pid != own);
+    others.filter(|pid| environment_has(*pid, &mark) && !environment_has(*pid, &life)).collect()
 }
 
 /// Kills the processes and, where they lead or share a group that is not ours, their groups;

@@ -1,0 +1,127 @@
+//! The deeds between two made-up servers: whom one reaches, copies, compares and rewinds.
+use super::crew::Work;
+use super::deeds::Look::{self, Again, Done};
+use super::deeds::failed;
+use super::postgres::{Cluster, Data};
+use super::remote::REMOTE;
+use super::world::World;
+use crate::pure::deed::{Report, Source};
+
+impl World {
+    /// The node that a source names, or the other site.
+    pub(super) fn node_at(&self, source: &Source) -> Option<usize> {
+        if source.is_remote() {
+            return Some(REMOTE);
+        }
+        let at = source.host.rsplit('.').next()?.parse::<usize>().ok()?.checked_sub(1)?;
+        (at < self.nodes.len()).then_some(at)
+    }
+
+    /// The source's PostgreSQL answers, and we can reach it.
+    pub(super) fn answering(&self, at: usize, source: &Source) -> Option<usize> {
+        let from = self.node_at(source).filter(|from| *from != at && *from != REMOTE)?;
+        let answers = self.nodes[from].postgres.answers();
+        (answers && self.network.reaches(at, from)).then_some(from)
+    }
+
+    pub(super) fn check_method(&mut self, at: usize, source: Option<&Source>) -> Look {
+        let answers =
+            |source: &Source| self.answering(at, source).is_some() || self.remote_is_kin(source);
+        match source.map(answers) {
+            Some(false) => failed("the source does not answer"),
+            None | Some(true) => Done(Report::Done),
+        }
+    }
+
+    pub(super) fn copy(&mut self, at: usize, work: &Work, source: Option<&Source>) -> Look {
+        let Some(source) = source else { return failed("there is nobody to copy from") };
+        let from = self.answering(at, source);
+        let fails = self.fails();
+        let remote = self.remote_is_kin(source);
+        let Some(from) = from.or(remote.then_some(REMOTE)) else {
+            return failed("the source does not answer");
+        };
+        if work.looks == 1 {
+            let postgres = &self.nodes[at].postgres;
+            if matches!(postgres.data, Data::Present(_)) && !postgres.unproven {
+                return failed("a complete data directory lies there");
+            }
+            self.nodes[at].postgres.data = Data::Incomplete;
+        }
+        if fails {
+            return failed("pg_basebackup failed");
+        }
+        if work.looks <= 4 {
+            return Again(self.luck.between(50, self.plan.copy_ms_max / 4));
+        }
+        let Some(cluster) = self.data_of(from) else {
+            return failed("the source has no data");
+        };
+        let names = String::new();
+        self.nodes[at].postgres.unproven = true;
+        self.nodes[at].postgres.data = Data::Present(Cluster {
+            standby: true,
+            clean: true,
+            synchronous_standby_names: names,
+            ..cluster
+        });
+        Done(Report::Done)
+    }
+
+    pub(super) fn verify(&mut self, at: usize) -> Look {
+        match self.nodes[at].postgres.cluster() {
+            Some(cluster) => Done(Report::Identified {
+                system_identifier: cluster.system_identifier.to_string(),
+            }),
+            None => failed("what lies there is not a complete cluster"),
+        }
+    }
+
+    pub(super) fn watch_replay(&mut self, at: usize) -> Look {
+        match &self.nodes[at].postgres.server {
+            None => failed("PostgreSQL died"),
+            Some(s) if s.streamed_at.is_some_and(|t| self.now < t + 1000) => Done(Report::Done),
+            Some(_) => Again(200),
+        }
+    }
+
+    pub(super) fn check_divergence(&mut self, at: usize, source: &Source) -> Look {
+        let from = self.answering(at, source);
+        let follows = self.nodes[at].daemon.as_ref().is_some_and(|d| {
+            let dynamic = d.core.dynamic();
+            dynamic.standby_cluster.is_some()
+        });
+        let from = from.filter(|from| follows || self.nodes[*from].postgres.is_writable());
+        let remote = source.is_remote() && self.remote.is_itself();
+        let from = from.or(remote.then_some(REMOTE));
+        let Some(from) = from else { return failed("the leader does not answer") };
+        let ours = self.nodes[at].postgres.cluster();
+        let (Some(ours), Some(theirs)) = (ours, self.data_of(from)) else {
+            return failed("there is no data to compare");
+        };
+        let yes = !ours.wal.agrees(&theirs.wal);
+        Done(Report::Diverged { yes, because: String::from("the histories were compared") })
+    }
+
+    pub(super) fn rewind(&mut self, at: usize, work: &Work, source: &Source) -> Look {
+        if self.nodes[at].postgres.server.is_some() {
+            return failed("PostgreSQL runs");
+        }
+        let from = self.answering(at, source);
+        let fails = self.fails();
+        let Some(from) = from.filter(|_| !fails) else { return failed("pg_rewind failed") };
+        if work.looks == 1 {
+            return Again(self.luck.between(200, 1500));
+        }
+        let Some(theirs) = self.nodes[from].postgres.cluster().map(|c| c.wal.clone()) else {
+            return failed("the source has no data");
+        };
+        let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
+            return failed("there is no data to rewind");
+        };
+        let common = ours.wal.common(&theirs);
+        ours.wal.cut(common);
+        ours.standby = true;
+        Done(Report::Done)
+    }
+}
