@@ -1,8 +1,9 @@
 //! Three to five cores in one loop: founding, election, lease, loss of the arbiter.
 use std::collections::VecDeque;
 
+use surus::pure::cluster::command::Command;
 use surus::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
-use surus::pure::cluster::state::Member;
+use surus::pure::cluster::state::{FailoverRequest, Member};
 use surus::pure::consensus::core::{Core, Input, Output, Seat};
 use surus::pure::consensus::founding::Promises;
 use surus::pure::consensus::message::Greeting;
@@ -16,6 +17,11 @@ struct Net {
     deadlines: Vec<Option<u64>>,
     receipts: Vec<(u64, String)>,
     next_tick: Vec<u64>,
+    /// Answers a question for positions only after a while.
+    slow: Option<usize>,
+    /// Says something unasked soon after it answered one.
+    talkative: Option<usize>,
+    later: Vec<(u64, usize, Input)>,
 }
 
 fn facts(i: usize) -> Facts {
@@ -60,6 +66,9 @@ impl Net {
             deadlines: vec![None; n],
             receipts: vec![],
             next_tick: vec![0; n],
+            slow: None,
+            talkative: None,
+            later: vec![],
         };
         for i in 0..n {
             net.queue.push_back((i, Input::Local(Box::new(facts(i)))));
@@ -103,6 +112,10 @@ impl Net {
                     self.queue.push_back((i, Input::Tick));
                 }
             }
+            let (due, later) = self.later.drain(..).partition(|(at, _, _)| *at <= self.now);
+            self.later = later;
+            let due: Vec<(u64, usize, Input)> = due;
+            self.queue.extend(due.into_iter().map(|(_, i, input)| (i, input)));
             while let Some((i, input)) = self.queue.pop_front() {
                 if self.up[i] {
                     let out = self.cores[i].handle(self.now, input);
@@ -131,23 +144,47 @@ impl Net {
                     self.receipts.push((ticket, format!("{outcome:?}")));
                 }
                 Output::AskFresh { round } => {
-                    let mut facts = facts(i);
-                    facts.round = round;
-                    facts.serial = self.now;
-                    facts.state = PgState::Running;
-                    facts.sql = Some(SqlFacts {
-                        in_recovery: true,
-                        system_identifier: "7".into(),
-                        timeline: 1,
-                        ..SqlFacts::default()
-                    });
-                    self.queue.push_back((i, Input::Local(Box::new(facts))));
+                    let answer = Input::Local(Box::new(self.replica(i, round)));
+                    match self.slow == Some(i) {
+                        true => self.later.push((self.now + 60, i, answer)),
+                        false => self.queue.push_back((i, answer)),
+                    }
+                    if self.talkative == Some(i) {
+                        let more = Input::Local(Box::new(self.replica(i, 0)));
+                        self.later.push((self.now + 30, i, more));
+                    }
                 }
                 Output::Greeting(_) => self.greet(i),
                 Output::Told(text) => eprintln!("{} n{i} {text}", self.now),
                 _ => {}
             }
         }
+    }
+
+    fn replica(&self, i: usize, round: u64) -> Facts {
+        let sql = SqlFacts {
+            in_recovery: true,
+            system_identifier: "7".into(),
+            timeline: 1,
+            ..SqlFacts::default()
+        };
+        let state = PgState::Running;
+        Facts { round, serial: self.now, state, sql: Some(sql), ..facts(i) }
+    }
+
+    /// The cluster exists from now on; who holds the lease.
+    fn born(&mut self) -> usize {
+        self.run(4000);
+        let holder = self.holder().expect("somebody was granted the lease");
+        let born = Command::Initialised {
+            epoch: self.cores[holder].cluster().epoch,
+            system_identifier: "7".into(),
+            config: serde_json::json!({"ttl": 2, "loop_wait": 1, "retry_timeout": 1}),
+        };
+        self.queue.push_back((holder, Input::Propose { ticket: 9, command: born }));
+        self.run(6000);
+        assert_eq!(self.receipts, [(9, "Ok(Done)".to_string())]);
+        holder
     }
 
     fn holder(&self) -> Option<usize> {
@@ -169,19 +206,8 @@ fn three_fresh_nodes_found_one_cluster_and_one_of_them_may_create_it() {
 
 #[test]
 fn when_the_holder_dies_another_is_granted_the_lease_after_the_ttl() {
-    use surus::pure::cluster::command::Command;
     let mut net = Net::new(3);
-    net.run(4000);
-    let holder = net.holder().unwrap();
-    let epoch = net.cores[holder].cluster().epoch;
-    let born = Command::Initialised {
-        epoch,
-        system_identifier: "7".into(),
-        config: serde_json::json!({"ttl": 2, "loop_wait": 1, "retry_timeout": 1}),
-    };
-    net.queue.push_back((holder, Input::Propose { ticket: 9, command: born }));
-    net.run(6000);
-    assert_eq!(net.receipts, [(9, "Ok(Done)".to_string())]);
+    let holder = net.born();
     assert!(
         !net.cores[holder].group().unwrap().is_leader(),
         "the arbiter stands apart from the holder"
@@ -217,4 +243,30 @@ fn who_comes_after_the_founding_receives_the_whole_state_before_it_votes() {
     assert!(new.applied > 0, "the newcomer has nothing");
     assert_eq!((new.applied, &new.members), (old.applied, &old.members));
     assert_eq!(net.cores[0].group().map(|g| g.voters().len()), Some(4));
+}
+
+/// Whoever has answered the arbiter's question may say more before the last answer is in: what it
+/// says then is newer still, and must not count as no answer.
+#[test]
+fn a_word_more_after_the_answer_does_not_lose_the_leadership() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    let candidate = (0..3).find(|i| *i != holder).expect("there are three");
+    (net.slow, net.talkative) = (Some(holder), Some(candidate));
+    let request = FailoverRequest {
+        leader: Some(format!("n{holder}")),
+        candidate: Some(format!("n{candidate}")),
+        scheduled_at: None,
+    };
+    let release = Command::Release {
+        epoch: net.cores[holder].cluster().epoch,
+        reason: "switchover".into(),
+        shutdown: None,
+        hand_over_to: request.candidate.clone(),
+    };
+    for command in [Command::SetFailover { request }, release] {
+        net.queue.push_back((holder, Input::Propose { ticket: 10, command }));
+    }
+    net.run(1000);
+    assert_eq!(net.holder(), Some(candidate));
 }

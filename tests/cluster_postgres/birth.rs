@@ -2,6 +2,7 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, bin_dir, wait_until};
@@ -228,6 +229,42 @@ fn what_the_method_wrote_is_kept_and_every_phase_resumes() {
     assert_eq!(lines(&born).len(), 1);
     let auto = fs::read_to_string(cluster.nodes[0].data().join("postgresql.auto.conf"));
     assert!(!auto.expect("it is there").contains("recovery_target_name"));
+}
+
+/// The daemon comes back in time for its lease, but finds the server of each step dead, as its guard
+/// leaves it when the deadline passes just then: the step goes on, nothing is begun anew.
+/// Spec: B-27, X-4.
+#[test]
+fn a_step_whose_server_died_meanwhile_goes_on() {
+    let dir = scripts();
+    let Some(origin) = Origin::plain(31_045) else { return };
+    let section = json!({"recovery_conf": {"restore_command": origin.restore_command(),
+        "recovery_target_name": "here"}});
+    let (spec, born) = restoring(&origin, dir.path(), "", &section);
+    let Some(mut cluster) = Cluster::plan(spec) else { return };
+    let states = [
+        "recovering",
+        "checking_target",
+        "naming_superuser",
+        "starting",
+        "running_script",
+        "creating_roles",
+    ];
+    for state in states {
+        cluster.start_with(0, &[("SURUS_CRASH_AT", &format!("bootstrap:{state}"))]);
+        let node = &mut cluster.nodes[0];
+        node.wait_exit(60);
+        if let Some(pid) = node.postmaster() {
+            process::signal(pid, Signal::QUIT);
+            wait_until("the server's end", 5, || node.postmaster().is_none());
+        }
+    }
+    cluster.start(0);
+    wait_until("the cluster", 60, || leads(&cluster));
+    let runs = lines(&dir.path().join("restore").display().to_string());
+    assert_eq!((runs.len(), lines(&born).len()), (1, 2), "{runs:?}");
+    assert_eq!((rows(&cluster).as_deref(), cluster.timeline(0)), (Some("1,2"), 2));
+    assert!(!cluster.nodes[0].dir.join("data.failed").exists());
 }
 
 /// Scripts that fail in every way, one after the other; then initdb, because it is named.

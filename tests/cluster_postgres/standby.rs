@@ -107,8 +107,12 @@ fn standby_leader(cluster: &Cluster) -> Option<usize> {
 
 #[track_caller]
 fn wait_standby_leader(cluster: &Cluster, seconds: u64) -> usize {
-    wait_until("a standby leader and its replicas", seconds, || standby_leader(cluster).is_some());
-    standby_leader(cluster).expect("there was one")
+    let mut found = None;
+    wait_until("a standby leader and its replicas", seconds, || {
+        found = standby_leader(cluster);
+        found.is_some()
+    });
+    found.expect("just found")
 }
 
 fn waits_for(cluster: &Cluster, k: usize) -> Option<String> {

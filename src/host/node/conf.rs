@@ -381,7 +381,7 @@ pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
     if server.hold_postmaster().await?.is_none() {
         return Ok(());
     }
-    if world.seen.borrow().node_state == "initialising" {
+    if world.is_creating() {
         tracing::info!("the cluster is being created: its configuration is left alone until then");
         return Ok(());
     }

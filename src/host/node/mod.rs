@@ -13,6 +13,7 @@ pub mod observe;
 pub mod perform;
 pub mod recover;
 pub mod remote;
+pub mod upheld;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -317,6 +318,11 @@ impl World {
             (None, false, _) if seen.node_state == "building" => PgState::CreatingReplica,
             (None, false, _) => seen.rest,
         }
+    }
+
+    /// This node creates the cluster.
+    pub fn is_creating(&self) -> bool {
+        self.seen.borrow().node_state == "initialising"
     }
 
     /// All that this node says of itself, to be gossiped.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
+use super::upheld::{Needs, upheld};
 use super::{World, birth, build, conf, copy, lead, recover, remote};
 use crate::host::actor::flow::{FlowActor, Halt, Hear, OnEnd};
 use crate::pure::config;
@@ -27,16 +28,29 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         Deed::MoveDataDirectoryAside { suffix } => copy::move_aside(&world, &suffix).await,
         Deed::CreateCluster { method } => birth::create_cluster(&world, &method).await,
         Deed::VerifyRestored { method } => birth::verify_restored(&world, &method).await,
-        Deed::AwaitRecovery => recover::await_recovery(&world).await,
-        Deed::CheckTarget => recover::check_target(&world).await,
-        Deed::CreateSuperuser => birth::create_superuser(&world).await,
+        Deed::AwaitRecovery => {
+            upheld(&world, Needs::Restored, || recover::await_recovery(&world)).await
+        }
+        Deed::CheckTarget => {
+            upheld(&world, Needs::Recovered, || recover::check_target(&world)).await
+        }
+        Deed::CreateSuperuser => {
+            upheld(&world, Needs::Recovered, || birth::create_superuser(&world)).await
+        }
         Deed::SealCluster => birth::seal_cluster(&world).await,
+        Deed::StartPostgres { as_ }
+            if world.is_creating() && !matches!(as_, StartAs::Standby { .. }) =>
+        {
+            upheld(&world, Needs::Nothing, || conf::start(&world, as_.clone())).await
+        }
         Deed::StartPostgres { as_ } => conf::start(&world, as_).await,
         Deed::StopPostgres { mode } => conf::stop(&world, mode).await,
         Deed::Promote => lead::promote(&world).await,
         Deed::Checkpoint => world.server()?.checkpoint().await.map(|()| Report::Done),
-        Deed::CreateRoles => birth::create_roles(&world).await,
-        Deed::RunPostBootstrap => lead::post_bootstrap(&world).await,
+        Deed::CreateRoles => upheld(&world, Needs::Primary, || birth::create_roles(&world)).await,
+        Deed::RunPostBootstrap => {
+            upheld(&world, Needs::Primary, || lead::post_bootstrap(&world)).await
+        }
         Deed::RunPrePromote => lead::pre_promote(&world).await,
         Deed::CheckMethod { method, source } => build::check(&world, &method, source).await,
         Deed::CopyCluster { method, source, keep_data } => {

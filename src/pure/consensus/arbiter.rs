@@ -53,6 +53,8 @@ struct Asking {
     round: u64,
     until: Millis,
     waits_for: BTreeSet<RaftId>,
+    /// Who has answered: whatever they said since is newer still.
+    answered: BTreeSet<RaftId>,
 }
 
 impl Arbitration {
@@ -397,9 +399,9 @@ impl Core {
             return false;
         };
         let round = asking.round;
-        asking.waits_for.retain(|id| {
-            reachable.contains(id) && self.heard.get(id).is_none_or(|h| h.facts.round != round)
-        });
+        let answers = self.heard.iter().filter(|(_, heard)| heard.facts.round == round);
+        asking.answered.extend(answers.map(|(id, _)| *id));
+        asking.waits_for.retain(|id| reachable.contains(id) && !asking.answered.contains(id));
         asking.waits_for.is_empty() || now >= asking.until
     }
 
@@ -408,7 +410,12 @@ impl Core {
         arbitration.round += 1;
         let round = arbitration.round;
         let asks = reachable.clone();
-        arbitration.asking = Some(Asking { round, until: self.now + ASK_MS, waits_for: reachable });
+        arbitration.asking = Some(Asking {
+            round,
+            until: self.now + ASK_MS,
+            waits_for: reachable,
+            answered: BTreeSet::new(),
+        });
         for id in asks {
             if id == self.id {
                 self.asked_by = None;
@@ -421,9 +428,12 @@ impl Core {
 
     fn decide(&self) -> (Option<RaftId>, Decision) {
         let arbitration = self.arbitration.as_ref().expect("only the arbiter decides");
-        let round = arbitration.asking.as_ref().map_or(0, |a| a.round);
+        let answered = arbitration.asking.as_ref().map(|asking| &asking.answered);
         let fresh = |id: &RaftId| {
-            self.heard.get(id).map(|h| &h.facts).filter(|f| round != 0 && f.round == round)
+            self.heard
+                .get(id)
+                .map(|h| &h.facts)
+                .filter(|_| answered.is_some_and(|a| a.contains(id)))
         };
         let candidates: Vec<Candidate> = self
             .cluster
