@@ -6,6 +6,7 @@ use super::postgres::{Cluster, Data};
 use super::remote::REMOTE;
 use super::world::World;
 use crate::pure::deed::{Report, Source};
+use crate::pure::postgres::history::divergence;
 
 impl World {
     /// The node that a source names, or the other site.
@@ -99,8 +100,9 @@ impl World {
         let (Some(ours), Some(theirs)) = (ours, self.data_of(from)) else {
             return failed("there is no data to compare");
         };
-        let yes = !ours.wal.agrees(&theirs.wal);
-        Done(Report::Diverged { yes, because: String::from("the histories were compared") })
+        let (mine, lineage) = (ours.wal.history(), theirs.lineage());
+        let found = divergence(ours.wal.timeline(), Some(&mine), ours.left(), &lineage);
+        Done(Report::Diverged { yes: found.yes, because: found.because })
     }
 
     pub(super) fn rewind(&mut self, at: usize, work: &Work, source: &Source) -> Look {
@@ -119,6 +121,9 @@ impl World {
         let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
             return failed("there is no data to rewind");
         };
+        if ours.wal.timeline() == theirs.timeline() {
+            return failed("pg_rewind saw nothing to do");
+        }
         let common = ours.wal.common(&theirs);
         ours.wal.cut(common);
         ours.standby = true;

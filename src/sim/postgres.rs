@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::pure::cluster::Millis;
 use crate::pure::consensus::group::draw;
+use crate::pure::postgres::history::{Left, Lineage, Switch};
 use crate::pure::postgres::lsn::Lsn;
 
 /// Bytes that one record takes in the WAL.
@@ -83,6 +84,15 @@ impl Wal {
         self.0[length..(length + count).min(self.len())].to_vec()
     }
 
+    /// The way to the present timeline, as its history file has it.
+    pub fn history(&self) -> Vec<Switch> {
+        let turn = |(at, pair): (usize, &[Record])| {
+            let switch = Switch { timeline: pair[0].timeline, at: lsn_of(at + 1) };
+            (pair[0].timeline != pair[1].timeline).then_some(switch)
+        };
+        self.0.windows(2).enumerate().filter_map(turn).collect()
+    }
+
     /// Takes over what follows in a history that this one is a prefix of.
     pub fn receive(&mut self, news: Vec<Record>) {
         self.0.extend(news);
@@ -108,6 +118,28 @@ pub struct Cluster {
     pub sealed: bool,
     /// As it stands in the configuration files.
     pub synchronous_standby_names: String,
+}
+
+impl Cluster {
+    /// What it says of itself to whoever wants to stream from it.
+    pub fn lineage(&self) -> Lineage {
+        Lineage {
+            system_identifier: self.system_identifier.to_string(),
+            timeline: self.wal.timeline(),
+            position: self.wal.lsn(),
+            history: self.wal.history(),
+        }
+    }
+
+    /// How it was left; a shutdown checkpoint is the last that it wrote.
+    pub fn left(&self) -> Left {
+        let end = self.wal.lsn();
+        match (self.standby, self.clean) {
+            (true, _) => Left::Standby { end },
+            (false, true) => Left::CleanPrimary { checkpoint: Lsn(end.0 - 1) },
+            (false, false) => Left::CrashedPrimary,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -230,6 +230,15 @@ impl Cluster {
         self.began
     }
 
+    /// The directory of all nodes; kept for a person to look at after `keep`.
+    pub fn root(&self) -> PathBuf {
+        self.place.path().canonicalize().unwrap_or_default()
+    }
+
+    pub fn keep(&mut self) {
+        self.place.disable_cleanup(true);
+    }
+
     pub fn start(&mut self, k: usize) {
         self.start_with(k, &[]);
     }
@@ -305,12 +314,16 @@ impl Cluster {
     /// Every node that runs streams from the one leader, and REST says the same.
     #[track_caller]
     pub fn wait_settled(&self, seconds: u64) -> usize {
-        let running = || self.nodes.iter().filter(|n| n.child.is_some()).count();
-        wait_until("all nodes to stream", seconds, || {
-            let Some(leader) = self.writable() else { return false };
-            self.streaming_from(leader).len() + 1 == running() && self.rest_agrees(leader)
-        });
+        wait_until("all nodes to stream", seconds, || self.settled().is_some());
         self.leader()
+    }
+
+    /// The leader, if every node that runs streams from it, and REST says the same.
+    pub fn settled(&self) -> Option<usize> {
+        let running = self.nodes.iter().filter(|n| n.child.is_some()).count();
+        let leader = self.writable()?;
+        let all = self.streaming_from(leader).len() + 1 == running;
+        (all && self.rest_agrees(leader)).then_some(leader)
     }
 
     fn rest_agrees(&self, leader: usize) -> bool {

@@ -8,10 +8,12 @@ mod cluster;
 #[path = "../common/disk.rs"]
 mod disk;
 mod http;
+mod network;
 mod node;
 mod process;
 mod scripts;
 mod sql;
+mod state_disks;
 mod writers;
 
 mod adopt;

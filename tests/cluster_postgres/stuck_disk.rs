@@ -2,28 +2,8 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, Spec, wait_until};
-use super::disk::{Loop, make_image};
 use super::http;
-
-/// A disk of its own for the state directory of every node; `None` where there are no loop devices.
-fn state_disks(cluster: &Cluster) -> Option<Vec<Loop>> {
-    let attach = |k: usize| {
-        let image = cluster.nodes[k].dir.join("disk");
-        let disk =
-            make_image(&image).and_then(|()| Loop::attach(&image, cluster.nodes[k].state()))?;
-        cluster.give_away(&disk.mount);
-        Ok(disk)
-    };
-    let disks: Result<Vec<Loop>, String> = cluster.numbers().into_iter().map(attach).collect();
-    match disks {
-        Ok(disks) => Some(disks),
-        Err(why) => {
-            assert!(std::env::var_os("SURUS_REQUIRE_LOOP").is_none(), "{why}");
-            eprintln!("SKIPPED: no disk can be frozen here: {why}");
-            None
-        }
-    }
-}
+use super::state_disks::state_disks;
 
 /// The lease is extended without a disk, so the writes go on; the log goes on without this node.
 #[test]

@@ -36,8 +36,17 @@ impl Loop {
 impl Loop {
     /// Whoever writes here waits, and cannot even be killed, until the result is dropped.
     pub fn freeze(&self) -> Result<Frozen<'_>, String> {
-        run("fsfreeze", &["-f", text(&self.mount)])?;
+        self.stall()?;
         Ok(Frozen(self))
+    }
+
+    /// The same until [`Loop::thaw`].
+    pub fn stall(&self) -> Result<(), String> {
+        run("fsfreeze", &["-f", text(&self.mount)]).map(|_| ())
+    }
+
+    pub fn thaw(&self) -> Result<(), String> {
+        run("fsfreeze", &["-u", text(&self.mount)]).map(|_| ())
     }
 }
 
@@ -45,7 +54,7 @@ pub struct Frozen<'a>(&'a Loop);
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        run("fsfreeze", &["-u", text(&self.0.mount)]).expect("a frozen disk can be thawed");
+        self.0.thaw().expect("a frozen disk can be thawed");
     }
 }
 

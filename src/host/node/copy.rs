@@ -113,7 +113,8 @@ pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Repor
     let replayed =
         world.seen.borrow().sql.as_ref().filter(|sql| sql.in_recovery).map(|sql| sql.replay_lsn);
     let mut divergence = server.check_divergence(&lineage, replayed).await?;
-    if divergence.yes && streams_on(world, lineage.timeline).await {
+    let certain = server.namesake(&lineage).await?.is_some();
+    if divergence.yes && !certain && streams_on(world, lineage.timeline).await {
         let timeline = lineage.timeline;
         let because = format!("we stream the leader's timeline {timeline}");
         divergence = Divergence { yes: false, because };

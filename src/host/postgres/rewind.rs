@@ -17,6 +17,9 @@ const FORBIDDEN: [&str; 8] = [
     "help",
 ];
 
+/// pg_rewind looks at the numbers of the timelines only, and says this when they are the same.
+const NOTHING_DONE: &str = "are on the same timeline";
+
 /// pg_rewind says this just before it changes the first file.
 const FIRST_CHANGE: &str = "need to copy";
 
@@ -48,10 +51,11 @@ impl Server {
         let crashed = control.out_of_recovery() && !control.clean();
         let server = self.clone();
         blocking(move || server.begin_rewind(crashed)).await??;
-        let mut changing = false;
+        let (mut changing, mut nothing_done) = (false, false);
         let ended = program
             .run_with(&mut |_, line| {
                 changing |= line.contains(FIRST_CHANGE);
+                nothing_done |= line.contains(NOTHING_DONE);
                 !line.contains(" kB (")
             })
             .await;
@@ -59,7 +63,13 @@ impl Server {
             let server = self.clone();
             blocking(move || server.mark_finished()).await??;
         }
-        ended.map(|_| ())
+        match ended {
+            Ok(_) if nothing_done => Err(String::from(
+                "pg_rewind saw nothing to do, but our WAL and the leader's went different ways: \
+                 their timelines have the same number",
+            )),
+            ended => ended.map(|_| ()),
+        }
     }
 
     fn begin_rewind(&self, crashed: bool) -> Result<(), String> {

@@ -11,7 +11,7 @@ use super::Server;
 use super::program::Program;
 use super::replica::Remote;
 use super::session::identifier;
-use crate::pure::postgres::history::{self, Divergence, Left, Lineage, divergence};
+use crate::pure::postgres::history::{self, Divergence, Left, Lineage, Switch, divergence};
 
 /// For one question, connecting included.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -77,7 +77,25 @@ impl Server {
         } else {
             Left::CrashedPrimary
         };
-        Ok(divergence(timeline, left, leader))
+        let ours = self.own_history(timeline)?;
+        Ok(divergence(timeline, ours.as_deref(), left, leader))
+    }
+
+    /// Does the leader's timeline of our number come from elsewhere? A standby that seems to stream
+    /// it does not know.
+    pub async fn namesake(&self, leader: &Lineage) -> Result<Option<String>, String> {
+        let timeline = self.control().await?.position().0;
+        Ok(history::namesake(timeline, self.own_history(timeline)?.as_deref(), leader))
+    }
+
+    /// How our timeline came about, if its file is there.
+    fn own_history(&self, timeline: u32) -> Result<Option<Vec<Switch>>, String> {
+        let file = self.data_dir.join(format!("pg_wal/{timeline:08X}.history"));
+        match std::fs::read_to_string(&file) {
+            Ok(text) => history::parse(&text).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
+        }
     }
 
     fn ask(&self, from: &Remote, question: &str) -> Program {

@@ -73,6 +73,7 @@ fn judge(race: &Race, candidate: &Candidate) -> Result<Score, Refusal> {
         return Err(refuse("its watchdog is required and unusable", ""));
     }
     let (timeline, position) = standing(facts)?;
+    let position = kept(race, timeline, position);
     identity(race, facts)?;
     synchronous(race, candidate)?;
     behind(race, candidate, timeline, position)?;
@@ -89,6 +90,13 @@ fn standing(facts: &Facts) -> Result<(u32, Lsn), Refusal> {
         }
         _ => Err(refuse("its PostgreSQL does not answer", facts.state.text())),
     }
+}
+
+/// What a later leader did not take over counts for nothing: an old leader's tail is no progress.
+fn kept(race: &Race, timeline: u32, position: Lsn) -> Lsn {
+    let left = race.cluster.history.iter().find(|row| row.timeline == timeline);
+    let left = left.filter(|_| timeline < race.timeline);
+    left.map_or(position, |row| position.min(row.lsn))
 }
 
 fn identity(race: &Race, facts: &Facts) -> Result<(), Refusal> {
@@ -164,5 +172,45 @@ fn verdict(candidate: &Candidate, judged: &Result<Score, Refusal>, winner: Optio
         outcome: outcome.into(),
         rule: rule.into(),
         inputs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::cluster::facts::SqlFacts;
+    use crate::pure::cluster::state::HistoryRow;
+
+    fn race<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Race<'a> {
+        Race { cluster, dynamic, optime: Lsn(2_000_000), timeline: 3, wanted: None }
+    }
+
+    fn facts(timeline: u32, position: u64) -> Facts {
+        let receive_lsn = Lsn(position);
+        let sql = SqlFacts { in_recovery: true, timeline, receive_lsn, ..SqlFacts::default() };
+        Facts { state: PgState::Running, sql: Some(sql), ..Facts::default() }
+    }
+
+    /// An old leader wrote on when nobody heard it any more; the next one began timeline 3 before
+    /// that, and is gone now.
+    #[test]
+    fn a_tail_that_was_left_behind_does_not_count() {
+        let row = HistoryRow {
+            timeline: 2,
+            lsn: Lsn(500_000),
+            reason: String::new(),
+            timestamp: String::new(),
+            new_leader: String::new(),
+        };
+        let cluster = ClusterState { history: vec![row], ..ClusterState::default() };
+        let dynamic = Dynamic::from_value(None);
+        let (old, member) = (facts(2, 1_900_000), Member::default());
+        let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
+        let (winner, verdicts) = rank(&race(&cluster, &dynamic), &[candidate]);
+        assert_eq!(winner, None, "{verdicts:?}");
+        assert!(verdicts[0].inputs.contains("lag_bytes=1500000"), "{verdicts:?}");
+        let unknown = ClusterState::default();
+        let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
+        assert_eq!(rank(&race(&unknown, &dynamic), &[candidate]).0, Some(1));
     }
 }

@@ -56,11 +56,41 @@ pub struct Divergence {
     pub because: String,
 }
 
-/// Can a cluster on `timeline`, left as `left`, simply follow `leader`?
+/// Where the leader's way to our timeline is another one than ours: two nodes that knew nothing of
+/// each other may have begun timelines with the same number. `None`: it is the same timeline, as far
+/// as can be told; a server whose history file is gone knows no better.
+pub fn namesake(timeline: u32, ours: Option<&[Switch]>, leader: &Lineage) -> Option<String> {
+    let before = |switch: &&Switch| switch.timeline < timeline;
+    let theirs: Vec<Switch> = leader.history.iter().filter(before).copied().collect();
+    let ours: Vec<Switch> = ours?.iter().filter(before).copied().collect();
+    if timeline > leader.timeline || ours == theirs {
+        return None;
+    }
+    let way = |switches: &[Switch]| {
+        let step = |s: &Switch| format!("{} at {}", s.timeline, s.at);
+        switches.iter().map(step).collect::<Vec<_>>().join(", ")
+    };
+    Some(format!(
+        "the leader's timeline {timeline} is another one: it came from {}, ours from {}",
+        way(&theirs),
+        way(&ours)
+    ))
+}
+
+/// Can a cluster on `timeline`, left as `left`, simply follow `leader`? `ours` is the history of that
+/// timeline as our own file has it.
 ///
 /// Says no only when nothing we hold is absent from the leader's history; every doubt is a yes.
-pub fn divergence(timeline: u32, left: Left, leader: &Lineage) -> Divergence {
+pub fn divergence(
+    timeline: u32,
+    ours: Option<&[Switch]>,
+    left: Left,
+    leader: &Lineage,
+) -> Divergence {
     let answer = |yes, because| Divergence { yes, because };
+    if let Some(because) = namesake(timeline, ours, leader) {
+        return answer(true, because);
+    }
     if timeline > leader.timeline {
         return answer(
             true,
@@ -122,28 +152,45 @@ mod tests {
     fn a_clean_primary_follows_when_its_checkpoint_was_replayed() {
         let primary = |at| Left::CleanPrimary { checkpoint: Lsn(at) };
         let leader = leader(2, &[(1, 100)]);
-        assert!(!divergence(1, primary(28), &leader).yes);
-        assert!(divergence(1, primary(100), &leader).yes);
-        assert!(divergence(1, primary(128), &leader).yes);
-        assert!(!divergence(2, primary(128), &leader).yes);
+        assert!(!divergence(1, None, primary(28), &leader).yes);
+        assert!(divergence(1, None, primary(100), &leader).yes);
+        assert!(divergence(1, None, primary(128), &leader).yes);
+        assert!(!divergence(2, None, primary(128), &leader).yes);
     }
 
     #[test]
     fn a_standby_follows_up_to_the_switch() {
         let standby = |at| Left::Standby { end: Lsn(at) };
         let leader = leader(3, &[(1, 100), (2, 200)]);
-        assert!(!divergence(1, standby(100), &leader).yes);
-        assert!(divergence(1, standby(101), &leader).yes);
-        assert!(!divergence(2, standby(150), &leader).yes);
+        assert!(!divergence(1, None, standby(100), &leader).yes);
+        assert!(divergence(1, None, standby(101), &leader).yes);
+        assert!(!divergence(2, None, standby(150), &leader).yes);
+    }
+
+    /// Both the old leader and a replica that had not heard of it began timeline 3.
+    #[test]
+    fn a_timeline_of_the_same_number_is_not_ours() {
+        let theirs = leader(4, &[(1, 100), (2, 200), (3, 900)]);
+        let standby = Left::Standby { end: Lsn(250) };
+        let switch = |timeline, at| Switch { timeline, at: Lsn(at) };
+        let ours = [switch(1, 100), switch(2, 180)];
+        assert!(!divergence(3, None, standby, &theirs).yes);
+        assert!(!divergence(3, Some(&[switch(1, 100), switch(2, 200)]), standby, &theirs).yes);
+        let answer = divergence(3, Some(&ours), standby, &theirs);
+        assert!(answer.yes && answer.because.contains("is another one"), "{answer:?}");
+        let same_number = leader(3, &[(1, 100), (2, 200)]);
+        assert!(divergence(3, Some(&ours), standby, &same_number).yes);
+        assert!(divergence(3, Some(&ours), Left::CrashedPrimary, &same_number).yes);
+        assert!(!divergence(1, Some(&[]), Left::Standby { end: Lsn(50) }, &same_number).yes);
     }
 
     #[test]
     fn doubt_is_divergence() {
         let leader = leader(3, &[(1, 100)]);
-        assert!(divergence(1, Left::CrashedPrimary, &leader).yes);
-        assert!(!divergence(3, Left::CrashedPrimary, &leader).yes);
-        assert!(divergence(2, Left::Standby { end: Lsn(0) }, &leader).yes);
-        assert!(divergence(4, Left::Standby { end: Lsn(0) }, &leader).yes);
+        assert!(divergence(1, None, Left::CrashedPrimary, &leader).yes);
+        assert!(!divergence(3, None, Left::CrashedPrimary, &leader).yes);
+        assert!(divergence(2, None, Left::Standby { end: Lsn(0) }, &leader).yes);
+        assert!(divergence(4, None, Left::Standby { end: Lsn(0) }, &leader).yes);
     }
 
     proptest! {
@@ -153,10 +200,10 @@ mod tests {
         ) {
             let leader = leader(3, &[(1, one), (2, two)]);
             let kept = match timeline { 1 => one, 2 => two, 3 => u64::MAX, _ => 0 };
-            let standby = divergence(timeline, Left::Standby { end: Lsn(end) }, &leader);
+            let standby = divergence(timeline, None, Left::Standby { end: Lsn(end) }, &leader);
             prop_assert!(standby.yes || end <= kept);
             let primary = Left::CleanPrimary { checkpoint: Lsn(end) };
-            prop_assert!(divergence(timeline, primary, &leader).yes || end < kept);
+            prop_assert!(divergence(timeline, None, primary, &leader).yes || end < kept);
         }
 
         #[test]

@@ -1,0 +1,143 @@
+//! What happens to the cluster, and when: all of it from one seed, before anything begins.
+use std::fmt;
+
+use surus::sim::luck::Luck;
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Whom {
+    /// Whoever acknowledged a write last when it strikes.
+    Leader,
+    Node(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// kill -9; somebody (systemd, usually) starts it again after the time.
+    KillDaemon,
+    KillPostmaster,
+    KillGuard,
+    /// All processes of the node at once.
+    KillNode,
+    /// All processes of all nodes at once.
+    KillAll,
+    /// SIGSTOP, and SIGCONT after the time.
+    FreezeDaemon,
+    FreezeGuard,
+    FreezePostgres,
+    FreezeNode,
+    /// Neither hears from the others nor is heard.
+    Isolate,
+    /// Is not heard, but hears.
+    Mute,
+    /// Hears nobody, but is heard.
+    Deaf,
+    /// From this node to the next one nothing gets through.
+    CutOneWay,
+    /// The first nodes from this one on, without a majority, are apart from the rest.
+    Halves,
+    /// The disk with the Raft log and the journal hangs.
+    StallDisk,
+    /// An orderly stop of the daemon, and a start after the time.
+    Stop,
+    Switchover,
+    RestartPostgres,
+    Reinitialize,
+}
+
+/// How often each is drawn.
+const WEIGHTS: &[(Fault, usize)] = &[
+    (Fault::KillDaemon, 4),
+    (Fault::KillPostmaster, 4),
+    (Fault::KillGuard, 3),
+    (Fault::KillNode, 5),
+    (Fault::KillAll, 1),
+    (Fault::FreezeDaemon, 3),
+    (Fault::FreezeGuard, 1),
+    (Fault::FreezePostgres, 2),
+    (Fault::FreezeNode, 2),
+    (Fault::Isolate, 4),
+    (Fault::Mute, 2),
+    (Fault::Deaf, 2),
+    (Fault::CutOneWay, 2),
+    (Fault::Halves, 2),
+    (Fault::StallDisk, 3),
+    (Fault::Stop, 2),
+    (Fault::Switchover, 4),
+    (Fault::RestartPostgres, 2),
+    (Fault::Reinitialize, 2),
+];
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub at_ms: u64,
+    pub fault: Fault,
+    pub whom: Whom,
+    /// After this it ends, if it is one that lasts.
+    pub ms: u64,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whom = match self.whom {
+            Whom::Leader => String::from("the leader"),
+            Whom::Node(k) => format!("n{}", k + 1),
+        };
+        write!(f, "{:?} of {whom} for {:.1} s", self.fault, self.ms as f64 / 1e3)
+    }
+}
+
+/// The misfortunes of so much time. They overlap: a majority may be gone for a while.
+pub fn schedule(seed: u64, nodes: usize, ttl_ms: u64, until_ms: u64) -> Vec<Step> {
+    let mut luck = Luck::new(seed);
+    let mut steps = Vec::new();
+    let mut at_ms = luck.between(1_000, 3_000);
+    while at_ms < until_ms {
+        let (fault, whom) = (draw(&mut luck), whom(&mut luck, nodes));
+        let ms = lasts(&mut luck, ttl_ms);
+        steps.push(Step { at_ms, fault, whom, ms });
+        at_ms += match luck.below(4) {
+            0 => luck.between(100, 2_000),
+            1 | 2 => luck.between(2_000, 6_000),
+            _ => luck.between(6_000, 15_000),
+        };
+    }
+    steps
+}
+
+fn draw(luck: &mut Luck) -> Fault {
+    let mut left = luck.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
+    for (fault, weight) in WEIGHTS {
+        match left.checked_sub(*weight) {
+            Some(rest) => left = rest,
+            None => return *fault,
+        }
+    }
+    Fault::Switchover
+}
+
+fn whom(luck: &mut Luck, nodes: usize) -> Whom {
+    if luck.in_thousand(550) { Whom::Leader } else { Whom::Node(luck.below(nodes)) }
+}
+
+/// A moment, about a ttl, or long.
+fn lasts(luck: &mut Luck, ttl_ms: u64) -> u64 {
+    match luck.below(4) {
+        0 => luck.between(50, ttl_ms / 2),
+        1 => luck.between(ttl_ms * 9 / 10, ttl_ms * 13 / 10),
+        _ => luck.between(ttl_ms, 5 * ttl_ms),
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_misfortunes() {
+    let told = |seed| -> Vec<String> {
+        schedule(seed, 3, 3000, 600_000).iter().map(|s| format!("{} {s}", s.at_ms)).collect()
+    };
+    assert_eq!(told(7), told(7));
+    assert_ne!(told(7), told(8));
+    let all: Vec<Step> = (0..5).flat_map(|seed| schedule(seed, 3, 3000, 600_000)).collect();
+    for (fault, _) in WEIGHTS {
+        assert!(all.iter().any(|step| step.fault == *fault), "{fault:?} never happens");
+    }
+}

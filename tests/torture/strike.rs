@@ -1,0 +1,308 @@
+//! Carries misfortunes out on real processes, networks and disks, and takes them back.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::cluster::Cluster;
+use super::disk::Loop;
+use super::faults::{Fault, Step, Whom};
+use super::network::Network;
+use super::{http, process};
+
+/// What is taken back later.
+#[derive(Clone, Debug)]
+enum Undo {
+    Start(usize),
+    Continue(Vec<i32>),
+    Mend(Vec<(usize, usize)>),
+    Thaw(usize),
+}
+
+pub struct Torturer<'a> {
+    pub cluster: &'a mut Cluster,
+    network: &'a Network,
+    /// Empty where no disk can be frozen.
+    disks: &'a [Loop],
+    log: fs::File,
+    began: Instant,
+    due: BTreeMap<(Instant, u64), Undo>,
+    ticket: u64,
+    /// Directions that are cut, and by how many faults.
+    cuts: BTreeMap<(usize, usize), usize>,
+    stalled: BTreeSet<usize>,
+    /// Nodes whose daemon is wanted down.
+    down: BTreeSet<usize>,
+    /// Daemons that ended without having been asked to.
+    pub ended: usize,
+}
+
+impl<'a> Torturer<'a> {
+    pub fn new(
+        cluster: &'a mut Cluster,
+        network: &'a Network,
+        disks: &'a [Loop],
+        began: Instant,
+    ) -> Torturer<'a> {
+        let log = fs::File::create(cluster.root().join("torture.log")).expect("a log");
+        Torturer {
+            cluster,
+            network,
+            disks,
+            log,
+            began,
+            due: BTreeMap::new(),
+            ticket: 0,
+            cuts: BTreeMap::new(),
+            stalled: BTreeSet::new(),
+            down: BTreeSet::new(),
+            ended: 0,
+        }
+    }
+
+    pub fn say(&mut self, what: &str) {
+        let line = format!("{:8.3} {what}", self.began.elapsed().as_secs_f64());
+        println!("{line}");
+        writeln!(self.log, "{line}").expect("the log can be written");
+    }
+
+    /// Goes on until then: takes back what is due, and starts daemons that ended by themselves.
+    pub fn run_until(&mut self, then: Instant) {
+        while Instant::now() < then {
+            self.take_back(Instant::now());
+            self.restart_the_ended();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn take_back(&mut self, now: Instant) {
+        while let Some(((at, ticket), undo)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, ticket), undo);
+                return;
+            }
+            self.undo(undo);
+        }
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        self.say(&format!("  over: {}", shown(&undo)));
+        match undo {
+            Undo::Start(k) => self.start(k),
+            Undo::Continue(pids) => pids.iter().for_each(|p| process::signal(*p, Signal::CONT)),
+            Undo::Mend(pairs) => pairs.into_iter().for_each(|pair| self.mend(pair)),
+            Undo::Thaw(k) => {
+                self.stalled.remove(&k);
+                self.disks[k].thaw().expect("a frozen disk can be thawed");
+            }
+        }
+    }
+
+    fn later(&mut self, ms: u64, undo: Undo) {
+        self.ticket += 1;
+        self.due.insert((Instant::now() + Duration::from_millis(ms), self.ticket), undo);
+    }
+
+    fn start(&mut self, k: usize) {
+        self.down.remove(&k);
+        if !self.cluster.nodes[k].is_running() {
+            self.cluster.nodes[k].reap();
+            self.cluster.start(k);
+        }
+    }
+
+    fn restart_the_ended(&mut self) {
+        for k in self.cluster.numbers() {
+            if !self.down.contains(&k) && !self.cluster.nodes[k].is_running() {
+                let child = self.cluster.nodes[k].child.take();
+                let status = child.and_then(|mut child| child.wait().ok());
+                self.ended += 1;
+                self.say(&format!("  n{} has ended by itself: {status:?}", k + 1));
+                self.down.insert(k);
+                self.later(1000, Undo::Start(k));
+            }
+        }
+    }
+
+    pub fn strike(&mut self, step: &Step, leader: usize) {
+        let k = match step.whom {
+            Whom::Leader => leader,
+            Whom::Node(k) => k,
+        };
+        let shown = Step { whom: Whom::Node(k), ..step.clone() };
+        let leads = if k == leader { " (leads)" } else { "" };
+        self.say(&format!("{shown}{leads}"));
+        match step.fault {
+            Fault::KillDaemon
+            | Fault::KillPostmaster
+            | Fault::KillGuard
+            | Fault::KillNode
+            | Fault::KillAll
+            | Fault::Stop => self.kill(step.fault, k, step.ms),
+            Fault::FreezeDaemon
+            | Fault::FreezeGuard
+            | Fault::FreezePostgres
+            | Fault::FreezeNode => self.freeze(step.fault, k, step.ms),
+            Fault::Isolate | Fault::Mute | Fault::Deaf | Fault::CutOneWay | Fault::Halves => {
+                self.cut(step.fault, k, step.ms);
+            }
+            Fault::StallDisk => self.stall(k, step.ms),
+            Fault::Switchover | Fault::RestartPostgres | Fault::Reinitialize => {
+                self.ask(step.fault, k, leader);
+            }
+        }
+    }
+
+    fn kill(&mut self, fault: Fault, k: usize, ms: u64) {
+        match fault {
+            Fault::KillPostmaster => {
+                if let Some(pid) = self.cluster.nodes[k].postmaster() {
+                    process::signal(pid, Signal::KILL);
+                }
+            }
+            Fault::KillGuard => {
+                self.guard(k).into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+            }
+            Fault::KillAll => {
+                for k in self.cluster.numbers() {
+                    self.end(k, true, ms + 300 * k as u64);
+                }
+            }
+            Fault::Stop if !self.down.contains(&k) => {
+                self.cluster.nodes[k].signal(Signal::TERM);
+                self.down.insert(k);
+                self.later(ms + 1000, Undo::Start(k));
+            }
+            Fault::Stop => {}
+            fault => self.end(k, fault == Fault::KillNode, ms),
+        }
+    }
+
+    /// kill -9 of the daemon, or of all that the node runs; it starts again later.
+    fn end(&mut self, k: usize, everything: bool, ms: u64) {
+        if self.stalled.contains(&k) {
+            return self.say("  not while its disk hangs: nothing there can be killed");
+        }
+        if everything {
+            let all = process::of(&self.cluster.nodes[k].dir);
+            all.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
+            self.cluster.nodes[k].kill();
+        } else if self.cluster.nodes[k].is_running() {
+            self.cluster.nodes[k].kill_daemon();
+        }
+        self.down.insert(k);
+        self.later(ms, Undo::Start(k));
+    }
+
+    fn guard(&self, k: usize) -> Option<i32> {
+        let all = process::of(&self.cluster.nodes[k].dir);
+        let is_guard = |pid: &i32| process::title(*pid).starts_with("surus guard");
+        all.into_iter().find(is_guard)
+    }
+
+    fn freeze(&mut self, fault: Fault, k: usize, ms: u64) {
+        let node = &self.cluster.nodes[k];
+        let all = process::of(&node.dir);
+        let daemon = node.child.as_ref().map(|child| child.id() as i32);
+        let guard = self.guard(k);
+        let wanted = |pid: &i32| match fault {
+            Fault::FreezeDaemon => Some(*pid) == daemon,
+            Fault::FreezeGuard => Some(*pid) == guard,
+            Fault::FreezePostgres => Some(*pid) != daemon && Some(*pid) != guard,
+            _ => true,
+        };
+        let pids: Vec<i32> = all.into_iter().filter(wanted).collect();
+        pids.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
+        self.later(ms, Undo::Continue(pids));
+    }
+
+    fn cut(&mut self, fault: Fault, k: usize, ms: u64) {
+        let nodes = self.cluster.nodes.len();
+        let others = self.cluster.others(k);
+        let out = |to: &usize| (k, *to);
+        let into = |from: &usize| (*from, k);
+        let pairs: Vec<(usize, usize)> = match fault {
+            Fault::Mute => others.iter().map(out).collect(),
+            Fault::Deaf => others.iter().map(into).collect(),
+            Fault::CutOneWay => vec![(k, (k + 1) % nodes)],
+            Fault::Halves => {
+                let few: BTreeSet<usize> = (0..nodes / 2).map(|n| (k + n) % nodes).collect();
+                let apart = |a: usize, b: usize| few.contains(&a) != few.contains(&b);
+                let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+                all.filter(|(a, b)| apart(*a, *b)).collect()
+            }
+            _ => others.iter().map(out).chain(others.iter().map(into)).collect(),
+        };
+        for (from, to) in &pairs {
+            *self.cuts.entry((*from, *to)).or_default() += 1;
+            self.network.cut(*from, *to);
+        }
+        self.later(ms, Undo::Mend(pairs));
+    }
+
+    fn mend(&mut self, pair: (usize, usize)) {
+        let count = self.cuts.entry(pair).or_default();
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.network.mend(pair.0, pair.1);
+        }
+    }
+
+    fn stall(&mut self, k: usize, ms: u64) {
+        if self.disks.is_empty() || !self.stalled.insert(k) {
+            return self.say("  no disk to stall");
+        }
+        self.disks[k].stall().expect("a disk can be frozen");
+        self.later(ms, Undo::Thaw(k));
+    }
+
+    /// What an operator asks for, without waiting for the answer.
+    fn ask(&mut self, fault: Fault, k: usize, leader: usize) {
+        let name = &self.cluster.nodes[leader].name;
+        let (path, body) = match fault {
+            Fault::Switchover => ("/switchover", format!("{{\"leader\": \"{name}\"}}")),
+            Fault::RestartPostgres => ("/restart", String::from("{}")),
+            _ => ("/reinitialize", String::from("{\"force\": true}")),
+        };
+        let at = self.cluster.nodes[if path == "/switchover" { leader } else { k }].rest();
+        std::thread::spawn(move || {
+            let answer = http::post(&at, path, &body);
+            println!("           {path}: {answer:?}");
+        });
+    }
+
+    /// All faults end now.
+    pub fn heal(&mut self) {
+        self.say("ALL FAULTS END");
+        for undo in std::mem::take(&mut self.due).into_values() {
+            self.undo(undo);
+        }
+        self.network.heal();
+        self.cuts.clear();
+    }
+}
+
+fn shown(undo: &Undo) -> String {
+    match undo {
+        Undo::Start(k) => format!("n{} starts", k + 1),
+        Undo::Continue(pids) => format!("SIGCONT to {} processes", pids.len()),
+        Undo::Mend(pairs) => format!("{} directions work again", pairs.len()),
+        Undo::Thaw(k) => format!("the disk of n{} works again", k + 1),
+    }
+}
+
+/// Also when the run fails: nothing may be left that cannot be killed.
+impl Drop for Torturer<'_> {
+    fn drop(&mut self) {
+        for k in std::mem::take(&mut self.stalled) {
+            self.disks[k].thaw().ok();
+        }
+        for undo in std::mem::take(&mut self.due).into_values() {
+            if let Undo::Continue(pids) = undo {
+                pids.into_iter().for_each(|pid| process::signal(pid, Signal::CONT));
+            }
+        }
+    }
+}
