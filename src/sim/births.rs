@@ -40,6 +40,7 @@ impl World {
             recovers: restores,
             scripted: false,
             sealed: false,
+            unripe: false,
             synchronous_standby_names: String::new(),
         });
         Done(Report::Done)

@@ -4,6 +4,7 @@ use super::postgres::{Sender, synchronous_names};
 use super::remote::REMOTE;
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Outcome;
 
 /// A commit that a client was told of.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Promised {
 pub struct Client {
     pub promised: Vec<Promised>,
     pub writes: u64,
+    /// Receipts of proposals that no flow waits for: an operator's, or a test's.
+    pub told: Vec<(u64, Result<Outcome, String>)>,
 }
 
 impl World {
@@ -107,6 +110,9 @@ impl World {
             self.say(at, "PostgreSQL fails to start");
             return self.postgres_ends(at, false);
         }
+        if self.needs_more_wal(at) {
+            return self.after(200, Event::PgReady { node: at, generation });
+        }
         if let Some(server) = &mut self.nodes[at].postgres.server {
             server.accepts = true;
         }
@@ -115,6 +121,29 @@ impl World {
             self.say(at, "PostgreSQL accepts writes");
             self.check_nothing_lost(at);
         }
+    }
+
+    /// A copy that was interrupted before it was consistent waits for an upstream, and accepts
+    /// nobody until then.
+    fn needs_more_wal(&mut self, at: usize) -> bool {
+        let postgres = &self.nodes[at].postgres;
+        let (Some(server), Some(cluster)) = (&postgres.server, postgres.cluster()) else {
+            return false;
+        };
+        let upstream = server.upstream.filter(|from| *from != at);
+        let theirs = upstream.and_then(|from| self.data_of(from));
+        let reached = upstream.is_some_and(|from| {
+            let runs = || self.nodes[from].postgres.answers() && self.network.reaches(at, from);
+            from == REMOTE || runs()
+        });
+        let agrees = theirs.is_some_and(|theirs| cluster.wal.is_prefix_of(&theirs.wal));
+        if server.in_recovery && cluster.unripe && !(reached && agrees) {
+            return true;
+        }
+        if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
+            cluster.unripe = false;
+        }
+        false
     }
 
     pub fn postgres_promoted(&mut self, at: usize, generation: u64) {

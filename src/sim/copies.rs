@@ -63,6 +63,7 @@ impl World {
         self.nodes[at].postgres.data = Data::Present(Cluster {
             standby: true,
             clean: true,
+            unripe: true,
             synchronous_standby_names: names,
             ..cluster
         });
@@ -126,7 +127,7 @@ impl World {
         }
         let common = ours.wal.common(&theirs);
         ours.wal.cut(common);
-        ours.standby = true;
+        (ours.standby, ours.unripe) = (true, true);
         Done(Report::Done)
     }
 }

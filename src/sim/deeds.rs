@@ -335,7 +335,9 @@ impl World {
             let work = slot.work.as_ref().filter(|w| w.ticket == Some(ticket))?;
             Some((slot.serial, work.visit))
         });
-        let Some((serial, visit)) = waiting else { return };
+        let Some((serial, visit)) = waiting else {
+            return self.client.told.push((ticket, outcome));
+        };
         match outcome {
             Ok(Outcome::Done) => {
                 self.tell(at, serial, Tell::Done { visit, report: Report::Applied });

@@ -116,6 +116,8 @@ pub struct Cluster {
     pub scripted: bool,
     /// Its creation is complete: the mark is gone.
     pub sealed: bool,
+    /// Copied or rewound, and not consistent before it has streamed what its source wrote meanwhile.
+    pub unripe: bool,
     /// As it stands in the configuration files.
     pub synchronous_standby_names: String,
 }

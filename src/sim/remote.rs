@@ -162,6 +162,7 @@ impl World {
             recovers: false,
             scripted: true,
             sealed: true,
+            unripe: false,
             synchronous_standby_names: String::new(),
         })
     }

@@ -59,6 +59,15 @@ impl fmt::Display for Report {
     }
 }
 
+/// A node's time on a timeline.
+#[derive(Clone, Copy, Debug)]
+struct Reign {
+    timeline: u32,
+    node: usize,
+    from: Micros,
+    to: Micros,
+}
+
 /// Violations of one kind that are told in full.
 const TOLD_MAX: usize = 5;
 
@@ -194,16 +203,16 @@ impl Checker<'_> {
         }
     }
 
-    /// A write is lost though one that was sent after its answer, on the same timeline, survives.
+    /// A write is lost though one that was sent after its answer, in the same reign, survives.
     fn holes(&mut self, lost: &[(Entry, Position)]) {
-        let mut latest: BTreeMap<u32, Micros> = BTreeMap::new();
+        let mut latest: BTreeMap<(u32, usize), Micros> = BTreeMap::new();
         for (entry, at) in self.acked().into_iter().filter(|(e, _)| self.survives(e)) {
-            let sent = latest.entry(at.timeline).or_default();
+            let sent = latest.entry((at.timeline, entry.node)).or_default();
             *sent = (*sent).max(entry.sent);
         }
         for (entry, at) in lost {
-            let node_wrote_on = latest.get(&at.timeline).is_some_and(|sent| *sent > entry.answered);
-            if node_wrote_on {
+            let reign = (at.timeline, entry.node);
+            if latest.get(&reign).is_some_and(|sent| *sent > entry.answered) {
                 self.broken("lost, though later writes survive", entry.to_string());
             }
         }
@@ -317,19 +326,48 @@ impl Checker<'_> {
         wrong.into_iter().for_each(|what| self.broken("went backwards", what));
     }
 
-    /// Whoever asks sees all that was promised before and survives.
+    /// Whoever asks sees all that was promised before and survives. Asynchronously a leader may have
+    /// been without what another's return brings back, so only its own promises count there.
     fn reads_of_the_set(&mut self) {
+        let wanted = match self.rules.mode {
+            Mode::Sync => vec![None],
+            Mode::Async { .. } => self.reigns().into_iter().map(Some).collect(),
+        };
+        wanted.into_iter().for_each(|reign| self.reads_within(reign));
+    }
+
+    /// Every reign with the times of its first and its last acknowledged write.
+    fn reigns(&self) -> Vec<Reign> {
+        let mut reigns: BTreeMap<(u32, usize), (Micros, Micros)> = BTreeMap::new();
+        for (entry, at) in self.acked() {
+            let span = reigns.entry((at.timeline, entry.node)).or_insert((entry.answered, 0));
+            *span = (span.0.min(entry.answered), span.1.max(entry.sent));
+        }
+        let reign = |((timeline, node), (from, to))| Reign { timeline, node, from, to };
+        reigns.into_iter().map(reign).collect()
+    }
+
+    fn reads_within(&mut self, reign: Option<Reign>) {
+        let wrote = |e: &&Entry| {
+            reign.is_none_or(|r| {
+                r.node == e.node && e.written_at().is_some_and(|at| at.timeline == r.timeline)
+            })
+        };
+        let read = |e: &&Entry| {
+            let during = |r: Reign| r.node == e.node && r.from < e.sent && e.answered < r.to;
+            matches!(e.act, Act::ReadSet { .. }) && reign.is_none_or(during)
+        };
         let mut promised: Vec<(Micros, usize, u64)> = self
             .history
             .iter()
+            .filter(wrote)
             .filter_map(|e| {
                 let Act::Added { seq, .. } = &e.act else { return None };
                 self.survives(e).then_some((e.answered, e.client, *seq))
             })
             .collect();
         promised.sort_unstable();
-        let mut reads: Vec<&Entry> =
-            self.history.iter().filter(|e| matches!(e.act, Act::ReadSet { .. })).collect();
+        let mut reads: Vec<&Entry> = self.history.iter().filter(read).collect();
         reads.sort_by_key(|e| e.sent);
         let (mut known, mut at) = (BTreeMap::<usize, u64>::new(), 0);
         let mut wrong = Vec::new();
@@ -350,34 +388,48 @@ impl Checker<'_> {
         wrong.into_iter().for_each(|what| self.broken("read without what was promised", what));
     }
 
-    /// Reads and acknowledged changes that survive agree on one order.
+    /// Reads and acknowledged changes that survive agree on one order; see `reads_of_the_set`.
     fn reads_of_the_register(&mut self) {
-        let (mut numbers, mut withdrawn) = (Vec::new(), 0);
-        let promised: BTreeSet<u64> = self
-            .history
-            .iter()
-            .filter_map(|e| match &e.act {
-                Act::Swapped { to, .. } => Some(*to),
-                _ => None,
-            })
-            .collect();
-        for entry in self.history {
-            match &entry.act {
-                Act::Swapped { to, version, .. } if self.stamps.get(to) == Some(version) => {
-                    numbers.push((entry.sent, entry.answered, *version));
-                }
-                Act::ReadRegister { version, stamp } if self.stamps.get(stamp) == Some(version) => {
-                    numbers.push((entry.sent, entry.answered, *version));
-                }
-                Act::ReadRegister { stamp, .. } => {
-                    withdrawn += usize::from(!promised.contains(stamp));
-                }
-                _ => {}
+        let wanted = match self.rules.mode {
+            Mode::Sync => vec![None],
+            Mode::Async { .. } => self.reigns().into_iter().map(Some).collect(),
+        };
+        for reign in wanted {
+            let numbers = self.versions_within(reign);
+            self.grows(&numbers, "the register was read as or set to");
+        }
+        let of = |e: &Entry| match &e.act {
+            Act::Swapped { to, .. } => Some(*to),
+            _ => None,
+        };
+        let promised: BTreeSet<u64> = self.history.iter().filter_map(of).collect();
+        let gone = |e: &&Entry| match &e.act {
+            Act::ReadRegister { version, stamp } => {
+                self.stamps.get(stamp) != Some(version) && !promised.contains(stamp)
+            }
+            _ => false,
+        };
+        self.report.withdrawn = self.history.iter().filter(gone).count();
+    }
+
+    /// Versions that survive, as they were set or read; by the order of the questions.
+    fn versions_within(&self, reign: Option<Reign>) -> Vec<(Micros, Micros, u64)> {
+        let during = |e: &Entry| {
+            reign.is_none_or(|r| r.node == e.node && r.from < e.sent && e.answered < r.to)
+        };
+        let mut numbers: Vec<(Micros, Micros, u64)> = Vec::new();
+        for entry in self.history.iter().filter(|e| during(e)) {
+            let (stamp, version) = match &entry.act {
+                Act::Swapped { to, version, .. } => (to, version),
+                Act::ReadRegister { version, stamp } => (stamp, version),
+                _ => continue,
+            };
+            if self.stamps.get(stamp) == Some(version) {
+                numbers.push((entry.sent, entry.answered, *version));
             }
         }
         numbers.sort_unstable();
-        self.report.withdrawn = withdrawn;
-        self.grows(&numbers, "the register was read as or set to");
+        numbers
     }
 
     /// A timeline's end is never silent.

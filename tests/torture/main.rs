@@ -12,6 +12,8 @@ mod clients;
 mod clocks;
 #[path = "../cluster_postgres/cluster.rs"]
 mod cluster;
+#[path = "../differential/mod.rs"]
+mod differential;
 #[path = "../common/disk.rs"]
 mod disk;
 mod faults;

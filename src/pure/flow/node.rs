@@ -135,6 +135,16 @@ impl Node {
             Guard::CanFollow => {
                 runs && s.in_recovery == Some(true) && s.initialized.is_some() && !leads
             }
+            // It was started when nobody led: it may need WAL to become consistent, and gets none.
+            Guard::WaitsWithoutUpstream => {
+                runs && s.in_recovery.is_none()
+                    && !self.inspection.running_as_primary
+                    && self.has_copy()
+                    && s.initialized.is_some()
+                    && s.upstream.is_some()
+                    && s.upstream != self.upstream
+                    && !leads
+            }
             Guard::CanRejoin => !runs && self.has_copy() && s.upstream.is_some() && !leads,
             Guard::MustStandBy => {
                 !runs
@@ -326,6 +336,7 @@ impl Flow for Node {
             Delay::InspectTimeout => 60 * SECOND_MS,
             Delay::RetryDelay => 2 * SECOND_MS,
             Delay::StartTimeout => 300 * SECOND_MS,
+            Delay::StandByDelay => 10 * SECOND_MS,
             Delay::CompareTimeout => 30 * SECOND_MS,
             Delay::ProposeTimeout => 10 * SECOND_MS,
             Delay::StopTimeout => 120 * SECOND_MS,
