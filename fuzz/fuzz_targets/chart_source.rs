@@ -1,5 +1,3 @@
-//! Any text is a chart or a list of faults, never a panic.
+//! Any text is a chart that can be drawn and walked, or a list of faults.
 #![no_main]
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| drop(surus::pure::chart::Chart::parse(text)));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| surus::sim::fuzz::chart::source(bytes));

@@ -1,5 +1,3 @@
-//! Any text is a configuration or a list of faults, never a panic.
+//! Any file and environment are a configuration or a list of faults.
 #![no_main]
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| drop(surus::pure::config::load("f".as_ref(), text, &Default::default())));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| surus::sim::fuzz::config::file(bytes));

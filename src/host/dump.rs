@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::clock;
 use super::journal::Journal;
-use super::run::restored;
+use super::restored::restored;
 use super::store::SledLog;
 use crate::pure::cluster::state::ClusterState;
 use crate::pure::config::{Config, redact};
@@ -17,7 +17,7 @@ pub fn from_state_dir(config: &Config) -> Result<Value, String> {
     let log_path = dir.join("log");
     let loaded = SledLog::read_stopped(&log_path)
         .map_err(|error| format!("{} cannot be read: {error}", log_path.display()))?;
-    let log = restored(&loaded);
+    let log = restored(&loaded)?;
     let cluster: ClusterState = serde_json::from_slice(&log.snapshot.data).unwrap_or_default();
     let journal_path = dir.join("journal");
     let machines = Journal::read_stopped(&journal_path)

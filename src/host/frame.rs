@@ -121,6 +121,11 @@ fn check_entries(message: &Message, from: u64) -> Result<(), String> {
     if entries.len() > ENTRIES_MAX {
         return Err(format!("a Raft message from {from} has {} entries", entries.len()));
     }
+    let newest = entries.iter().map(|entry| entry.term).max().unwrap_or(0);
+    let metadata = message.get_snapshot().get_metadata();
+    if message.term != 0 && newest.max(metadata.term) > message.term {
+        return Err(format!("a Raft message from {from} has entries of terms yet to come"));
+    }
     if message.context.len() > CONTEXT_BYTES_MAX {
         return Err(format!("a Raft message from {from} has an oversized context"));
     }

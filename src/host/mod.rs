@@ -8,6 +8,8 @@ pub mod demo;
 pub mod dump;
 pub mod durable;
 pub mod frame;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 pub mod guard;
 pub mod journal;
 pub mod log;
@@ -18,6 +20,7 @@ pub mod programs;
 pub mod recover;
 pub mod request;
 pub mod rest;
+pub mod restored;
 pub mod run;
 pub mod store;
 pub mod ticker;

@@ -76,7 +76,7 @@ pub fn refused_parameters(dir: &Path, file: &Path) -> std::io::Result<Vec<(Strin
     if output.status.success() { Ok(Vec::new()) } else { Ok(refusals(&output.stderr)) }
 }
 
-fn refusals(answer: &[u8]) -> Vec<(String, String)> {
+pub(super) fn refusals(answer: &[u8]) -> Vec<(String, String)> {
     let answer = String::from_utf8_lossy(answer).into_owned();
     let reasons = answer.lines().filter_map(|line| line.split_once("LOG:").map(|(_, r)| r.trim()));
     let named = reasons.filter_map(|reason| {

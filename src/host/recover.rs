@@ -11,11 +11,10 @@ use serde_json::json;
 
 use super::ctl::{client, prompt};
 use super::journal::Journal;
-use super::run::restored;
+use super::restored::{promises_of, restored};
 use super::store::{Identity, LogStore, LogWrite, SledLog};
 use super::{clock, ctl};
 use crate::pure::cluster::RaftId;
-use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::recover::{Recovery, recover};
 
 /// Where the audit entry stands in the journal.
@@ -82,15 +81,9 @@ pub fn prepare(state_dir: &Path) -> Result<Prepared, String> {
     })?;
     let wrong = |what: &str| format!("{}: {what}", path.display());
     let identity = loaded.identity.clone().ok_or_else(|| wrong("it does not say whose it is"))?;
-    let promises: Promises = loaded
-        .genesis
-        .clone()
-        .map(serde_json::from_value)
-        .transpose()
-        .map_err(|error| wrong(&error.to_string()))?
-        .unwrap_or_default();
+    let promises = promises_of(&loaded)?;
     let id = identity.raft_id;
-    let recovery = recover(id, &restored(&loaded), &promises, &clock::wall())?;
+    let recovery = recover(id, &restored(&loaded)?, &promises, &clock::wall())?;
     Ok(Prepared { id, recovery, state_dir: state_dir.to_owned(), log })
 }
 

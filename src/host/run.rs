@@ -19,19 +19,17 @@ use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
+use super::restored::{promises_of, restored};
 use super::store::{Identity, Loaded, LogWriter, SledLog};
 use super::ticker::Ticker;
 use super::{clock, config, log, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
 use crate::pure::consensus::core::{Core, Seat};
-use crate::pure::consensus::founding::Promises;
-use crate::pure::consensus::log::MemoryLog;
 use crate::pure::flow::node::Node;
 use crate::pure::postgres::state::PgState;
 use crate::pure::situation::Wishes;
 use crate::pure::view::{LocalView, View};
-use protobuf::Message as _;
 
 /// Runs the daemon in the foreground; its exit code.
 pub fn run(path: &Path) -> i32 {
@@ -251,7 +249,8 @@ async fn start_consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
 async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     let Parts { id, config, mut log, loaded, view, words, deadline } = parts;
     let member = member_of(&config);
-    let promises = promises_of(&loaded);
+    let promises = promises_of(&loaded)?;
+    let restored = promises.cluster_id.as_ref().map(|_| restored(&loaded)).transpose()?;
     let cluster_epoch = promises.cluster_epoch;
     if loaded.identity.is_none() {
         let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
@@ -272,7 +271,7 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         voters_max: config.raft.voters_max.max(1),
         ttl_ms: Dynamic::from_value(config.bootstrap.as_ref().map(|b| &b.dcs)).ttl_ms,
         seed: draw_id(),
-        log: promises.cluster_id.as_ref().map(|_| restored(&loaded)),
+        log: restored,
         promises,
         now: clock::now(),
     });
@@ -331,28 +330,6 @@ fn pass_on(
             to.do_send(Written(number, result));
         }
     });
-}
-
-/// What this node promised and belongs to, as it is on disk.
-fn promises_of(loaded: &Loaded) -> Promises {
-    let stored = loaded.genesis.clone();
-    stored.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
-}
-
-/// The log as raft-rs reads it; what the store handed out was checked there.
-pub fn restored(loaded: &Loaded) -> MemoryLog {
-    let parse = |bytes: &Option<Vec<u8>>| bytes.clone().unwrap_or_default();
-    let hard_state = raft::eraftpb::HardState::parse_from_bytes(&parse(&loaded.hard_state));
-    let snapshot = match &loaded.snapshot {
-        Some(bytes) => raft::eraftpb::Snapshot::parse_from_bytes(bytes).unwrap_or_default(),
-        None => promises_of(loaded).first_snapshot().unwrap_or_default(),
-    };
-    let entries = loaded
-        .entries
-        .iter()
-        .filter_map(|(_, _, bytes)| raft::eraftpb::Entry::parse_from_bytes(bytes).ok())
-        .collect();
-    MemoryLog::restore(hard_state.unwrap_or_default(), snapshot, entries)
 }
 
 fn open_log(state_dir: &Path) -> Result<(SledLog, Loaded), String> {

@@ -15,6 +15,7 @@ pub mod crew;
 pub mod deeds;
 pub mod disk;
 pub mod fault;
+pub mod fuzz;
 pub mod guard;
 pub mod luck;
 pub mod machine;

@@ -33,7 +33,7 @@ pub struct Live {
 
 /// The first frame: a greeting and what the proof needs.
 #[derive(Serialize, Deserialize)]
-struct Greeting {
+pub(in crate::host) struct Greeting {
     #[serde(flatten)]
     hello: Hello,
     nonce: Vec<u8>,
@@ -122,7 +122,11 @@ async fn greet(
     Ok((Opening { greeting: bytes, nonce }, theirs, peer))
 }
 
-fn judge(own: &Hello, password: Option<&Secret>, peer: &Greeting) -> Result<(), String> {
+pub(in crate::host) fn judge(
+    own: &Hello,
+    password: Option<&Secret>,
+    peer: &Greeting,
+) -> Result<(), String> {
     hello::check(own, &peer.hello)?;
     if peer.password != password.is_some() {
         return Err("only one of the two nodes has raft.password set".to_owned());

@@ -6,10 +6,10 @@
 mod accept;
 mod connection;
 mod dial;
-mod handshake;
+pub(super) mod handshake;
 mod hello;
 mod queue;
-mod wire;
+pub(super) mod wire;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -71,7 +71,7 @@ impl Writer {
     }
 }
 
-fn render(wire: &Wire) -> Bytes {
+pub(in crate::host) fn render(wire: &Wire) -> Bytes {
     let (kind, payload) = match wire {
         Wire::Hello(bytes) => (1, &bytes[..]),
         Wire::Proof(bytes) => (2, &bytes[..]),
@@ -86,7 +86,7 @@ fn render(wire: &Wire) -> Bytes {
     bytes.freeze()
 }
 
-fn parse(bytes: BytesMut) -> Result<Wire, String> {
+pub(in crate::host) fn parse(bytes: BytesMut) -> Result<Wire, String> {
     let Some((kind, payload)) = bytes.split_first() else {
         return Err("it sent an empty frame".to_owned());
     };

@@ -120,7 +120,7 @@ fn keep_base(dir: &Path, owner: Option<&Account>) -> Result<(), String> {
     write_atomic(&base, "", owner)
 }
 
-fn without_recovery(text: &str) -> String {
+pub(in crate::host) fn without_recovery(text: &str) -> String {
     let is_recovery = |line: &str| {
         let line = line.trim_start();
         let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));

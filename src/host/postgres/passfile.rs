@@ -27,7 +27,7 @@ impl Server {
     }
 }
 
-fn merge(present: &str, new: &str) -> String {
+pub(in crate::host) fn merge(present: &str, new: &str) -> String {
     let new: Vec<&str> = new.lines().filter(|line| !line.trim().is_empty()).collect();
     let replaced = |line: &str| new.iter().any(|other| key(other) == key(line));
     let mut text = String::new();

@@ -338,7 +338,7 @@ fn move_up(from: &Path, to: &Path) -> Result<(), String> {
     super::conf_files::sync_dir(to)
 }
 
-fn long_options(help: &str) -> BTreeSet<String> {
+pub(in crate::host) fn long_options(help: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
     help.split_whitespace()
         .filter_map(|word| word.strip_prefix("--"))

@@ -128,7 +128,7 @@ pub struct Probe {
 }
 
 /// One answer a line.
-fn probed(answer: &str) -> Result<Probe, String> {
+pub(in crate::host) fn probed(answer: &str) -> Result<Probe, String> {
     let mut lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
     let lineage = identified(lines.next().unwrap_or_default())?;
     let version = lines.next().and_then(|text| text.parse().ok());

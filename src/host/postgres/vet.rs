@@ -76,7 +76,7 @@ fn has(parameters: &Parameters, name: &str) -> bool {
 }
 
 /// The setting that a line of PostgreSQL's names, and the line from its words on.
-fn complaint(line: &str) -> Option<(String, String)> {
+pub(in crate::host) fn complaint(line: &str) -> Option<(String, String)> {
     const WORDS: [&str; 5] = [
         "unrecognized configuration parameter \"",
         "invalid value for parameter \"",

@@ -40,7 +40,7 @@ fn member_hosts(handle: &Handle) -> Vec<String> {
     })
 }
 
-fn host_of_url(url: &str) -> Option<&str> {
+pub(in crate::host) fn host_of_url(url: &str) -> Option<&str> {
     let authority = url.split("://").nth(1)?.split('/').next()?;
     let host = match authority.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next()?,
@@ -66,7 +66,7 @@ async fn allowed(client: Option<IpAddr>, entries: &[String]) -> bool {
 }
 
 /// Whether an address or CIDR contains the client; `None` when the entry is a host name.
-fn network_contains(entry: &str, client: IpAddr) -> Option<bool> {
+pub(in crate::host) fn network_contains(entry: &str, client: IpAddr) -> Option<bool> {
     let (address, bits) = entry.split_once('/').map_or((entry, None), |(a, b)| (a, Some(b)));
     let network: IpAddr = address.trim().parse().ok()?;
     let width = if network.is_ipv4() { 32 } else { 128 };

@@ -2,10 +2,10 @@
 //!
 //! Reads answer from the node's latest published view and never wait for Raft. Changes go through
 //! [`Handle::requests`]; a call that takes long holds only its own connection.
-mod access;
+pub(super) mod access;
 mod body;
 mod change;
-mod read;
+pub(super) mod read;
 mod reply;
 mod switch;
 

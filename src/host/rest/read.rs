@@ -16,7 +16,7 @@ use crate::pure::patroni::{cluster, health, keys, metrics, probe, status};
 /// How long `/dump` waits for the node before it answers from what was published last.
 const DUMP_WAIT: Duration = Duration::from_secs(3);
 
-fn parameters(query: &str) -> Vec<(String, String)> {
+pub(in crate::host) fn parameters(query: &str) -> Vec<(String, String)> {
     Query::<Vec<(String, String)>>::from_query(query).map(Query::into_inner).unwrap_or_default()
 }
 

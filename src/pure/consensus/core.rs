@@ -170,6 +170,8 @@ pub struct Core {
     /// Outside: whom we asked to be let in, and why we were not.
     pub(super) asked: Option<String>,
     pub(super) refused: Option<String>,
+    /// The last Raft message that was not let in, and why.
+    pub(super) disbelieved: Option<String>,
     /// Entries up to here were committed in an earlier life: applying them again is no news.
     pub(super) replayed_to: u64,
     pub(super) out: Vec<Output>,
@@ -217,6 +219,7 @@ impl Core {
             targets_of: None,
             asked: None,
             refused: None,
+            disbelieved: None,
             replayed_to: 0,
             out: Vec::new(),
             now: seat.now,

@@ -16,6 +16,7 @@ use raft::eraftpb::{
 };
 use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
+use super::admit;
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use crate::pure::cluster::{Millis, RaftId};
 
@@ -211,10 +212,16 @@ impl Group {
         }
     }
 
-    pub fn step(&mut self, message: Message) {
+    /// # Errors
+    /// Why the message was not believed; then nothing happened.
+    pub fn step(&mut self, message: Message) -> Result<(), String> {
+        if let Some(objection) = admit::objection(&self.raw.raft, &message) {
+            return Err(objection);
+        }
         // Errors here are about messages that do not concern us (unknown peers, no leader).
         let _ = self.raw.step(message);
         self.draw_election_timeout();
+        Ok(())
     }
 
     pub fn propose(&mut self, data: Vec<u8>) -> bool {

@@ -17,10 +17,20 @@ impl Core {
             self.let_in(from);
         }
         let Some(group) = &mut self.group else { return };
-        if from == group.leader() {
-            self.quorum_at = self.now;
+        let led = from == group.leader();
+        match group.step(message) {
+            Ok(()) if led => self.quorum_at = self.now,
+            Ok(()) => {}
+            Err(objection) => self.not_believed(objection),
         }
-        group.step(message);
+    }
+
+    /// Said once, not with every repetition.
+    fn not_believed(&mut self, objection: String) {
+        if self.disbelieved.as_ref() != Some(&objection) {
+            self.tell(objection.clone());
+            self.disbelieved = Some(objection);
+        }
     }
 
     pub(super) fn peer_message(&mut self, from: RaftId, message: PeerMessage) {

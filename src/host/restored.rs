@@ -1,0 +1,125 @@
+//! What lay on the disk, as the consensus reads it; all of it, or the sentence why not.
+//!
+//! The store's checksums were right, so what cannot be read here was written by another version. To
+//! go on without it would forget a vote, a promise or the whole cluster: none of that is allowed.
+use protobuf::Message;
+use raft::eraftpb::{Entry, HardState, Snapshot};
+
+use super::store::Loaded;
+use crate::pure::cluster::state::ClusterState;
+use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::log::MemoryLog;
+
+const WAY_OUT: &str = "start the version that wrote it; or, if it was damaged, move raft.data_dir \
+                       aside, and the node comes back under a new id";
+
+/// What this node promised and belongs to, as it is on disk.
+///
+/// # Errors
+/// It cannot be read.
+pub fn promises_of(loaded: &Loaded) -> Result<Promises, String> {
+    let Some(stored) = loaded.genesis.clone() else { return Ok(Promises::default()) };
+    serde_json::from_value(stored).map_err(|error| unreadable("the record of its founding", &error))
+}
+
+/// The log as raft-rs reads it.
+///
+/// # Errors
+/// A part that cannot be read, or that does not fit the others.
+pub fn restored(loaded: &Loaded) -> Result<MemoryLog, String> {
+    let hard_state: HardState = match &loaded.hard_state {
+        Some(bytes) => parsed(bytes, "the record of its votes")?,
+        None => HardState::default(),
+    };
+    let snapshot: Snapshot = match &loaded.snapshot {
+        Some(bytes) => parsed(bytes, "the snapshot")?,
+        None => promises_of(loaded)?.first_snapshot().unwrap_or_default(),
+    };
+    if !snapshot.data.is_empty() {
+        serde_json::from_slice::<ClusterState>(&snapshot.data)
+            .map_err(|error| unreadable("the cluster's state in the snapshot", &error))?;
+    }
+    let entries = entries(loaded, snapshot.get_metadata().index)?;
+    Ok(MemoryLog::restore(hard_state, snapshot, entries))
+}
+
+fn parsed<M: Message>(bytes: &[u8], what: &str) -> Result<M, String> {
+    M::parse_from_bytes(bytes).map_err(|error| unreadable(what, &error))
+}
+
+fn unreadable(what: &str, error: &dyn std::fmt::Display) -> String {
+    format!("the Raft log: {what} cannot be read: {error}; {WAY_OUT}")
+}
+
+/// The entries behind the snapshot, none missing.
+fn entries(loaded: &Loaded, snapshot: u64) -> Result<Vec<Entry>, String> {
+    let mut entries: Vec<Entry> = Vec::with_capacity(loaded.entries.len());
+    for (index, term, bytes) in &loaded.entries {
+        let entry: Entry = parsed(bytes, &format!("entry {index}"))?;
+        let follows = entries.last().is_none_or(|last| entry.index == last.index + 1);
+        if (entry.index, entry.term) != (*index, *term) || !follows {
+            return Err(format!(
+                "the Raft log: in the place of entry {index} is another; {WAY_OUT}"
+            ));
+        }
+        entries.push(entry);
+    }
+    match entries.first() {
+        Some(first) if first.index > snapshot + 1 => Err(format!(
+            "the Raft log: entries {} to {} are missing behind the snapshot; {WAY_OUT}",
+            snapshot + 1,
+            first.index - 1
+        )),
+        _ => Ok(entries),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> (u64, u64, Vec<u8>) {
+        let entry = Entry { index, term, ..Entry::default() };
+        (index, term, entry.write_to_bytes().expect("it fits"))
+    }
+
+    fn refused(loaded: &Loaded) -> String {
+        restored(loaded).err().expect("this must not be gone on from")
+    }
+
+    #[test]
+    fn a_whole_log_is_read() {
+        let loaded = Loaded { entries: vec![entry(1, 1), entry(2, 1)], ..Loaded::default() };
+        assert_eq!(restored(&loaded).map(|log| log.last()), Ok((2, 1)));
+        assert_eq!(promises_of(&Loaded::default()), Ok(Promises::default()));
+    }
+
+    /// Going on with a vote, a promise or a state that is forgotten could elect two or found twice.
+    #[test]
+    fn what_cannot_be_read_is_not_forgotten() {
+        let garbage = || Some(vec![0xff; 3]);
+        let said = refused(&Loaded { hard_state: garbage(), ..Loaded::default() });
+        assert!(said.contains("its votes cannot be read") && said.contains("start the version"));
+        let said = refused(&Loaded { snapshot: garbage(), ..Loaded::default() });
+        assert!(said.contains("the snapshot cannot be read"), "{said}");
+        let mut snapshot = Snapshot::default();
+        snapshot.data = b"{}".to_vec().into();
+        let snapshot = Some(snapshot.write_to_bytes().expect("it fits"));
+        let said = refused(&Loaded { snapshot, ..Loaded::default() });
+        assert!(said.contains("the cluster's state in the snapshot"), "{said}");
+        let genesis = Some(serde_json::json!({"promised_to": "somebody"}));
+        let said = promises_of(&Loaded { genesis, ..Loaded::default() }).expect_err("no promise");
+        assert!(said.contains("the record of its founding"), "{said}");
+    }
+
+    #[test]
+    fn entries_follow_each_other() {
+        let of = |entries| refused(&Loaded { entries, ..Loaded::default() });
+        let mut odd = entry(2, 1);
+        odd.0 = 1;
+        assert!(of(vec![odd]).contains("in the place of entry 1 is another"));
+        assert!(of(vec![(1, 1, vec![0xff])]).contains("entry 1 cannot be read"));
+        assert!(of(vec![entry(3, 1)]).contains("entries 1 to 2 are missing"));
+        assert!(of(vec![entry(1, 1), entry(3, 1)]).contains("in the place of entry 3"));
+    }
+}

@@ -1,0 +1,123 @@
+//! What no honest peer sends: raft-rs would end the process over it, so it is not let in.
+//!
+//! Dropping a message is always safe in Raft: it is as if the network had lost it. What an honest
+//! peer sends is never dropped here: it acknowledges, commits and repeats only what this log holds.
+use std::collections::BTreeSet;
+
+use raft::eraftpb::{Message, MessageType};
+use raft::{Raft, StateRole};
+
+use super::log::MemoryLog;
+use crate::pure::cluster::state::ClusterState;
+
+/// Why this message must not be stepped; nothing when it may.
+pub fn objection(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
+    let from = message.from;
+    let what = match message.get_msg_type() {
+        MessageType::MsgHeartbeat => beyond(raft, message.commit),
+        MessageType::MsgAppend => rewrites_history(raft, message),
+        MessageType::MsgSnapshot => unfit_snapshot(message),
+        MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => {
+            let leads = raft.state == StateRole::Leader && message.term == raft.term;
+            leads.then(|| beyond(raft, message.index.max(message.commit))).flatten()
+        }
+        MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
+            message.entries.is_empty().then(|| String::from("has nothing in it"))
+        }
+        _ => None,
+    };
+    what.map(|what| format!("a Raft message from {from:016x} was not believed: it {what}"))
+}
+
+fn beyond(raft: &Raft<MemoryLog>, index: u64) -> Option<String> {
+    let last = raft.raft_log.last_index();
+    (index > last).then(|| format!("counts on entry {index}, and the log here ends at {last}"))
+}
+
+/// Entries that are committed here never become others.
+fn rewrites_history(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
+    let log = &raft.raft_log;
+    let settled = message.entries.iter().filter(|entry| entry.index <= log.committed);
+    let other = settled
+        .filter(|entry| log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term))
+        .map(|entry| entry.index)
+        .next()?;
+    Some(format!("has another entry {other} than the one that is committed here"))
+}
+
+/// It must be a cluster's state, with a membership that can be.
+fn unfit_snapshot(message: &Message) -> Option<String> {
+    let snapshot = message.get_snapshot();
+    let membership = snapshot.get_metadata().get_conf_state();
+    let all: Vec<u64> = membership.voters.iter().chain(&membership.learners).copied().collect();
+    let different: BTreeSet<u64> = all.iter().copied().collect();
+    let joint = !membership.voters_outgoing.is_empty() || !membership.learners_next.is_empty();
+    let odd = membership.voters.is_empty() || different.len() < all.len() || joint;
+    if odd || different.contains(&0) || snapshot.get_metadata().index == 0 {
+        return Some(format!("has a snapshot for voters {:?}", membership.voters));
+    }
+    let state = serde_json::from_slice::<ClusterState>(&snapshot.data);
+    state.err().map(|error| format!("has a snapshot that is no cluster's state: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::group::{Group, genesis_hard_state};
+    use super::super::message::Genesis;
+    use super::*;
+    use crate::pure::cluster::state::Member;
+    use raft::eraftpb::Entry;
+
+    /// One of three, with the first snapshot and nothing else.
+    fn group() -> Group {
+        let voters = (1..4).map(|id| (id, Member::default())).collect();
+        let genesis = Genesis { cluster_id: "c".into(), voters };
+        let log = MemoryLog::restore(genesis_hard_state(), genesis.snapshot(), Vec::new());
+        Group::new(1, log, 1, 7)
+    }
+
+    fn message(kind: MessageType) -> Message {
+        let mut message = Message::default();
+        message.set_msg_type(kind);
+        (message.from, message.to, message.term) = (2, 1, 2);
+        message
+    }
+
+    fn said(message: Message) -> String {
+        group().step(message).expect_err("it must not be stepped")
+    }
+
+    #[test]
+    fn what_would_end_the_process_is_not_believed() {
+        let mut heartbeat = message(MessageType::MsgHeartbeat);
+        heartbeat.commit = 9;
+        let wanted = "a Raft message from 0000000000000002 was not believed: it counts on entry 9, \
+                      and the log here ends at 1";
+        assert_eq!(said(heartbeat.clone()), wanted);
+        heartbeat.commit = 1;
+        assert_eq!(group().step(heartbeat), Ok(()));
+        let mut append = message(MessageType::MsgAppend);
+        append.mut_entries().push(Entry { index: 1, term: 2, ..Entry::default() });
+        assert!(said(append).contains("has another entry 1"));
+        assert!(said(message(MessageType::MsgPropose)).ends_with("it has nothing in it"));
+    }
+
+    #[test]
+    fn a_snapshot_is_a_state_and_a_membership() {
+        let with = |voters: &[u64], data: &[u8]| {
+            let mut message = message(MessageType::MsgSnapshot);
+            let mut snapshot = Genesis::default().snapshot();
+            snapshot.data = data.to_vec().into();
+            snapshot.mut_metadata().index = 5;
+            snapshot.mut_metadata().mut_conf_state().set_voters(voters.to_vec());
+            message.set_snapshot(snapshot);
+            message
+        };
+        let state = serde_json::to_vec(&ClusterState::default()).expect("plain data");
+        assert!(said(with(&[1, 2], b"{}")).contains("no cluster's state"));
+        for odd in [&[][..], &[0, 1], &[1, 1]] {
+            assert!(said(with(odd, &state)).contains("a snapshot for voters"), "{odd:?}");
+        }
+        assert_eq!(group().step(with(&[1, 2], &state)), Ok(()));
+    }
+}
