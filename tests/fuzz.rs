@@ -2,11 +2,14 @@
 //! stays there), random bytes, and the corpus's inputs changed in a few places.
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 type Target = fn(&[u8]);
+/// Inputs by name.
+type Corpus = Vec<(String, Vec<u8>)>;
 
 fn targets() -> Vec<(&'static str, Target)> {
     let mut all: Vec<(&str, Target)> = surus::sim::fuzz::TARGETS.to_vec();
@@ -20,9 +23,9 @@ fn home() -> PathBuf {
 }
 
 /// The inputs in the tree, by name.
-fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+fn corpus(target: &str) -> Corpus {
     let entries = fs::read_dir(home().join("corpus").join(target)).into_iter().flatten().flatten();
-    let mut all: Vec<(String, Vec<u8>)> = entries
+    let mut all: Corpus = entries
         .filter_map(|entry| {
             Some((entry.path().display().to_string(), fs::read(entry.path()).ok()?))
         })
@@ -110,8 +113,12 @@ fn every_target_has_its_program() {
     }
 }
 
+/// Every target with its corpus, read once.
+static ALL: LazyLock<Vec<(Target, Corpus)>> =
+    LazyLock::new(|| targets().into_iter().map(|(name, target)| (target, corpus(name))).collect());
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -125,9 +132,8 @@ proptest! {
         which in any::<Index>(),
         changes in prop::collection::vec(change(), 1..5),
     ) {
-        for (name, target) in targets() {
-            let inputs = corpus(name);
-            target(&changed(which.get(&inputs).1.clone(), &changes));
+        for (target, inputs) in ALL.iter() {
+            target(&changed(which.get(inputs).1.clone(), &changes));
         }
     }
 }

@@ -22,8 +22,11 @@ use crate::pure::consensus::log::MemoryLog;
 use crate::pure::consensus::message::{Genesis, Greeting, PeerMessage, Standing};
 use crate::pure::consensus::recover::recover;
 
+/// A function that takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target of the host: its name and its function.
-pub static TARGETS: &[(&str, fn(&[u8]))] = &[
+pub static TARGETS: &[(&str, Target)] = &[
     ("consensus_inputs", consensus_inputs),
     ("host_texts", host_texts),
     ("peer_frame", peer_frame),
@@ -221,8 +224,8 @@ fn message(choices: &mut Choices, from: u64) -> Message {
 }
 
 fn snapshot(choices: &mut Choices) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    snapshot.data = choices.piece().to_vec().into();
+    let data = choices.piece().to_vec().into();
+    let mut snapshot = Snapshot { data, ..Snapshot::default() };
     let meta = snapshot.mut_metadata();
     (meta.index, meta.term) = (choices.number(), choices.number());
     let voters = (0..choices.byte() % 4).map(|_| choices.number()).collect();

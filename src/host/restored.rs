@@ -102,8 +102,7 @@ mod tests {
         assert!(said.contains("its votes cannot be read") && said.contains("start the version"));
         let said = refused(&Loaded { snapshot: garbage(), ..Loaded::default() });
         assert!(said.contains("the snapshot cannot be read"), "{said}");
-        let mut snapshot = Snapshot::default();
-        snapshot.data = b"{}".to_vec().into();
+        let snapshot = Snapshot { data: b"{}".to_vec().into(), ..Snapshot::default() };
         let snapshot = Some(snapshot.write_to_bytes().expect("it fits"));
         let said = refused(&Loaded { snapshot, ..Loaded::default() });
         assert!(said.contains("the cluster's state in the snapshot"), "{said}");
