@@ -44,7 +44,7 @@ fn histories(text: &str, number: u64) {
     let lefts =
         [Left::CleanPrimary { checkpoint: at }, Left::CrashedPrimary, Left::Standby { end: at }];
     for left in lefts {
-        let divergence = history::divergence(timeline, left, &leader);
+        let divergence = history::divergence(timeline, None, left, &leader);
         assert!(!divergence.because.is_empty(), "a verdict says why");
     }
 }
