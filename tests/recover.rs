@@ -9,7 +9,7 @@ use raft::eraftpb::{
 use serde_json::json;
 use surus::host::journal::Journal;
 use surus::host::recover::{MACHINE, prepare};
-use surus::host::run::restored;
+use surus::host::restored::restored;
 use surus::host::store::{Identity, LogStore, LogWrite, SledLog};
 use surus::pure::cluster::command::Command as Change;
 use surus::pure::cluster::state::{ClusterState, Initialize, Member, Sync};
@@ -120,7 +120,7 @@ fn the_survivors_log_becomes_a_cluster_of_one() {
 
     let (log, loaded) = SledLog::open(&dir.path().join("log")).expect("it opens");
     drop(log);
-    let memory = restored(&loaded);
+    let memory = restored(&loaded).expect("the log is whole");
     assert_eq!(memory.last(), (4, 3), "nothing that the survivor had is lost");
     assert_eq!(
         (memory.hard_state.term, memory.hard_state.vote, memory.hard_state.commit),
