@@ -111,6 +111,7 @@ fn without_postgresql_a_node_is_a_witness() {
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
+/// Spec: EX-33.
 #[test]
 fn all_faults_come_at_once_each_with_its_line() {
     let text = "scope: [x]\nname: n\nrestapi:\n  listen: a:b\nraft:\n  data_dir: /r\n\
@@ -180,6 +181,20 @@ fn a_methods_flags_and_targets_are_read_as_patroni_reads_them() {
     let two = faults(&conf("recovery_target_name: x, recovery_target_xid: 7"));
     assert!(two[0].contains("takes one target"), "{two:?}");
     assert!(read(&conf("pause_at_recovery_target: false, recovery_target_name: x")).is_ok());
+}
+
+/// A section that is no map is named before anything is copied.
+/// Spec: M-7.
+#[test]
+fn a_replica_methods_section_must_be_a_map() {
+    for section in ["[command, x]", "restore.sh", "5"] {
+        let text = SAMPLE.replace("    - pgbackrest\n", "    - odd\n");
+        let text = text
+            .replace("  listen: 10.0.0.10,", &format!("  odd: {section}\n  listen: 10.0.0.10,"));
+        let found = faults(&text);
+        assert_eq!(found.len(), 1, "{section}: {found:?}");
+        assert!(found[0].contains("postgresql.odd: must be a map"), "{found:?}");
+    }
 }
 
 /// Spec: D-5, EX-35.

@@ -388,6 +388,7 @@ fn ranked(own: &str, rows: &[Row]) -> Vec<(String, OfferKind)> {
         wishes: Wishes::default(),
         methods: vec![],
         postmaster_alive: false,
+        data_is_gone: false,
         guarded: None,
         failover_is_due: false,
         use_pg_rewind: false,

@@ -15,6 +15,7 @@ pub mod journal;
 pub mod log;
 pub mod node;
 pub mod peer;
+pub mod places;
 pub mod postgres;
 pub mod programs;
 pub mod recover;

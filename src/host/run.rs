@@ -22,7 +22,7 @@ use super::request::{Handle, Request};
 use super::restored::{promises_of, restored};
 use super::store::{Identity, Loaded, LogWriter, SledLog};
 use super::ticker::Ticker;
-use super::{clock, config, log, rest};
+use super::{clock, config, log, places, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
 use crate::pure::consensus::core::{Core, Seat};
@@ -81,6 +81,10 @@ pub fn member_of(config: &Config) -> Member {
 async fn serve(config: Config) -> Result<(), String> {
     let state_dir = make_state_dir(&config.raft.data_dir)?;
     let server = config.postgresql.as_ref().map(|p| server_of(p, &state_dir)).transpose()?;
+    let first = Dynamic::from_value(config.bootstrap.as_ref().map(|b| &b.dcs));
+    if let (Some(server), Some(postgresql)) = (&server, &config.postgresql) {
+        places::make(server, postgresql, &first).await?;
+    }
     let (log, loaded) = open_log(&state_dir)?;
     let (journal, aside) = Journal::open_or_begin_anew(&state_dir.join("journal"))
         .map_err(|e| format!("{}: {e}", state_dir.join("journal").display()))?;
@@ -104,7 +108,6 @@ async fn serve(config: Config) -> Result<(), String> {
     })
     .await?;
     let (local, local_out) = watch::channel(Arc::new(LocalView::default()));
-    let first = Dynamic::from_value(config_value.bootstrap.as_ref().map(|b| &b.dcs));
     let (dynamic, dynamic_out) = watch::channel(Arc::new(first));
     let (requests_in, requests) = mpsc::channel::<Request>(64);
     let handle = Handle {

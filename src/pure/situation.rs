@@ -36,6 +36,9 @@ pub struct Situation {
     pub clone_offers: Vec<Offer>,
     /// A postmaster of this data directory lives.
     pub postmaster_alive: bool,
+    /// PostgreSQL runs, and what it runs on was removed under it.
+    #[serde(default)]
+    pub data_is_gone: bool,
     /// A guard is armed here and its deadline is ahead.
     pub guarded: bool,
     /// What SQL says; nothing while PostgreSQL does not answer.
@@ -109,6 +112,7 @@ pub struct Sources<'a> {
     pub wishes: Wishes,
     pub methods: Vec<Method>,
     pub postmaster_alive: bool,
+    pub data_is_gone: bool,
     /// The epoch of an armed guard whose deadline is ahead.
     pub guarded: Option<u64>,
     /// A scheduled request is due (wall clock: the host knows).
@@ -146,6 +150,7 @@ impl Situation {
             may_be_promoted: s.dynamic.leaves_standby && may_be_promoted(&s, section),
             never_followed,
             postmaster_alive: s.postmaster_alive,
+            data_is_gone: s.data_is_gone,
             guarded: s.guarded.is_some(),
             pre_promote: s.pre_promote,
             lease,
@@ -284,7 +289,9 @@ fn rules(s: &Sources) -> RejoinRules {
     RejoinRules {
         use_pg_rewind: s.use_pg_rewind,
         remove_on_rewind_failure: s.remove_on_rewind_failure,
-        remove_on_diverged_timelines: s.remove_on_diverged_timelines,
+        // A standby cluster that parted from its remote is looked at before it is removed.
+        remove_on_diverged_timelines: s.remove_on_diverged_timelines
+            && s.dynamic.standby_cluster.is_none(),
         methods: s.methods.clone(),
         system_identifier: s.cluster.system_identifier().unwrap_or_default().to_string(),
         leader_epoch: s.cluster.epoch,
@@ -376,6 +383,15 @@ mod tests {
 
     /// What node a sees, with these tags, while b and c run.
     fn seen_by_a(cluster: &ClusterState, tags: Value, remote: Option<RemoteFacts>) -> Situation {
+        seen_by(cluster, tags, remote, false)
+    }
+
+    fn seen_by(
+        cluster: &ClusterState,
+        tags: Value,
+        remote: Option<RemoteFacts>,
+        remove_on_diverged_timelines: bool,
+    ) -> Situation {
         let own = Facts { remote, ..facts(1, "a", tags) };
         let (b, c) = (facts(2, "b", json!({})), facts(3, "c", json!({})));
         let heard = BTreeMap::from([(1, &own), (2, &b), (3, &c)]);
@@ -388,12 +404,13 @@ mod tests {
             wishes: Wishes::default(),
             methods: Vec::new(),
             postmaster_alive: true,
+            data_is_gone: false,
             guarded: None,
             failover_is_due: false,
             use_pg_rewind: false,
             use_slots: true,
             remove_on_rewind_failure: false,
-            remove_on_diverged_timelines: false,
+            remove_on_diverged_timelines,
             pre_promote: false,
             sync_step: None,
         })
@@ -434,6 +451,31 @@ mod tests {
         let own = seen_by_a(&cluster(archive, Some(1)), json!({}), None);
         assert!(own.remote.is_some(), "it follows the archive, and is not promoted");
         assert_eq!((own.upstream, own.remote_standing), (None, RemoteStanding::Kin));
+    }
+
+    /// A lease of somebody whose row is gone names nobody: no upstream is made up for it.
+    /// Spec: SC-23.
+    #[test]
+    fn a_leader_that_nobody_knows_is_followed_by_nobody() {
+        let seen = seen_by_a(&cluster(json!({}), Some(9)), json!({}), None);
+        assert_eq!(seen.lease, Standing::Theirs { leader: None });
+        assert_eq!(seen.upstream, None);
+        let replicates =
+            seen_by_a(&cluster(json!({}), Some(9)), json!({"replicatefrom": "c"}), None);
+        assert_eq!(replicates.upstream, None);
+    }
+
+    /// Data is removed only where the operator's key covers the case: never for a divergence alone
+    /// in a standby cluster, where the remote may be the one that went astray.
+    /// Spec: RW-2.
+    #[test]
+    fn in_a_standby_cluster_diverged_data_is_not_removed() {
+        let rules = |config: Value| {
+            let cluster = cluster(config, Some(2));
+            seen_by(&cluster, json!({}), None, true).rules.remove_on_diverged_timelines
+        };
+        assert!(rules(json!({})));
+        assert!(!rules(json!({"standby_cluster": {"host": "r"}})));
     }
 
     /// Spec: SC-30, EX-95.

@@ -141,6 +141,7 @@ impl World {
             wishes: daemon.wishes.clone(),
             methods: Vec::new(),
             postmaster_alive: node.postgres.server.is_some(),
+            data_is_gone: false,
             guarded,
             failover_is_due: true,
             use_pg_rewind: self.plan.use_pg_rewind,

@@ -34,12 +34,15 @@ fn pg_ctl(cluster: &Cluster, k: usize, what: &[&str]) {
 
 /// A running primary is joined as it runs: no restart, no initdb, no post_bootstrap; its data and
 /// its identity become the cluster's. A cached configuration of another program is not read.
-/// Spec: A-1, A-2, I-13, D-1, D-2, D-3, P-4.
+/// Slots that nobody speaks for go after a while; those that the configuration names stay.
+/// Spec: A-1, A-2, A-3, I-13, D-1, D-2, D-3, P-4.
 #[test]
 fn a_running_primary_is_adopted_without_a_restart() {
     let dir = scripts();
     let (born, told) = (script(dir.path(), "born", ""), script(dir.path(), "told", ""));
-    let file = json!({"bootstrap": {"post_bootstrap": born}, "postgresql":
+    let dcs = json!({"member_slots_ttl": 2, "slots": {"listed": {"type": "physical"}},
+        "ignore_slots": [{"name": "barman", "type": "physical"}]});
+    let file = json!({"bootstrap": {"post_bootstrap": born, "dcs": dcs}, "postgresql":
         {"callbacks": {"on_start": told}, "pg_hba": ["host all all 127.0.0.1/32 scram-sha-256",
         "host replication all 127.0.0.1/32 scram-sha-256"]}});
     let Some(mut cluster) = Cluster::plan(alone(file)) else { return };
@@ -50,6 +53,9 @@ fn a_running_primary_is_adopted_without_a_restart() {
         format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'"),
         "CREATE ROLE replicator REPLICATION LOGIN PASSWORD 'repl-geheim'".into(),
         "CREATE TABLE treasure AS SELECT 42 AS x".into(),
+        "SELECT pg_create_physical_replication_slot(name, true) FROM \
+         unnest(ARRAY['listed', 'barman', 'stale']) AS name"
+            .into(),
     ] {
         node.sql(&statement);
     }
@@ -69,6 +75,10 @@ fn a_running_primary_is_adopted_without_a_restart() {
     assert_eq!(config["ttl"], 3);
     assert!(lines(&born).is_empty(), "nothing was born");
     wait_until("on_start, once", 10, || lines(&told) == ["on_start primary e2e"]);
+    let slots = || {
+        node.sql("SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots")
+    };
+    wait_until("the slot of nobody to go", 20, || slots().as_deref() == Some("barman listed"));
     wait_until("pg_hba to be in force", 10, || {
         node.sql("SELECT count(*)::text FROM pg_hba_file_rules").as_deref() == Some("2")
     });

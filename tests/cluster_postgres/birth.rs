@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, bin_dir, wait_until};
-use super::origin::Origin;
+use super::origin::{Origin, tried};
 use super::scripts::{lines, script, scripts};
 use super::single::{alone, leads};
 use super::sql::PASSWORD;
@@ -38,7 +38,7 @@ fn rows(cluster: &Cluster) -> Option<String> {
 /// password, the order of roles and script, the usual settings afterwards, and nothing of the old
 /// cluster's cached configuration.
 /// Spec: B-10, B-11, B-12, B-13, B-16, B-17, B-18, B-20, B-21, B-22, B-23, B-26, P-1, P-2, P-3.
-/// Spec: P-6, P-9, D-2, D-3, D-4, R-1, R-2, EX-28, EX-29, EX-31.
+/// Spec: P-6, P-9, P-10, D-2, D-3, D-4, R-1, R-2, EX-28, EX-29, EX-31.
 #[test]
 fn a_backup_is_restored_to_its_target() {
     let dir = scripts();
@@ -46,7 +46,8 @@ fn a_backup_is_restored_to_its_target() {
     let section = json!({"recovery_conf": {"restore_command": origin.restore_command(),
         "recovery_target_name": "here"}, "scope": "evil", "datadir": "/evil", "list": [1, 2],
         "flag": true});
-    let (spec, born) = restoring(&origin, dir.path(), "sleep 3", &section);
+    let (mut spec, born) = restoring(&origin, dir.path(), "sleep 3", &section);
+    spec.file["bootstrap"]["dcs"] = json!({"member_slots_ttl": 2});
     let Some(mut cluster) = Cluster::plan(spec) else { return };
     cluster.start(0);
     wait_until("the state of the method", 20, || {
@@ -90,6 +91,21 @@ fn a_backup_is_restored_to_its_target() {
         node.said("at restore point \\\"here\\\"") + node.said("at restore point \"here\"") > 0
     );
     assert!(node.said(PASSWORD) == 0 && node.said("of long ago") == 0);
+    what_it_does_not_know(&cluster);
+}
+
+/// Other roles keep their passwords; a slot of the old cluster's replicas holds no WAL for ever.
+fn what_it_does_not_know(cluster: &Cluster) {
+    let node = &cluster.nodes[0];
+    let psql = bin_dir().expect("found before").join("psql").display().to_string();
+    let enters = |password: &str| {
+        let to = format!("host=127.0.0.1 port={} user=app dbname=postgres", node.at.postgresql);
+        tried(&psql, &["-XAtc", "SELECT 1", &format!("{to} password='{password}'")])
+    };
+    assert!(enters("of the app") && !enters("another"));
+    let slots = || node.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'old'");
+    assert!(node.said("nobody uses this replication slot") > 0, "it is said before");
+    wait_until("the old slot to be dropped", 20, || slots().as_deref() == Some("0"));
 }
 
 /// Recovery that ends before its target is refused: said on every node, kept for a look, tried
@@ -129,7 +145,8 @@ fn a_missed_target_is_no_cluster() {
 
 /// Paused at its target it waits for a person and says so; a daemon that dies, and a machine that
 /// dies, go on where they were: not past the target, and the script is not forgotten.
-/// Spec: B-24, B-25, B-27, X-4, X-6, I-5.
+/// Told to read its file again meanwhile, it leaves PostgreSQL's configuration as it is, and says so.
+/// Spec: B-23, B-24, B-25, B-27, X-4, X-6, I-5, EX-30.
 #[test]
 fn a_pause_at_the_target_outlives_the_daemon_and_the_machine() {
     let dir = scripts();
@@ -149,6 +166,7 @@ fn a_pause_at_the_target_outlives_the_daemon_and_the_machine() {
         assert_eq!(rows(cluster).as_deref(), Some("1,2"));
     };
     pauses(&cluster);
+    reloads_nothing(&cluster);
     let pid = cluster.nodes[0].postmaster();
     cluster.nodes[0].kill_daemon();
     cluster.start(0);
@@ -169,6 +187,21 @@ fn a_pause_at_the_target_outlives_the_daemon_and_the_machine() {
     wait_until("the cluster", 60, || leads(&cluster));
     assert_eq!(rows(&cluster).as_deref(), Some("1,2"));
     assert_eq!(lines(&born).len(), 2);
+}
+
+fn reloads_nothing(cluster: &Cluster) {
+    let node = &cluster.nodes[0];
+    let files = || {
+        ["postgresql.conf", "pg_hba.conf", "surus_recovery_hba.conf"]
+            .map(|name| fs::read(node.data().join(name)).unwrap_or_default())
+    };
+    let before = files();
+    assert!(!before[0].is_empty() && !before[2].is_empty());
+    cluster.edit(0, &json!({"postgresql": {"parameters": {"work_mem": "7MB"}}}));
+    node.signal(rustix::process::Signal::HUP);
+    wait_until("it to be said", 10, || node.said("its configuration is left alone until then") > 0);
+    assert_eq!(files(), before);
+    assert_ne!(node.sql("SHOW work_mem").as_deref(), Some("7MB"));
 }
 
 /// The method's own signal file and settings count, and extra words come without --scope and
@@ -311,6 +344,41 @@ fn methods_that_lie_die_flood_hang_and_leave_children() {
         fs::read_to_string(dir_of("child")).expect("noted").trim().parse().expect("pid");
     assert!(!process::title(child).contains("1007"), "its child went on");
     assert!(cluster.nodes[0].dir.join("data.failed").exists(), "what half a method left is kept");
+}
+
+/// A method finds the data directory as it was: absent where there was none, with the names that
+/// do not count where there were some.
+/// Spec: B-14.
+#[test]
+fn a_method_finds_the_directory_as_it_was() {
+    let dir = scripts();
+    let look = "for w in \"$@\"; do case $w in --datadir=*) d=${w#--datadir=};; esac; done\n\
+        stat -c %i $d >> $0.log 2>/dev/null || echo absent >> $0.log\n\
+        ls -A $d >> $0.log 2>/dev/null; exit 1";
+    let looks = script(dir.path(), "looks", look);
+    let file = json!({"bootstrap": {"methods": ["looks", "initdb"], "looks": {"command": looks}}});
+    let found = |prepare: &dyn Fn(&Path)| {
+        let mut cluster = Cluster::plan(alone(file.clone()))?;
+        prepare(&cluster.nodes[0].data());
+        cluster.start(0);
+        wait_until("the cluster", 60, || leads(&cluster));
+        let mut said = lines(&looks);
+        fs::remove_file(format!("{looks}.log")).expect("it was written");
+        said.remove(0); // its arguments
+        Some(said)
+    };
+    let absent = |data: &Path| fs::remove_dir(data).expect("it is empty");
+    let Some(said) = found(&absent) else { return };
+    assert_eq!(said, ["absent"]);
+    let inode = std::cell::Cell::new(0);
+    let furnished = |data: &Path| {
+        fs::create_dir(data.join("lost+found")).expect("new");
+        fs::write(data.join(".snapshot"), "").expect("new");
+        let meta = fs::metadata(data).expect("it is there");
+        inode.set(std::os::unix::fs::MetadataExt::ino(&meta));
+    };
+    let said = found(&furnished).expect("as before");
+    assert_eq!(said, [inode.get().to_string(), ".snapshot".into(), "lost+found".into()]);
 }
 
 /// Says what would run and does nothing.

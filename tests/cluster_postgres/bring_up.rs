@@ -1,8 +1,9 @@
 //! Three fresh nodes become a cluster.
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Spec};
+use super::cluster::{Cluster, Spec, wait_until};
 use super::http;
+use super::scripts::{lines, script, scripts};
 
 /// Spec: I-1, I-7, B-8, EX-20.
 #[test]
@@ -60,4 +61,36 @@ fn lists_every_member(cluster: &Cluster, leader: usize) {
     let roles: Vec<&str> = rows.iter().filter_map(|row| row["Role"].as_str()).collect();
     assert_eq!(rows.len(), 3);
     assert_eq!(roles.iter().filter(|role| **role == "Leader").count(), 1, "{said}");
+}
+
+/// Alone a node waits for the others. Two of three are a cluster, but neither may create its data:
+/// one is never to lead, and the other's file does not say how; that it has a method which needs no
+/// leader makes it no founder. They wait, and say why, until somebody comes who may.
+/// Spec: EX-5, EX-6, EX-45, I-4.
+#[test]
+fn nobody_creates_who_may_not() {
+    let dir = scripts();
+    let seed = script(dir.path(), "seed", "exit 1");
+    let Some(mut cluster) = Cluster::plan(Spec { ttl_s: 3, ..Spec::default() }) else { return };
+    cluster.edit(0, &json!({"tags": {"nofailover": true}}));
+    let methods = json!({"create_replica_methods": ["seed", "basebackup"],
+        "seed": {"command": seed, "no_leader": true}});
+    cluster.edit(1, &json!({"postgresql": methods}));
+    cluster.leave_out(1, "bootstrap");
+    cluster.start(0);
+    let says = |cluster: &Cluster, text: &str| {
+        cluster.nodes[0].dump().is_some_and(|dump| dump.to_string().contains(text))
+    };
+    wait_until("the first to say whom it misses", 10, || says(&cluster, "partners to answer"));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(cluster.nodes[0].is_running() && says(&cluster, "partners to answer"));
+    cluster.start(1);
+    wait_until("the first's reason", 20, || says(&cluster, "is tagged nofailover"));
+    wait_until("the second's reason", 20, || says(&cluster, "its file has no bootstrap section"));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let empty = |k: usize| !cluster.nodes[k].data().join("PG_VERSION").exists();
+    assert!(empty(0) && empty(1) && lines(&seed).is_empty(), "{:?}", lines(&seed));
+    cluster.start(2);
+    assert_eq!(cluster.wait_settled(60), 2);
+    assert!(lines(&seed)[0].contains("--connstring=dbname="), "{:?}", lines(&seed));
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, Spec, wait_until};
 use super::http;
 use super::origin::{as_postgres, there};
+use super::process;
 use super::scripts::{plain, scripts};
 
 fn pair(file: Value) -> Spec {
@@ -32,7 +33,8 @@ fn force(cluster: &Cluster, leader: usize, words: &[&str]) -> (i32, String) {
     cluster.ctl(leader, &all)
 }
 
-/// Spec: S-6, M-1, M-5, M-18, M-19, M-20, T-6, RI-1, RI-4, RI-5, T-5, EX-9, EX-60, EX-61.
+/// Spec: S-6, M-1, M-5, M-18, M-19, M-20, T-1, T-5, T-6, RI-1, RI-2, RI-4, RI-5, EX-9, EX-60,
+/// EX-61, EX-66.
 #[test]
 fn methods_that_lie_or_fail_are_followed_by_the_next() {
     let dir = scripts();
@@ -47,6 +49,7 @@ fn methods_that_lie_or_fail_are_followed_by_the_next() {
     let to = cluster.nodes[replica].name.clone();
     anew(&mut cluster, replica, |cluster| cluster.edit(replica, &file));
     seen_everywhere(&cluster, leader, replica);
+    one_task_at_a_time(&cluster, leader, replica);
     // Not like this, says the operator, but like that; and hears how it ended.
     let (code, said) = force(&cluster, leader, &["--from-leader"]);
     assert_eq!(code, 0, "{said}");
@@ -94,6 +97,26 @@ fn seen_everywhere(cluster: &Cluster, leader: usize, replica: usize) {
         metrics.contains(&format!("surus_replica_build{{scope=\"e2e\",name=\"{to}\"}} 1")),
         "{metrics}"
     );
+}
+
+/// Whoever asks for another task is refused; whoever insists is answered when the first has ended.
+fn one_task_at_a_time(cluster: &Cluster, leader: usize, replica: usize) {
+    let post = |path: &str, body: &str| {
+        http::post(&cluster.nodes[replica].rest(), path, body).expect("an answer")
+    };
+    let busy = (503, String::from("reinitialize already in progress"));
+    assert_eq!(post("/reinitialize", "{}"), busy);
+    assert_eq!(post("/reinitialize", "{\"from_leader\": true}"), busy);
+    assert_eq!(post("/restart", "{}"), busy);
+    let copies = || {
+        let all = process::of(&cluster.nodes[replica].dir).into_iter();
+        all.filter(|pid| process::title(*pid).contains("slow.sh")).count()
+    };
+    assert!(copies() > 0, "nothing was called off by that");
+    let done = post("/reinitialize", "{\"force\": true, \"from_leader\": true}");
+    assert_eq!(copies(), 0, "the answer came before its end");
+    assert_eq!(done, (200, String::from("reinitialize started")));
+    assert_eq!(cluster.wait_settled(30), leader);
 }
 
 /// RI-4: it goes on with what was asked for, also in the next life of the daemon.

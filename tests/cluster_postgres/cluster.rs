@@ -201,6 +201,15 @@ impl Cluster {
         fs::write(path, file.to_string()).expect("it can be written");
     }
 
+    /// Takes a section out of a node's file before its next start.
+    pub fn leave_out(&self, k: usize, section: &str) {
+        let path = self.nodes[k].config();
+        let text = fs::read_to_string(&path).expect("it was written");
+        let mut file: Value = serde_json::from_str(&text).expect("JSON");
+        file.as_object_mut().expect("a map").remove(section).expect("it was there");
+        fs::write(path, file.to_string()).expect("it can be written");
+    }
+
     /// From now on every initdb leaves a line in this file when it is `begun` and `finished`.
     pub fn count_initdb(&self) -> PathBuf {
         let bin = self.place.path().join("bin");

@@ -137,6 +137,7 @@ impl Origin {
         self.start();
         self.sql("ALTER ROLE postgres PASSWORD 'of long ago'");
         self.sql("CREATE TABLE t AS SELECT 1 AS x");
+        self.sql("CREATE ROLE app LOGIN PASSWORD 'of the app'");
         back_up(self);
         self.sql("INSERT INTO t VALUES (2)");
         self.sql("SELECT pg_create_restore_point('here')");
@@ -152,6 +153,10 @@ impl Origin {
             let (base, port) = (origin.base().display().to_string(), origin.port.to_string());
             let words = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", "fast"];
             tool("pg_basebackup", &[&words[..], &["-D", &base, "--no-sync"]].concat());
+            // pg_basebackup leaves slots out; a snapshot of the disk would not.
+            origin.sql("SELECT pg_create_physical_replication_slot('old', true)");
+            let slot = |of: PathBuf| of.join("pg_replslot/old").display().to_string();
+            as_postgres("cp", &["-R", "-p", &slot(origin.data()), &slot(origin.base())]);
             let auto = origin.base().join("postgresql.auto.conf");
             fs::write(auto, "# nothing\n").expect("written");
             let hba = "host all all 127.0.0.1/32 scram-sha-256\n\

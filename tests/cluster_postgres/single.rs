@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, wait_until};
 use super::scripts::{lines, script, scripts};
+use super::sql::PASSWORD;
 use super::{http, process};
 
 pub fn alone(file: Value) -> Spec {
@@ -46,12 +47,15 @@ fn scripts_are_told_of_the_birth_and_of_a_restart() {
 }
 
 /// A failing post_bootstrap is an attempt that failed: set aside, said, and tried again.
-/// Spec: P-5, X-1, X-2, X-3, EX-26.
+/// The superuser's password, lent to the script, is not left in the passfile.
+/// Spec: P-5, X-1, X-2, X-3, X-5, EX-26.
 #[test]
 fn a_failing_post_bootstrap_is_told_and_tried_again() {
     let dir = scripts();
     let flag = dir.path().join("now");
-    let born = script(dir.path(), "born", &format!("test -e {}", flag.display()));
+    let had = dir.path().join("had");
+    let look = format!("cat $PGPASSFILE > {}; test -e {}", had.display(), flag.display());
+    let born = script(dir.path(), "born", &look);
     let file = json!({"bootstrap": {"post_bootstrap": born}});
     let Some(mut cluster) = Cluster::plan(alone(file)) else { return };
     cluster.start(0);
@@ -60,9 +64,78 @@ fn a_failing_post_bootstrap_is_told_and_tried_again() {
     wait_until("its failure to be shown", 20, || state() == Some(json!("initdb failed")));
     let aside = cluster.nodes[0].dir.join("data.failed");
     assert!(aside.join("PG_VERSION").exists(), "the attempt is kept");
+    let passfile = || fs::read_to_string(cluster.nodes[0].dir.join("pgpass")).unwrap_or_default();
+    assert!(fs::read_to_string(&had).is_ok_and(|text| text.contains(PASSWORD)), "it was lent");
+    assert!(!passfile().contains(PASSWORD), "{}", passfile());
     fs::write(&flag, "").expect("it can be written");
     wait_until("the cluster", 60, || leads(&cluster));
     assert!(lines(&born).len() > 1);
+    assert!(!passfile().contains(PASSWORD), "{}", passfile());
+}
+
+/// An initdb that fails is said with its last words, kept for a look, and tried again.
+/// Spec: B-7, X-2.
+#[test]
+fn a_failing_initdb_is_told_and_tried_again() {
+    let dir = scripts();
+    let flag = dir.path().join("now");
+    let Some(mut cluster) = Cluster::plan(alone(json!({}))) else { return };
+    let program = cluster.count_initdb().with_file_name("bin").join("initdb");
+    let text = fs::read_to_string(&program).expect("it was written");
+    let fails = format!(
+        "test -e {} || {{ for to; do :; done; echo 15 > $to/PG_VERSION; \
+         echo 'initdb: error: out of luck' >&2; exit 7; }}\necho begun",
+        flag.display()
+    );
+    fs::write(&program, text.replacen("echo begun", &fails, 1)).expect("it can be written");
+    cluster.start(0);
+    let node = &cluster.nodes[0];
+    let state = || http::get_json(&node.rest(), "/patroni").map(|b| b["state"].clone());
+    wait_until("its failure to be shown", 20, || state() == Some(json!("initdb failed")));
+    let seen = http::get_json(&node.rest(), "/cluster").expect("a body");
+    let failure = seen["surus"]["initialize_failure"]["reason"].as_str().unwrap_or_default();
+    let said = "initdb ended with exit code 7: initdb: error: out of luck";
+    assert!(failure.contains(said), "{seen}");
+    let metrics = http::get(&node.rest(), "/metrics").expect("metrics").1;
+    assert!(metrics.contains("patroni_postgres_state{scope=\"e2e\",name=\"n1\"} 1\n"), "{metrics}");
+    assert!(node.dir.join("data.failed/PG_VERSION").exists(), "the attempt is kept");
+    fs::write(&flag, "").expect("it can be written");
+    wait_until("the cluster", 60, || leads(&cluster));
+}
+
+/// Directories that PostgreSQL and its tools write to are made; where that cannot be, the daemon
+/// ends before it begins anything, and names the key.
+/// Spec: EX-8.
+#[test]
+fn directories_that_are_missing_are_made_or_named() {
+    let Some(mut cluster) = Cluster::plan(alone(json!({}))) else { return };
+    let (dir, data) = (cluster.nodes[0].dir.clone(), cluster.nodes[0].data());
+    let (deep, sockets) = (dir.join("deep/er/pgpass"), dir.join("sock/et"));
+    let with = |pgpass: &Path, sockets: &Path| {
+        json!({"postgresql": {"pgpass": pgpass,
+            "parameters": {"unix_socket_directories": sockets}}})
+    };
+    let under_a_file = cluster.nodes[0].config().join("x");
+    let wrong = [
+        ("postgresql.pgpass", with(&under_a_file, &sockets)),
+        ("unix_socket_directories", with(&deep, &under_a_file)),
+        ("unix_socket_directories", with(&deep, Path::new("/proc"))),
+    ];
+    for (key, file) in wrong {
+        cluster.edit(0, &file);
+        cluster.start(0);
+        assert_eq!(cluster.nodes[0].wait_exit(10), Some(1));
+        let text = cluster.nodes[0].log_text();
+        let said = text.lines().last().unwrap_or_default();
+        assert!(said.contains(&format!("{key}: /")), "{said}");
+        assert!(fs::read_dir(&data).expect("it is there").next().is_none());
+    }
+    cluster.edit(0, &with(&deep, &sockets));
+    cluster.start(0);
+    wait_until("the cluster", 60, || leads(&cluster));
+    assert!(deep.parent().is_some_and(Path::is_dir));
+    let socket = format!(".s.PGSQL.{}", cluster.nodes[0].at.postgresql);
+    assert!(sockets.join(socket).exists());
 }
 
 #[test]

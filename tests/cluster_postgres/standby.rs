@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, wait_until};
 use super::http;
+use super::origin::tool;
 use super::scripts::{plain, scripts};
 use super::sql::PASSWORD;
 
@@ -332,4 +333,66 @@ fn both_wrote_and_one_of_them_is_rewound() {
     there.start(0);
     wait_until("the same complaint", 30, || problems(&there, 0).contains("it is another cluster"));
     assert_eq!(rows(&there, 0), 20);
+}
+
+/// Data that lies there already, of the same system identifier, is taken as it is: it is started as
+/// a standby, whatever it was before, and follows the remote; nothing is copied.
+/// Spec: SC-14.
+#[test]
+fn data_that_is_there_is_followed_up_and_not_copied() {
+    let Some(there) = primary(json!({})) else { return };
+    write(&there, 0, 0..10);
+    for was_standby in [false, true] {
+        let spec = Spec { nodes: 1, ttl_s: 4, ..Spec::default() };
+        let mut here = Cluster::plan(spec).expect("the other one was planned");
+        let text = recipe(&here, 0, &there, "").replace("site_b", "site_c");
+        fs::write(here.nodes[0].config(), text).expect("it can be written");
+        let data = here.nodes[0].data();
+        let to = format!(
+            "host=127.0.0.1 port={} user=replicator password=repl-geheim",
+            there.address(0).postgresql
+        );
+        fs::remove_dir(&data).expect("it is empty");
+        let data_dir = data.display().to_string();
+        tool("pg_basebackup", &["-D", &data_dir, "-d", &to, "-c", "fast", "--no-sync"]);
+        if was_standby {
+            fs::write(data.join("standby.signal"), "").expect("written");
+        }
+        fs::write(data.join("a_mark"), "").expect("written");
+        here.start(0);
+        wait_standby_leader(&here, 40);
+        assert!(data.join("a_mark").exists(), "it was not copied");
+        assert_eq!(here.system_identifier(0), there.system_identifier(0));
+        wait_until("the rows here", 10, || rows(&here, 0) == 10);
+        assert_eq!((here.timeline(0), here.nodes[0].said("pg_basebackup")), (1, 0));
+    }
+}
+
+/// Without pg_rewind a site that wrote after it had lost its place keeps what it wrote aside, and
+/// begins anew as a copy.
+/// Spec: EX-96, SC-33.
+#[test]
+fn a_demoted_site_without_rewind_is_copied_anew() {
+    let spec = Spec { nodes: 1, ttl_s: 4, use_pg_rewind: false, ..Spec::default() };
+    let Some(mut there) = Cluster::plan(spec) else { return };
+    there.start(0);
+    wait_until("the primary cluster", 60, || code(&there, 0, "/primary") == 200);
+    there.make_table();
+    let here = standby(1, &there, "");
+    wait_standby_leader(&here, 60);
+    write(&there, 0, 0..10);
+    wait_until("the rows here", 10, || rows(&here, 0) == 10);
+    let words = ["promote-cluster", "--even-if-remote-writes", "--force"];
+    let (code_, said) = here.ctl(0, &words);
+    assert_eq!(code_, 0, "{said}");
+    write(&there, 0, 10..13);
+    write(&here, 0, 20..30);
+    let at = here.address(0).postgresql;
+    let change = json!({"standby_cluster": {"host": "127.0.0.1", "port": at}});
+    assert_eq!(patch(&there, 0, change).0, 200);
+    wait_until("the other site to follow", 60, || standby_leader(&there) == Some(0));
+    wait_until("the same rows", 20, || there.stored(0) == here.stored(0));
+    assert_eq!(there.nodes[0].said("pg_rewind"), 0);
+    let aside = there.nodes[0].dir.join("data.diverged/global/pg_control");
+    assert!(aside.exists(), "what only it had is kept");
 }

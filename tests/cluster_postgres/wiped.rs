@@ -73,3 +73,60 @@ fn interrupted_copy(cluster: &mut Cluster, leader: usize, replica: usize) {
 fn is_copy(pid: i32) -> bool {
     process::title(pid).contains("pg_basebackup")
 }
+
+/// The leader's files are removed under its running PostgreSQL: it stops it and gives the lease
+/// away, though it could go on acknowledging what is nowhere; the other leads, and it is built anew.
+/// Spec: I-2, EX-42.
+#[test]
+fn a_leader_without_its_data_gives_way() {
+    let spec = Spec { nodes: 2, ttl_s: 20, ..Spec::default() };
+    let Some(cluster) = Cluster::start_all(spec) else { return };
+    let old = cluster.leader();
+    let new = cluster.others(old)[0];
+    cluster.nodes[old].column("INSERT INTO acked VALUES (1, 0)").expect("it takes writes");
+    wait_until("the row there", 10, || cluster.stored(new).len() == 1);
+    let pid = cluster.nodes[old].postmaster();
+    remove_under(&cluster, old);
+    wait_until("the other to lead", 15, || cluster.writable() == Some(new));
+    assert!(!process::title(pid.expect("it ran")).contains("postgres"), "it was stopped");
+    assert!(cluster.nodes[old].said("the data directory is gone") > 0);
+    assert_eq!(cluster.wait_settled(40), new);
+    assert_eq!(cluster.stored(old).len(), 1);
+}
+
+/// The control file goes first; what PostgreSQL makes anew meanwhile goes as well.
+fn remove_under(cluster: &Cluster, k: usize) {
+    let data = cluster.nodes[k].data();
+    fs::remove_dir_all(data.join("global")).expect("it is there");
+    let left = || fs::read_dir(&data).expect("it stays").flatten().map(|e| e.path());
+    wait_until("it to be empty", 20, || {
+        for path in left() {
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.ok();
+        }
+        left().next().is_none()
+    });
+}
+
+/// A replica whose control file is spoilt does nothing but say so, until it is told to.
+/// Spec: E-3, RI-3, EX-41.
+#[test]
+fn a_broken_replica_is_replaced_when_the_operator_says_so() {
+    let spec = Spec { nodes: 2, ttl_s: 3, ..Spec::default() };
+    let Some(mut cluster) = Cluster::start_all(spec) else { return };
+    let leader = cluster.leader();
+    let replica = cluster.others(leader)[0];
+    assert_eq!(cluster.nodes[replica].stop(30), Some(0));
+    fs::write(cluster.nodes[replica].data().join("global/pg_control"), "junk").expect("written");
+    cluster.start(replica);
+    let says = |text: &str| {
+        cluster.nodes[replica].dump().is_some_and(|dump| dump.to_string().contains(text))
+    };
+    wait_until("the sentence", 20, || says("is broken") && says("surus ctl reinit"));
+    std::thread::sleep(Duration::from_secs(3));
+    let control = cluster.nodes[replica].data().join("global/pg_control");
+    assert_eq!(fs::read_to_string(control).expect("it is there"), "junk");
+    let name = cluster.nodes[replica].name.clone();
+    let (code, said) = cluster.ctl(leader, &["reinit", "e2e", &name, "--force", "--wait"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(cluster.wait_settled(30), leader);
+}

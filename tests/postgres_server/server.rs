@@ -191,3 +191,51 @@ async fn a_diverged_primary_is_rewound() {
     let found = sql(&one, "SELECT to_regclass('lost') IS NULL AND to_regclass('kept') IS NOT NULL");
     assert_eq!(found.await.as_deref(), Some("t"));
 }
+
+/// A directory without PG_VERSION is not started and not taken for a whole one; what the version
+/// decides is decided by the binaries'.
+/// Spec: EX-48.
+#[tokio::test]
+async fn without_pg_version_the_binaries_say_which_it_is() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.server("one");
+    assert!(server.major().await.expect("without any data") >= 13);
+    server.initdb(&[], "boss", None).await.expect("initdb");
+    std::fs::remove_file(server.data_dir.join("PG_VERSION")).expect("it was there");
+    let DataDirectory::Broken { problem } = server.inspect().await.expect("look").data else {
+        panic!("it is not whole");
+    };
+    assert!(problem.contains("PG_VERSION is missing"), "{problem}");
+    assert!(server.major().await.expect("the binaries'") >= 13);
+    let error = server.start(&files(&server, None), LONG, Ready::ReadWrite).await;
+    assert!(error.expect_err("PostgreSQL refuses").contains("PG_VERSION"));
+}
+
+/// What was taken of a running server and never recovered looks like one that crashed. Crash
+/// recovery, which pg_rewind begins with, would make it a primary of half a copy.
+/// Spec: M-22.
+#[tokio::test]
+async fn a_backup_is_never_crash_recovered() {
+    let Some(mut place) = Place::new() else { return };
+    let one = place.primary("one").await;
+    let two = place.replica("two", &one).await;
+    let three = place.server("three");
+    let from = remote(&one, "replicator");
+    three.basebackup(&from, &[], &mut |_| {}).await.expect("copied");
+    // As if somebody had put it there: no mark of ours.
+    three.mark_finished().expect("no mark");
+    std::fs::write(three.data_dir.join("standby.signal"), "").expect("write");
+    let control = three.data_dir.join("global/pg_control");
+    let before = std::fs::read(&control).expect("it is there");
+    facts_when(&two, |f| f.replication_state.as_deref() == Some("streaming")).await;
+    two.promote(LONG).await.expect("promoted");
+    two.checkpoint().await.expect("checkpoint");
+    let error = three.rewind(&remote(&two, "rewinder"), &[]).await.expect_err("no crash");
+    assert!(error.contains("backup_label"), "{error}");
+    for name in ["backup_label", "standby.signal"] {
+        assert!(three.data_dir.join(name).exists(), "{name}");
+    }
+    assert_eq!(std::fs::read(&control).expect("it is there"), before, "nothing was touched");
+    assert_eq!(three.unfinished(), Ok(None));
+    three.start(&files(&three, Some(&one)), LONG, Ready::Accepting).await.expect("as a standby");
+}

@@ -220,6 +220,7 @@ fn dynamic() -> Dynamic {
         member_slots_ttl_ms: 1_800_000,
         postgresql: PostgresSettings::default(),
         permanent_slots: Vec::new(),
+        ignored_slots: Vec::new(),
         standby_cluster: None,
         leaves_standby: false,
         warnings: Vec::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::Addr;
 use jiff::Timestamp;
 
-use super::{World, conf, observe};
+use super::{World, conf, observe, slots};
 use crate::host::actor::consensus::lock;
 use crate::host::actor::flow::{FlowActor, Hear};
 use crate::host::clock;
@@ -54,8 +54,9 @@ fn next_wake(world: &World, pulse_at: u64) -> u64 {
 }
 
 async fn pulse(world: &Rc<World>) {
+    observe::watch_data(world).await;
     follow_configuration(world).await;
-    observe::keep_slots(world).await;
+    slots::keep_slots(world).await;
     replace_dead_guard(world).await;
 }
 
@@ -154,6 +155,7 @@ pub fn situation(world: &World) -> Situation {
         wishes: world.wishes.borrow().clone(),
         methods: methods(world),
         postmaster_alive: seen_alive,
+        data_is_gone: world.seen.borrow().data_is_gone,
         guarded: guarded_epoch(world),
         failover_is_due: failover_is_due(&view),
         use_pg_rewind: settings.use_pg_rewind == Some(true),

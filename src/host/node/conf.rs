@@ -50,7 +50,7 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
     };
     {
         let mut seen = world.seen.borrow_mut();
-        seen.data = found.data;
+        (seen.data, seen.data_is_gone) = (found.data, false);
         seen.restored = restored;
         seen.postmaster_alive = found.postmaster.is_some();
         if !seen.postmaster_alive {

@@ -14,9 +14,13 @@ use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::deed::BuildWish;
 use crate::pure::dump;
+use crate::pure::postgres::state::PgState;
 
 /// How long a change may take to be agreed on.
 const PROPOSE_MAX: Duration = Duration::from_secs(5);
+/// How long a task that is called off may take to end.
+const CALL_OFF_MAX: Duration = Duration::from_secs(10);
+const CALL_OFF_LOOK: Duration = Duration::from_millis(10);
 const PROPOSE_AGAIN: Duration = Duration::from_millis(50);
 
 pub async fn keep_answering(world: Rc<World>, mut requests: mpsc::Receiver<Request>) {
@@ -36,7 +40,14 @@ async fn answer(world: &Rc<World>, request: Request) {
         }
         Request::Restart { timeout_ms, reply } => restart(world, timeout_ms, reply),
         Request::Reinitialize { force, wish, reply } => {
-            reply.send(reinitialize(world, force, wish)).ok();
+            let asked = reinitialize(world, force, wish);
+            let world = world.clone();
+            actix::spawn(async move {
+                if force && asked.is_ok() {
+                    until_called_off(&world).await;
+                }
+                reply.send(asked).ok();
+            });
         }
         Request::CancelReinitialize { reply } => {
             reply.send(cancel_reinitialize(world)).ok();
@@ -136,11 +147,28 @@ fn reinitialize(world: &Rc<World>, force: bool, wish: BuildWish) -> Result<(), S
     if let Some(task) = busy(world).filter(|_| !force) {
         return Err(format!("{task} already in progress"));
     }
+    if let Some(why) = world.holds_anothers_data() {
+        return Err(why);
+    }
     let mut wishes = world.wishes.borrow_mut();
     (wishes.reinitialize, wishes.build) = (true, wish);
     drop(wishes);
     world.changed.notify_one();
     Ok(())
+}
+
+/// Whoever forces is answered when what was under way has ended.
+async fn until_called_off(world: &Rc<World>) {
+    let under_way = || {
+        let copies = world.seen.borrow().doing == Some(PgState::CreatingReplica);
+        world.wishes.borrow().reinitialize || copies
+    };
+    let ended = async {
+        while under_way() {
+            tokio::time::sleep(CALL_OFF_LOOK).await;
+        }
+    };
+    tokio::time::timeout(CALL_OFF_MAX, ended).await.ok();
 }
 
 /// Calls off a reinitialize that is asked for or under way: whether there was one.

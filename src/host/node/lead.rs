@@ -9,6 +9,8 @@ use super::perform::until_view_changes;
 use crate::host::actor::consensus::{GiveUpVote, Propose, lock};
 use crate::host::clock;
 use crate::host::guard::{Guard, stray};
+use crate::host::postgres::Server;
+use crate::host::postgres::aside::make_data_dir;
 use crate::host::postgres::birth::Phase;
 use crate::host::postgres::create::script_dsn;
 use crate::host::postgres::processes::blocking;
@@ -62,8 +64,7 @@ async fn ensure_guard(world: &Rc<World>) -> Result<Rc<Guard>, String> {
 
 /// A guard that stands, and is armed for this epoch with a deadline that is ahead.
 pub async fn arm_guard(world: &Rc<World>, epoch: u64) -> Result<Report, String> {
-    std::fs::create_dir_all(&world.server()?.data_dir).ok();
-    own_data_dir(world)?;
+    make_room(&world.server()?).await?;
     let guard = ensure_guard(world).await?;
     let deadline = loop {
         let known = { lock(&world.deadline).deadline_of(epoch) };
@@ -100,9 +101,17 @@ fn wake_watchdog(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn own_data_dir(world: &Rc<World>) -> Result<(), String> {
-    let server = world.server()?;
-    crate::host::postgres::aside::make_data_dir(&server.data_dir, server.run_as.as_ref())
+/// A data directory that is missing is left to whoever fills it, as far as that one may make it.
+async fn make_room(server: &Server) -> Result<(), String> {
+    let dir = &server.data_dir;
+    if let (false, Some(parent)) = (dir.exists(), dir.parent()) {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| format!("could not make {}: {error}", parent.display()))?;
+        if server.may_write(parent).await {
+            return Ok(());
+        }
+    }
+    make_data_dir(dir, server.run_as.as_ref())
 }
 
 /// Refuses to go on towards writes unless the guard is armed for this epoch.
@@ -141,7 +150,7 @@ pub async fn promote(world: &Rc<World>) -> Result<Report, String> {
     let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
     world.seen.borrow_mut().role = Role::Primary;
     super::observe::look(world, 0).await;
-    super::observe::keep_slots(world).await;
+    super::slots::keep_slots(world).await;
     super::callbacks::started(world, Role::Primary);
     actix::spawn(async move {
         // Others rewind against us: the control file must name the new timeline soon.

@@ -13,6 +13,7 @@ pub mod observe;
 pub mod perform;
 pub mod recover;
 pub mod remote;
+pub mod slots;
 pub mod upheld;
 
 use std::cell::{Cell, RefCell};
@@ -32,6 +33,7 @@ use crate::host::postgres::callback::Callbacks;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
 use crate::pure::cluster::remote::RemoteFacts;
+use crate::pure::cluster::slots::Orphans;
 use crate::pure::cluster::state::Purpose;
 use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, Postgresql, effective};
 use crate::pure::consensus::core::Input;
@@ -102,6 +104,10 @@ pub struct Seen {
     /// How long the restart that was asked for may take.
     pub restart_timeout_ms: Option<u64>,
     pub serial: u64,
+    /// The control file is not where PostgreSQL, which runs, has it.
+    pub data_is_gone: bool,
+    /// Slots that nobody speaks for, since when.
+    pub orphans: Orphans,
     /// The last warning about the data directory.
     pub warned: String,
     pub node_state: String,
@@ -304,6 +310,15 @@ impl World {
         if leads && view.lease.held && follows { Role::StandbyLeader } else { Role::Replica }
     }
 
+    /// Why nobody may have this data directory replaced from afar: it is another cluster's.
+    pub fn holds_anothers_data(&self) -> Option<String> {
+        let (data, view) = (self.seen_data(), self.view());
+        let cluster = view.cluster.system_identifier();
+        let anothers = matches!(&data, DataDirectory::Present { system_identifier, .. }
+            if cluster.is_some_and(|ours| ours != system_identifier));
+        anothers.then(|| why_aside(&data, cluster))
+    }
+
     fn seen_data(&self) -> DataDirectory {
         self.seen.borrow().data.clone()
     }
@@ -329,8 +344,7 @@ impl World {
     pub fn facts(&self, round: u64) -> Facts {
         let config = self.config();
         let state = self.pg_state();
-        let bootstrap_ttl_ms =
-            config.bootstrap.as_ref().map(|b| Dynamic::from_value(Some(&b.dcs)).ttl_ms);
+        let first = config.bootstrap.as_ref().map(|b| Dynamic::from_value(Some(&b.dcs)));
         let build = build::progress(self);
         let mut seen = self.seen.borrow_mut();
         seen.serial += 1;
@@ -348,7 +362,8 @@ impl World {
             tags: config.tags.clone(),
             pending_restart: seen.pending_restart.clone(),
             watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
-            bootstrap_ttl_ms,
+            bootstrap_ttl_ms: first.as_ref().map(|dynamic| dynamic.ttl_ms),
+            begins_as_standby: first.is_some_and(|dynamic| dynamic.standby_cluster.is_some()),
             sentence: self.sentence(&seen.node_state, &seen),
             recovery: seen.recovery.clone(),
             restored: seen.restored,
@@ -372,7 +387,11 @@ impl World {
 /// What is here that Surus does not touch, and what a person can do.
 fn why_aside(data: &DataDirectory, cluster: Option<&str>) -> String {
     match (data, cluster) {
-        (DataDirectory::Broken { problem }, _) => {
+        (DataDirectory::Broken { problem }, Some(_)) => format!(
+            "the data directory is broken ({problem}): mend it, move it away, or have it replaced \
+             by a copy (surus ctl reinit)"
+        ),
+        (DataDirectory::Broken { problem }, None) => {
             format!("the data directory is broken ({problem}): mend it, or move it away")
         }
         (DataDirectory::Present { system_identifier, .. }, Some(cluster))

@@ -14,11 +14,12 @@ use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::ConfFiles;
 use crate::host::postgres::query::Monitor;
 use crate::pure::cluster::facts::SqlFacts;
-use crate::pure::cluster::state::Member;
 use crate::pure::consensus::core::Input;
 use crate::pure::flow::node::{Event, Node};
-use crate::pure::postgres::slot::slot_name;
 use crate::pure::postgres::state::Role;
+
+/// A look at one file.
+const DATA_LOOK_MAX: Duration = Duration::from_secs(2);
 
 thread_local! {
     /// The one monitoring connection of this thread; taken out while it is in use.
@@ -106,7 +107,7 @@ pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor<Node>>) {
 fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     let expected = {
         let mut seen = world.seen.borrow_mut();
-        (seen.postmaster_alive, seen.sql) = (false, None);
+        (seen.postmaster_alive, seen.sql, seen.data_is_gone) = (false, None, false);
         seen.doing.is_some()
     };
     if !expected {
@@ -117,92 +118,19 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     world.look.notify_one();
 }
 
-/// Every node has a slot for every other member that streams, and for each permanent one that fits
-/// the kind of cluster. On the leader they hold WAL; on a replica they
-/// hold none, they are there so that whoever follows it after a promotion is let in at once.
-pub async fn keep_slots(world: &Rc<World>) {
-    if world.settings().use_slots == Some(false) {
-        return;
-    }
-    let Some(sql) = world.seen.borrow().sql.clone() else { return };
-    let view = world.view();
-    let others = view.cluster.members.iter().filter(|(id, m)| **id != world.id && !m.witness);
-    let (idle, streaming): (Vec<_>, Vec<_>) = others
-        .map(|(_, member)| member)
-        .partition(|member| member.tags.get("nostream").is_some_and(|tag| tag == true));
-    let names = |members: Vec<&Member>| -> Vec<String> {
-        members.into_iter().map(|member| slot_name(&member.name)).collect()
-    };
-    let (mut idle, mut wanted) = (names(idle), names(streaming));
-    let dynamic = world.dynamic();
-    let follows = dynamic.standby_cluster.is_some();
-    for slot in &dynamic.permanent_slots {
-        let fits = slot.in_standby_cluster.is_none_or(|standby| standby == follows);
-        if fits { &mut wanted } else { &mut idle }.push(slot.name.clone());
-    }
+/// A server goes on for a while when its files are removed under it, and what it acknowledges then
+/// is nowhere. A disk that does not answer in time says nothing either way.
+pub async fn watch_data(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
-    let leads = view.lease.held && (!sql.in_recovery || follows);
-    let outcome = if sql.in_recovery && !leads {
-        idle_slots(&server, &wanted, &sql).await
-    } else if leads {
-        leaders_slots(&server, &wanted, &idle, &sql).await
-    } else {
-        Ok(0)
-    };
-    match outcome {
-        Ok(0) => {}
-        Ok(changed) => {
-            tracing::info!(changed, "saw to the slots");
-            look(world, 0).await;
-        }
-        Err(problem) => tracing::warn!(problem, "could not see to the slots"),
+    let control = server.data_dir.join("global/pg_control");
+    let looked = tokio::time::timeout(DATA_LOOK_MAX, tokio::fs::metadata(control)).await;
+    let Ok(found) = looked else { return };
+    let gone = found.is_err() && world.seen.borrow().postmaster_alive;
+    if gone && !world.seen.borrow().data_is_gone {
+        tracing::error!(dir = %server.data_dir.display(), "the data directory is gone");
+        world.changed.notify_one();
     }
-}
-
-/// Whoever does not stream needs no slot: one left from before would hold WAL for ever.
-async fn leaders_slots(
-    server: &Server,
-    wanted: &[String],
-    idle: &[String],
-    sql: &SqlFacts,
-) -> Result<usize, String> {
-    let left = |name: &&String| sql.slots.iter().any(|slot| slot.name == **name && !slot.active);
-    let left: Vec<String> = idle.iter().filter(left).cloned().collect();
-    let missing: Vec<String> = wanted
-        .iter()
-        .filter(|name| !sql.slots.iter().any(|slot| slot.name == **name))
-        .cloned()
-        .collect();
-    if missing.is_empty() && left.is_empty() {
-        return Ok(0);
-    }
-    let changes = server.ensure_slots(&missing, &left).await?;
-    match changes.problems.into_iter().next() {
-        Some(problem) => Err(problem),
-        None => Ok(changes.created.len() + changes.dropped.len()),
-    }
-}
-
-/// A slot that holds WAL on a replica is a leftover of its time as leader: it is made anew, empty.
-async fn idle_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Result<usize, String> {
-    let held = |name: &String| {
-        sql.slots.iter().any(|s| s.name == *name && s.physical && !s.active && s.restart_lsn.0 > 0)
-    };
-    let missing = |name: &String| !sql.slots.iter().any(|slot| slot.name == *name);
-    let due: Vec<&String> = wanted.iter().filter(|n| held(n) || missing(n)).collect();
-    if due.is_empty() {
-        return Ok(0);
-    }
-    let session = server.session("Surus slots").await?;
-    for name in &due {
-        if held(name) {
-            session.run(&format!("SELECT pg_catalog.pg_drop_replication_slot('{name}')")).await?;
-        }
-        let create =
-            format!("SELECT pg_catalog.pg_create_physical_replication_slot('{name}', false)");
-        session.run(&create).await?;
-    }
-    Ok(due.len())
+    world.seen.borrow_mut().data_is_gone = gone;
 }
 
 /// What a file changed that only a restart brings into force; recovery's own do not count.

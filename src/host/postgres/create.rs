@@ -68,10 +68,18 @@ impl Server {
         let word = format!("bootstrap {}", self.data_dir.display());
         let program = self.script(&method.command)?.env(WORK, &word);
         end_carriers(&word).await?;
-        let target = self.begin_fill(&birth.text(), true).await?;
+        let absent = !self.data_dir.exists();
+        let target = self.begin_restore(&birth.text()).await?;
         let ended = program.args(bootstrap_arguments(method, scope, &self.data_dir)).run().await;
         end_carriers(&word).await?;
         let output = ended?;
+        if absent && self.data_dir.is_symlink() {
+            // The guard knows the server by the place where it lives.
+            return Err(format!(
+                "{} became a symbolic link: make the link before, so that Surus knows what it guards",
+                self.data_dir.display()
+            ));
+        }
         self.fill_ended(target, Some(birth.at(Phase::Restored).text())).await?;
         Ok(output)
     }
@@ -84,7 +92,7 @@ impl Server {
         dsn: &str,
         passfile: &str,
     ) -> Result<Output, String> {
-        self.write_passfile(passfile).await?;
+        let _lent = self.lend_passfile(passfile).await?;
         let mut program = self.script(command)?.arg(dsn).env("PGOPTIONS", POST_BOOTSTRAP_OPTIONS);
         if let Some((name, path)) = self.passfile_env(passfile) {
             program = program.env(name, path);

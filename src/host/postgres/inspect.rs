@@ -61,6 +61,11 @@ impl Server {
         found.data = match (&found.unfinished, control) {
             (Some(_), _) => DataDirectory::Incomplete,
             (None, Err(problem)) => DataDirectory::Broken { problem },
+            (None, Ok(_)) if found.major.is_none() && found.postmaster.is_none() => {
+                let problem = "PG_VERSION is missing or cannot be read, so that PostgreSQL will \
+                               not start on it";
+                DataDirectory::Broken { problem: problem.into() }
+            }
             (None, Ok(control)) => present(&control, &found),
         };
         Ok(found)

@@ -120,6 +120,17 @@ impl Server {
         Program::from_words(command, &self.state_dir, self.run_as.as_ref())
     }
 
+    /// Whether the account that PostgreSQL runs as may make files there.
+    pub async fn may_write(&self, dir: &Path) -> bool {
+        self.may(dir, "-w").await && self.may(dir, "-x").await
+    }
+
+    /// What test(1) says of a path when that account asks.
+    pub async fn may(&self, path: &Path, flag: &str) -> bool {
+        let test = Program::new("test", &self.state_dir, self.run_as.as_ref());
+        test.arg(flag).arg(path).timeout(TOOL_TIMEOUT).run().await.is_ok()
+    }
+
     /// The binaries' major version.
     pub async fn major(&self) -> Result<u32, String> {
         let program = self.bin_dir.join("postgres");

@@ -1,7 +1,10 @@
 //! The passfile that libpq programs and walreceivers read.
+use std::path::PathBuf;
+
 use super::Server;
+use super::account::Account;
 use super::conf_files::write_atomic;
-use super::inspect::read_optional;
+use super::inspect::{read_optional, remove_optional};
 use super::processes::blocking;
 
 impl Server {
@@ -21,10 +24,43 @@ impl Server {
         .await?
     }
 
+    /// As [`Server::write_passfile`], for one program only: the lines go when the answer is dropped.
+    pub async fn lend_passfile(&self, lines: &str) -> Result<Lent, String> {
+        self.write_passfile(lines).await?;
+        let (path, owner) = (self.pgpass.clone(), self.run_as.clone());
+        Ok(Lent { path, owner, lines: lines.to_owned() })
+    }
+
     /// PGPASSFILE, if the passfile has a line to offer.
     pub fn passfile_env(&self, lines: &str) -> Option<(&'static str, String)> {
         (!lines.trim().is_empty()).then(|| ("PGPASSFILE", self.pgpass.display().to_string()))
     }
+}
+
+/// Lines of the passfile that a program was lent.
+pub struct Lent {
+    path: PathBuf,
+    owner: Option<Account>,
+    lines: String,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Ok(Some(present)) = read_optional(&self.path) else { return };
+        let left = without(&present, &self.lines);
+        let done = match left.is_empty() {
+            true => remove_optional(&self.path),
+            false => write_atomic(&self.path, &left, self.owner.as_ref()),
+        };
+        if let Err(problem) = done {
+            tracing::warn!(problem, "a password stays in the passfile");
+        }
+    }
+}
+
+fn without(present: &str, taken: &str) -> String {
+    let stays = |line: &&str| !taken.lines().any(|other| other == *line);
+    present.lines().filter(stays).map(|line| format!("{line}\n")).collect()
 }
 
 pub(in crate::host) fn merge(present: &str, new: &str) -> String {

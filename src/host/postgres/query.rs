@@ -38,7 +38,7 @@ SELECT here.rec AS in_recovery,
     pg_catalog.current_setting('synchronous_standby_names') AS synchronous_standby_names,
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'name', slot_name, 'physical', slot_type = 'physical', 'active', active,
-        'restart_lsn', restart_lsn::text) ORDER BY slot_name)
+        'restart_lsn', restart_lsn::text, 'lost', wal_status = 'lost') ORDER BY slot_name)
         FROM pg_catalog.pg_replication_slots) AS slots,
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'usename', usename, 'application_name', application_name,
@@ -130,6 +130,7 @@ struct SlotRow {
     physical: bool,
     active: bool,
     restart_lsn: Option<String>,
+    lost: Option<bool>,
 }
 
 impl From<SlotRow> for Slot {
@@ -139,6 +140,7 @@ impl From<SlotRow> for Slot {
             physical: row.physical,
             active: row.active,
             restart_lsn: position(row.restart_lsn),
+            lost: row.lost == Some(true),
         }
     }
 }

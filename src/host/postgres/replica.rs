@@ -274,10 +274,27 @@ impl Server {
         blocking(move || server.begin_fill_blocking(&work, in_place)).await?
     }
 
-    fn begin_fill_blocking(&self, work: &str, in_place: bool) -> Result<Filling, String> {
-        if let Some(pid) = self.presence().postmaster {
-            return Err(format!("PostgreSQL runs as process {pid}: stop it before copying"));
+    /// Marks the directory unfinished and leaves it as it is, also where there is none: a script
+    /// that was told its name makes it.
+    pub async fn begin_restore(&self, work: &str) -> Result<Filling, String> {
+        let (server, work) = (self.clone(), work.to_owned());
+        blocking(move || {
+            server.refuse_running()?;
+            server.mark_unfinished(&work)?;
+            Ok(Filling { path: server.data_dir, staged: false })
+        })
+        .await?
+    }
+
+    fn refuse_running(&self) -> Result<(), String> {
+        match self.presence().postmaster {
+            Some(pid) => Err(format!("PostgreSQL runs as process {pid}: stop it before copying")),
+            None => Ok(()),
         }
+    }
+
+    fn begin_fill_blocking(&self, work: &str, in_place: bool) -> Result<Filling, String> {
+        self.refuse_running()?;
         if !in_place && !is_empty(&self.data_dir)? {
             return Err(format!("{} is not empty", self.data_dir.display()));
         }

@@ -79,6 +79,12 @@ impl Server {
         if let Some(work) = self.unfinished()? {
             return Err(format!("an unfinished {work} cannot be rewound: copy the cluster anew"));
         }
+        if self.data_dir.join("backup_label").exists() {
+            return Err(String::from(
+                "a backup_label lies here: this is a backup that has not been recovered yet, which \
+                 needs its primary's WAL and no crash recovery: copy the cluster anew",
+            ));
+        }
         self.end_orphans()?;
         if crashed {
             // pg_rewind runs crash recovery first, which no standby can do.

@@ -32,6 +32,9 @@ pub struct Facts {
     pub watchdog_failed: bool,
     /// This node's file can create a cluster (has `bootstrap`), and with which ttl in ms.
     pub bootstrap_ttl_ms: Option<u64>,
+    /// By this node's file the cluster begins as a standby of another one.
+    #[serde(default)]
+    pub begins_as_standby: bool,
     /// The machine the node is in (`following`, `building`, …) and its one sentence.
     pub node_state: String,
     pub sentence: String,
@@ -145,6 +148,9 @@ pub struct Slot {
     pub physical: bool,
     pub active: bool,
     pub restart_lsn: Lsn,
+    /// PostgreSQL gave it up, as it held too much WAL: nobody can stream by it any more.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// How far a replica build is.

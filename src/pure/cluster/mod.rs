@@ -6,6 +6,7 @@ pub mod handover;
 pub mod lease;
 pub mod rank;
 pub mod remote;
+pub mod slots;
 pub mod standby;
 pub mod state;
 pub mod sync;

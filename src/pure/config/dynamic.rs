@@ -10,7 +10,7 @@ use super::postgresql;
 use super::reader::Section;
 use super::scalar::{parse_bool, setting_text};
 use super::tree::Node;
-use super::{Dynamic, PermanentSlot, StandbyCluster, SynchronousMode};
+use super::{Dynamic, IgnoredSlot, PermanentSlot, StandbyCluster, SynchronousMode};
 use crate::pure::postgres::slot::slot_name;
 
 /// Every key that may stand at the top; aliases of older Patronis included.
@@ -42,14 +42,8 @@ const KEYS: &[&str] = &[
 ];
 
 /// Accepted, and so far not acted on.
-const WITHOUT_EFFECT: [&str; 6] = [
-    "failsafe_mode",
-    "ignore_slots",
-    "max_timelines_history",
-    "member_slots_ttl",
-    "pause",
-    "primary_race_backoff",
-];
+const WITHOUT_EFFECT: [&str; 4] =
+    ["failsafe_mode", "max_timelines_history", "pause", "primary_race_backoff"];
 
 /// What belongs to one node and may not be set for all.
 const LOCAL_ONLY: [&str; 7] = [
@@ -129,6 +123,7 @@ fn read(top: &Section) -> Dynamic {
         member_slots_ttl_ms: seconds(top, &["member_slots_ttl"], 0, 1800),
         postgresql: postgresql::settings(&top.child("postgresql")),
         permanent_slots: permanent_slots(top),
+        ignored_slots: ignored_slots(top),
         standby_cluster: standby_cluster(top),
         leaves_standby: false,
         warnings: Vec::new(),
@@ -205,6 +200,21 @@ fn permanent_slot(section: &Section, name: &str) -> Option<PermanentSlot> {
         }
     };
     Some(PermanentSlot { name: slot_name(name), in_standby_cluster })
+}
+
+/// The rules that can be about a physical slot: one that names a database or plugin is not.
+fn ignored_slots(top: &Section) -> Vec<IgnoredSlot> {
+    let list = top.get("ignore_slots").map(Node::value).unwrap_or_default();
+    let rules = list.as_array().into_iter().flatten().filter_map(Value::as_object);
+    let physical = rules.filter(|rule| {
+        let kind = rule.get("type").and_then(Value::as_str).unwrap_or("physical");
+        let logical = ["database", "plugin"].iter().any(|key| rule.contains_key(*key));
+        kind == "physical" && !logical && !rule.is_empty()
+    });
+    let name = |rule: &serde_json::Map<String, Value>| {
+        rule.get("name").and_then(Value::as_str).map(str::to_string)
+    };
+    physical.map(|rule| IgnoredSlot { name: name(rule) }).collect()
 }
 
 /// A standby cluster needs somewhere to get WAL from: a host, a port or a restore_command.

@@ -354,6 +354,8 @@ pub struct Dynamic {
     pub postgresql: PostgresSettings,
     /// Physical slots of the operator's own.
     pub permanent_slots: Vec<PermanentSlot>,
+    /// Physical slots that Surus leaves alone.
+    pub ignored_slots: Vec<IgnoredSlot>,
     /// Present and active: this is a standby cluster.
     pub standby_cluster: Option<StandbyCluster>,
     /// Its section was taken out, and the cluster follows until it may be promoted.
@@ -377,6 +379,13 @@ pub struct PermanentSlot {
     pub name: String,
     /// `cluster_type`: only in a standby cluster, or only in a primary one; nothing means both.
     pub in_standby_cluster: Option<bool>,
+}
+
+/// Of `ignore_slots`: a rule that covers physical slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IgnoredSlot {
+    /// Nothing means every one.
+    pub name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

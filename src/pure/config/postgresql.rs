@@ -143,6 +143,7 @@ fn method(section: &Section, name: String) -> ReplicaMethod {
     }
     if section.get(&name).is_some() && !is_map(section, &name) {
         section.fault(&name, "must be a map: `command` and the method's own keys");
+        return ReplicaMethod { name, ..ReplicaMethod::default() };
     }
     let own = section.child(&name);
     let extra = own.entries().iter().filter(|(key, _)| key != "command");

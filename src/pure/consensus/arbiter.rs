@@ -320,6 +320,11 @@ impl Core {
             DataDirectory::Present { timeline, lsn, was_primary: true, .. } => {
                 (true, (*timeline, *lsn))
             }
+            DataDirectory::Present { timeline, lsn, .. }
+                if facts.begins_as_standby && !facts.postmaster_alive =>
+            {
+                (true, (*timeline, *lsn))
+            }
             DataDirectory::Present { .. } => {
                 return no("its data directory was a standby's: start the primary's node first");
             }

@@ -87,7 +87,7 @@ impl Flow for ClusterInit {
         let epoch = self.epoch;
         match activity {
             Activity::ArmGuard => Deed::ArmGuard { epoch },
-            Activity::StartAdopted => Deed::StartPostgres { as_: StartAs::Primary { epoch } },
+            Activity::StartAdopted => Deed::StartPostgres { as_: self.adopted_as() },
             Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
                 permission: WipePermission::OwnLeftovers,
                 methods: self.remote.clone().unwrap_or_default().methods,
@@ -121,6 +121,16 @@ impl Flow for ClusterInit {
             Delay::StartTimeout => 600 * SECOND_MS,
             Delay::PublishTimeout => 60 * SECOND_MS,
             Delay::CreateTimeout => NO_LIMIT_MS,
+        }
+    }
+}
+
+impl ClusterInit {
+    /// In a standby cluster nothing that lies here may write, not even for a moment.
+    fn adopted_as(&self) -> StartAs {
+        match &self.remote {
+            Some(remote) => StartAs::Standby { source: remote.source.clone() },
+            None => StartAs::Primary { epoch: self.epoch },
         }
     }
 }

@@ -76,6 +76,10 @@ impl Node {
         matches!(self.inspection.data, DataDirectory::Present { was_primary: true, .. })
     }
 
+    fn is_broken(&self) -> bool {
+        matches!(self.inspection.data, DataDirectory::Broken { .. })
+    }
+
     fn belongs_elsewhere(&self, s: &Situation) -> bool {
         match (&self.inspection.data, &s.initialized) {
             (DataDirectory::Present { system_identifier, .. }, Some(cluster)) => {
@@ -130,6 +134,10 @@ impl Node {
             Guard::ReinitializeAsked => {
                 (s.wishes.reinitialize || self.wish.is_some()) && self.may_be_rebuilt(s)
             }
+            Guard::ReplacementAsked => {
+                let asked = s.wishes.reinitialize || self.wish.is_some();
+                asked && !runs && self.is_broken() && self.may_be_rebuilt(s)
+            }
             Guard::ReinitializeForced => s.wishes.reinitialize && self.may_be_rebuilt(s),
             Guard::MustBuild => self.has_no_copy() && !runs && s.initialized.is_some() && !leads,
             Guard::CanFollow => {
@@ -162,6 +170,7 @@ impl Node {
             Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led && !s.guarded,
             Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::PostmasterIsGone => !runs,
+            Guard::DataIsGone => runs && s.data_is_gone,
             Guard::RestartAsked => s.wishes.restart,
             Guard::UpstreamChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::HandOverIsDue => {
@@ -376,5 +385,50 @@ impl Node {
 impl Hears for Node {
     fn hear(&self, situation: &Situation) -> Vec<Event> {
         vec![Event::Beat(Box::new(situation.clone()))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::machine::{Machine, Record};
+
+    fn source(member: &str) -> Source {
+        Source { member: member.into(), host: "h".into(), port: 1, slot: None }
+    }
+
+    /// A replica that follows b.
+    fn following() -> Machine<Node> {
+        let known = Node { upstream: Some(source("b")), ..Node::default() };
+        let (_, step) = Machine::start(known);
+        Machine::resume(Record { to: String::from("following"), ..step.record }).0
+    }
+
+    fn beat(leader: Option<&str>) -> Input<Node> {
+        let situation = Situation {
+            lease: Standing::Theirs { leader: leader.map(str::to_string) },
+            initialized: Some(String::from("771")),
+            upstream: leader.map(source),
+            postmaster_alive: true,
+            in_recovery: Some(true),
+            ..Situation::default()
+        };
+        Input::Event(Event::Beat(Box::new(situation)))
+    }
+
+    /// Spec: SC-23.
+    #[test]
+    fn while_nobody_knows_the_leader_the_old_source_is_kept() {
+        let mut node = following();
+        node.handle(beat(None));
+        assert_eq!(
+            (node.state(), &node.knowledge().upstream),
+            (State::Following, &Some(source("b")))
+        );
+        node.handle(beat(Some("c")));
+        assert_eq!(
+            (node.state(), &node.knowledge().upstream),
+            (State::Retargeting, &Some(source("c")))
+        );
     }
 }

@@ -90,3 +90,52 @@ impl Rejoin {
 }
 
 impl Hears for Rejoin {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::machine::Machine;
+
+    /// What is done with diverged data under these rules, when a rewind that is tried fails.
+    fn fate(use_pg_rewind: bool, on_failure: bool, on_divergence: bool) -> Deed {
+        let rules = RejoinRules {
+            use_pg_rewind,
+            remove_on_rewind_failure: on_failure,
+            remove_on_diverged_timelines: on_divergence,
+            ..RejoinRules::default()
+        };
+        let (mut machine, step) = Machine::start(Rejoin { source: Source::default(), rules });
+        let mut visit = step.record.visit;
+        let diverged = Report::Diverged { yes: true, because: String::from("alone") };
+        let mut inputs = vec![Ok(Report::Done), Ok(diverged)];
+        inputs.extend(use_pg_rewind.then(|| Err(String::from("pg_rewind failed"))));
+        for outcome in inputs {
+            let input = match outcome {
+                Ok(report) => Input::Done { visit, report },
+                Err(problem) => Input::Failed { visit, problem },
+            };
+            visit = machine.handle(input).expect("it moves").record.visit;
+        }
+        assert_eq!(machine.state(), State::SettingAside);
+        machine.knowledge().deed(Activity::SetAside)
+    }
+
+    /// Removed where the operator's key covers the case, and by that key's name; else kept.
+    /// Spec: RW-2.
+    #[test]
+    fn diverged_data_goes_only_by_the_operators_key() {
+        let aside = Deed::MoveDataDirectoryAside { suffix: String::from("diverged") };
+        let removed = |key: &str| {
+            let what = format!("remove_data_directory_on_{key}");
+            Deed::ClearDataDirectory { permission: WipePermission::Operator { what } }
+        };
+        // Without pg_rewind the key about its failure says nothing.
+        assert_eq!(fate(false, false, false), aside);
+        assert_eq!(fate(false, true, false), aside);
+        assert_eq!(fate(false, false, true), removed("diverged_timelines"));
+        // With it, either key covers data that a failed rewind left.
+        assert_eq!(fate(true, false, false), aside);
+        assert_eq!(fate(true, true, false), removed("rewind_failure"));
+        assert_eq!(fate(true, false, true), removed("diverged_timelines"));
+    }
+}

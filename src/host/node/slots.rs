@@ -1,0 +1,133 @@
+//! The replication slots of a node: one for each that needs it, none that holds WAL for nobody.
+use std::rc::Rc;
+
+use super::World;
+use super::observe::look;
+use crate::host::clock;
+use crate::host::postgres::Server;
+use crate::pure::cluster::facts::SqlFacts;
+use crate::pure::cluster::state::Member;
+use crate::pure::postgres::slot::slot_name;
+
+/// Every node has a slot for every other member that streams, and for each permanent one that fits
+/// the kind of cluster. On the leader they hold WAL; on a replica they
+/// hold none, they are there so that whoever follows it after a promotion is let in at once.
+pub async fn keep_slots(world: &Rc<World>) {
+    if world.settings().use_slots == Some(false) {
+        return;
+    }
+    let Some(sql) = world.seen.borrow().sql.clone() else { return };
+    let view = world.view();
+    let others = view.cluster.members.iter().filter(|(id, m)| **id != world.id && !m.witness);
+    let (idle, streaming): (Vec<_>, Vec<_>) = others
+        .map(|(_, member)| member)
+        .partition(|member| member.tags.get("nostream").is_some_and(|tag| tag == true));
+    let names = |members: Vec<&Member>| -> Vec<String> {
+        members.into_iter().map(|member| slot_name(&member.name)).collect()
+    };
+    let (mut idle, mut wanted) = (names(idle), names(streaming));
+    let dynamic = world.dynamic();
+    let follows = dynamic.standby_cluster.is_some();
+    for slot in &dynamic.permanent_slots {
+        let fits = slot.in_standby_cluster.is_none_or(|standby| standby == follows);
+        if fits { &mut wanted } else { &mut idle }.push(slot.name.clone());
+    }
+    let Ok(server) = world.server() else { return };
+    let leads = view.lease.held && (!sql.in_recovery || follows);
+    let due = orphans(world, &wanted, &idle, &sql);
+    let outcome = if sql.in_recovery && !leads {
+        idle_slots(&server, &wanted, &sql).await
+    } else if leads {
+        leaders_slots(&server, &wanted, &idle, &sql).await
+    } else {
+        Ok(0)
+    };
+    let outcome = match outcome {
+        Ok(changed) if !due.is_empty() => {
+            server.ensure_slots(&[], &due).await.map(|changes| changed + changes.dropped.len())
+        }
+        other => other,
+    };
+    match outcome {
+        Ok(0) => {}
+        Ok(changed) => {
+            tracing::info!(changed, "saw to the slots");
+            look(world, 0).await;
+        }
+        Err(problem) => tracing::warn!(problem, "could not see to the slots"),
+    }
+}
+
+fn is_lost(sql: &SqlFacts, name: &str) -> bool {
+    sql.slots.iter().any(|slot| slot.name == name && slot.lost && slot.physical && !slot.active)
+}
+
+/// What PostgreSQL gave up is made anew. Whoever does not stream needs no slot: one left from before would hold WAL for ever.
+async fn leaders_slots(
+    server: &Server,
+    wanted: &[String],
+    idle: &[String],
+    sql: &SqlFacts,
+) -> Result<usize, String> {
+    let left = |name: &&String| sql.slots.iter().any(|slot| slot.name == **name && !slot.active);
+    let left: Vec<String> = idle.iter().filter(left).cloned().collect();
+    let lost: Vec<String> = wanted.iter().filter(|name| is_lost(sql, name)).cloned().collect();
+    if !lost.is_empty() {
+        tracing::warn!(
+            ?lost,
+            "slots were given up by PostgreSQL and are made anew; their members \
+             may need a reinitialize"
+        );
+        server.ensure_slots(&[], &lost).await?;
+    }
+    let there = |name: &str| sql.slots.iter().any(|slot| slot.name == name && !slot.lost);
+    let missing: Vec<String> = wanted.iter().filter(|name| !there(name)).cloned().collect();
+    if missing.is_empty() && left.is_empty() {
+        return Ok(0);
+    }
+    let changes = server.ensure_slots(&missing, &left).await?;
+    match changes.problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(changes.created.len() + changes.dropped.len()),
+    }
+}
+
+/// A slot that holds WAL on a replica is a leftover of its time as leader: it is made anew, empty.
+async fn idle_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Result<usize, String> {
+    let held = |name: &String| {
+        sql.slots.iter().any(|s| s.name == *name && s.physical && !s.active && s.restart_lsn.0 > 0)
+    };
+    let missing = |name: &String| !sql.slots.iter().any(|slot| slot.name == *name);
+    let due: Vec<&String> = wanted.iter().filter(|n| held(n) || missing(n)).collect();
+    if due.is_empty() {
+        return Ok(0);
+    }
+    let session = server.session("Surus slots").await?;
+    for name in &due {
+        if held(name) {
+            session.run(&format!("SELECT pg_catalog.pg_drop_replication_slot('{name}')")).await?;
+        }
+        let create =
+            format!("SELECT pg_catalog.pg_create_physical_replication_slot('{name}', false)");
+        session.run(&create).await?;
+    }
+    Ok(due.len())
+}
+
+/// Slots that nobody has spoken for as long as `member_slots_ttl`; of new ones it is said when.
+fn orphans(world: &World, wanted: &[String], idle: &[String], sql: &SqlFacts) -> Vec<String> {
+    let dynamic = world.dynamic();
+    let known: Vec<&str> = wanted.iter().chain(idle).map(String::as_str).collect();
+    let mut seen = world.seen.borrow_mut();
+    let (new, due) = seen.orphans.look(&sql.slots, &known, &dynamic, clock::now());
+    for name in new {
+        let after_s = dynamic.member_slots_ttl_ms / 1000;
+        tracing::warn!(
+            name,
+            after_s,
+            "nobody uses this replication slot, and it holds WAL: it is dropped after \
+             member_slots_ttl unless `slots` or `ignore_slots` of the dynamic configuration name it"
+        );
+    }
+    due
+}

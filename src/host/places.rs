@@ -1,0 +1,64 @@
+//! Directories outside the data directory that PostgreSQL and its tools write to: made where they
+//! are missing, and named at the start where that is not possible.
+use std::path::{Path, PathBuf};
+
+use super::postgres::Server;
+use super::postgres::processes::blocking;
+use crate::pure::config::{Dynamic, PostgresSettings, Postgresql, effective};
+
+const PGPASS: &str = "postgresql.pgpass";
+
+/// Makes what is missing.
+///
+/// # Errors
+/// A directory cannot be made, or not be written by whom PostgreSQL runs as: which key names it.
+pub async fn make(server: &Server, config: &Postgresql, dynamic: &Dynamic) -> Result<(), String> {
+    for (key, dir) in wanted(config, &effective(config, dynamic)) {
+        let (owner, place) = (server.run_as.clone(), dir.clone());
+        let made = blocking(move || make_one(&place, owner.as_ref())).await?;
+        let shown = dir.display();
+        made.map_err(|error| format!("{key}: {shown} cannot be made: {error}"))?;
+        // As root it is Surus that writes the passfile, and the others only read it.
+        let fits = match key {
+            PGPASS if server.run_as.is_some() => server.may(&dir, "-x").await,
+            _ => server.may_write(&dir).await,
+        };
+        if !fits {
+            return Err(format!(
+                "{key}: {shown} is no directory that PostgreSQL's account may use: give it the \
+                 right to, or name another"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn make_one(dir: &Path, owner: Option<&super::postgres::account::Account>) -> std::io::Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir)?;
+    owner.map_or(Ok(()), |account| account.own(dir))
+}
+
+/// Relative ones lie in the data directory, which has its own rules.
+fn wanted(config: &Postgresql, settings: &PostgresSettings) -> Vec<(&'static str, PathBuf)> {
+    let outside = |dir: &PathBuf| dir.is_absolute() && !dir.starts_with(&config.data_dir);
+    let parameter = |name: &str| settings.parameters.get(name).and_then(|v| v.as_str());
+    let list = |name: &str| -> Vec<PathBuf> {
+        let text = parameter(name).unwrap_or_default();
+        text.split(',').map(|dir| PathBuf::from(dir.trim().trim_matches('"'))).collect()
+    };
+    let sockets = list("unix_socket_directories").into_iter();
+    let statistics = list("stats_temp_directory").into_iter();
+    let users = [&config.superuser, &config.replication].into_iter().chain(&config.rewind);
+    let has_passwords = users.into_iter().any(|user| user.password.is_some());
+    let passwords = config.pgpass.parent().filter(|_| has_passwords).map(Path::to_path_buf);
+    passwords
+        .into_iter()
+        .map(|dir| (PGPASS, dir))
+        .chain(sockets.map(|dir| ("postgresql.parameters.unix_socket_directories", dir)))
+        .chain(statistics.map(|dir| ("postgresql.parameters.stats_temp_directory", dir)))
+        .filter(|(_, dir)| outside(dir))
+        .collect()
+}
