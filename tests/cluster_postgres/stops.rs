@@ -90,6 +90,10 @@ fn two_stop_one_after_the_other(
     std::thread::sleep(Duration::from_secs(8));
     assert!(writers.acked_since(alone + Duration::from_secs(6)) > 50, "it stays writable");
     cluster.assert_holds(last, &writers.acked());
+    // It knows by itself that it is the only voter left.
+    assert_eq!(cluster.nodes[last].stop(60), Some(0));
+    cluster.start(last);
+    assert_eq!(cluster.wait_writable(20), last);
     cluster.start(replica);
     cluster.start(leader);
     cluster.wait_settled(60);

@@ -291,7 +291,7 @@ impl Group {
     fn one_ready(&mut self, now: Millis, round: &mut Round) {
         let mut ready = self.raw.ready();
         let number = ready.number();
-        let write = write_of(&ready);
+        let write = write_of(&ready, &self.raw.store().hard_state);
         let snapshot = ready.snapshot().get_metadata().index;
         let snapshot = (!ready.snapshot().is_empty()).then_some(snapshot);
         let vote = ready.hs().is_some() && ready.must_sync() && {
@@ -416,16 +416,20 @@ impl Group {
     }
 }
 
-fn write_of(ready: &raft::Ready) -> Option<LogWrite> {
-    if !ready.must_sync() {
-        return None; // only the commit index moved: it is learned again from the leader
+/// What of a Ready has to be on disk. That only the commit index moved is learned again from the
+/// leader, and goes along with the next write; but who votes must be known without anybody: of
+/// the last voter that restarts alone, nobody else is there to say that it is one.
+fn write_of(ready: &raft::Ready, known: &HardState) -> Option<LogWrite> {
+    let moves_votes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+    if !ready.must_sync() && !ready.committed_entries().iter().any(moves_votes) {
+        return None;
     }
     let bytes = |m: &dyn protobuf::Message| m.write_to_bytes().expect("it fits into memory");
     Some(LogWrite {
         number: ready.number(),
         snapshot: (!ready.snapshot().is_empty()).then(|| bytes(ready.snapshot())),
         entries: ready.entries().iter().map(|e| (e.index, e.term, bytes(e))).collect(),
-        hard_state: ready.hs().map(|hs| bytes(hs)),
+        hard_state: Some(bytes(ready.hs().unwrap_or(known))),
         compact_to: None,
     })
 }

@@ -127,6 +127,7 @@ impl Node {
             Guard::LeadsStandbyCluster => {
                 leads && s.remote.is_some() && self.has_copy() && !writable
             }
+            Guard::LeadsWithoutData => leads && s.remote.is_some() && !runs && self.has_no_copy(),
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
             Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
