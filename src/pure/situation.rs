@@ -43,6 +43,9 @@ pub struct Situation {
     pub guarded: bool,
     /// What SQL says; nothing while PostgreSQL does not answer.
     pub in_recovery: Option<bool>,
+    /// The timeline that the leader went on to while this replica does not stream.
+    #[serde(default)]
+    pub left_behind_at: Option<u32>,
     /// A planned exchange is due: the candidate, if one is possible.
     pub hand_over: Option<HandOver>,
     pub wishes: Wishes,
@@ -140,6 +143,7 @@ impl Situation {
         let facts = own.and_then(|f| f.remote.as_ref());
         Situation {
             hand_over: hand_over(&s, &lease),
+            left_behind_at: left_behind_at(&s, &lease),
             rules: rules(&s),
             initialized: s.cluster.system_identifier().map(str::to_string),
             in_recovery,
@@ -236,6 +240,16 @@ fn upstream(s: &Sources, lease: &Standing, remote: &Option<Remote>) -> Option<So
             wanted.and_then(|name| source_of(s, &name)).or_else(|| source_of(s, leader))
         }
     }
+}
+
+/// A replica may have compared itself with its leader before that was promoted, and hold more than
+/// it had then: such a one never streams, and has to be compared again.
+fn left_behind_at(s: &Sources, lease: &Standing) -> Option<u32> {
+    let Standing::Theirs { leader: Some(leader) } = lease else { return None };
+    let lead = s.heard.values().find(|f| f.name == *leader)?.sql.as_ref()?;
+    let own = s.heard.get(&s.own)?.sql.as_ref()?;
+    let streams = own.replication_state.as_deref() == Some("streaming");
+    (own.in_recovery && !streams && lead.timeline > own.timeline).then_some(lead.timeline)
 }
 
 /// Positions closer than this count as equal: then the less busy one is preferred.

@@ -32,6 +32,9 @@ pub struct Node {
     /// A reinitialize that was asked for: kept until it is done or called off.
     #[serde(default)]
     pub wish: Option<BuildWish>,
+    /// The leader's timeline when this replica was last found to be left behind.
+    #[serde(default)]
+    pub left_behind_at: u32,
     pub rules: RejoinRules,
     pub permission: Option<WipePermission>,
     pub pre_promote: bool,
@@ -171,6 +174,10 @@ impl Node {
             Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led && !s.guarded,
             Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::PostmasterIsGone => !runs,
+            Guard::IsLeftBehind => {
+                let at = s.left_behind_at.unwrap_or(0);
+                at > self.left_behind_at && self.upstream.is_some()
+            }
             Guard::DataIsGone => runs && s.data_is_gone,
             Guard::RestartAsked => s.wishes.restart,
             Guard::UpstreamChanged => s.upstream.is_some() && s.upstream != self.upstream,
@@ -250,6 +257,9 @@ impl Meaning<Names, Input<Node>> for Node {
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
             Action::ForgetUpstream => self.upstream = None,
+            Action::NoteLeftBehind => {
+                self.left_behind_at = s.left_behind_at.unwrap_or(self.left_behind_at);
+            }
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
             }
@@ -431,5 +441,26 @@ mod tests {
             (node.state(), &node.knowledge().upstream),
             (State::Retargeting, &Some(source("c")))
         );
+    }
+
+    /// Compared once with each timeline of its leader, while it does not stream.
+    #[test]
+    fn a_replica_that_is_left_behind_is_compared_again() {
+        let mut node = following();
+        let left = |at| {
+            let Input::Event(Event::Beat(mut situation)) = beat(Some("b")) else { panic!() };
+            situation.left_behind_at = at;
+            Input::Event(Event::Beat(situation))
+        };
+        node.handle(left(None));
+        assert_eq!(node.state(), State::Following);
+        let visit = node.handle(left(Some(2))).expect("it moves").record.visit;
+        assert_eq!(node.state(), State::Comparing);
+        let report = Report::Diverged { yes: false, because: String::new() };
+        node.handle(Input::Done { visit, report });
+        node.handle(left(Some(2)));
+        assert_eq!(node.state(), State::Following);
+        node.handle(left(Some(3)));
+        assert_eq!(node.state(), State::Comparing);
     }
 }
