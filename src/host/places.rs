@@ -4,16 +4,28 @@ use std::path::{Path, PathBuf};
 
 use super::postgres::Server;
 use super::postgres::processes::blocking;
-use crate::pure::config::{Dynamic, PostgresSettings, Postgresql, effective};
+use crate::pure::config::{Config, Dynamic, PostgresSettings, Postgresql, effective};
 
 const PGPASS: &str = "postgresql.pgpass";
 
-/// Makes what is missing.
+/// Makes what is missing; answers the dynamic configuration that the file begins with.
 ///
 /// # Errors
 /// A directory cannot be made, or not be written by whom PostgreSQL runs as: which key names it.
-pub async fn make(server: &Server, config: &Postgresql, dynamic: &Dynamic) -> Result<(), String> {
-    for (key, dir) in wanted(config, &effective(config, dynamic)) {
+pub async fn make(server: Option<&Server>, config: &Config) -> Result<Dynamic, String> {
+    let first = Dynamic::from_value(config.bootstrap.as_ref().map(|b| &b.dcs));
+    if let Some((server, postgresql)) = server.zip(config.postgresql.as_ref()) {
+        make_all(server, postgresql, &effective(postgresql, &first)).await?;
+    }
+    Ok(first)
+}
+
+async fn make_all(
+    server: &Server,
+    config: &Postgresql,
+    settings: &PostgresSettings,
+) -> Result<(), String> {
+    for (key, dir) in wanted(config, settings) {
         let (owner, place) = (server.run_as.clone(), dir.clone());
         let made = blocking(move || make_one(&place, owner.as_ref())).await?;
         let shown = dir.display();

@@ -81,10 +81,7 @@ pub fn member_of(config: &Config) -> Member {
 async fn serve(config: Config) -> Result<(), String> {
     let state_dir = make_state_dir(&config.raft.data_dir)?;
     let server = config.postgresql.as_ref().map(|p| server_of(p, &state_dir)).transpose()?;
-    let first = Dynamic::from_value(config.bootstrap.as_ref().map(|b| &b.dcs));
-    if let (Some(server), Some(postgresql)) = (&server, &config.postgresql) {
-        places::make(server, postgresql, &first).await?;
-    }
+    let first = places::make(server.as_ref(), &config).await?;
     let (log, loaded) = open_log(&state_dir)?;
     let (journal, aside) = Journal::open_or_begin_anew(&state_dir.join("journal"))
         .map_err(|e| format!("{}: {e}", state_dir.join("journal").display()))?;

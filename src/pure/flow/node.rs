@@ -135,13 +135,8 @@ impl Node {
             Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
             Guard::IsWritable => writable && !s.guarded,
-            Guard::ReinitializeAsked => {
-                (s.wishes.reinitialize || self.wish.is_some()) && self.may_be_rebuilt(s)
-            }
-            Guard::ReplacementAsked => {
-                let asked = s.wishes.reinitialize || self.wish.is_some();
-                asked && !runs && self.is_broken() && self.may_be_rebuilt(s)
-            }
+            Guard::ReinitializeAsked => self.rebuild_asked(s),
+            Guard::ReplacementAsked => !runs && self.is_broken() && self.rebuild_asked(s),
             Guard::ReinitializeForced => s.wishes.reinitialize && self.may_be_rebuilt(s),
             Guard::MustBuild => self.has_no_copy() && !runs && s.initialized.is_some() && !leads,
             Guard::CanFollow => {
@@ -165,19 +160,11 @@ impl Node {
                     && s.upstream.is_none()
                     && !leads
             }
-            Guard::LeaseIsLost => match &s.lease {
-                Standing::Mine { epoch, .. } => *epoch != self.epoch,
-                Standing::Theirs { .. } => true,
-                // A daemon that has just come back has no answered beat yet; its guard knows.
-                Standing::Nobody => !s.guarded,
-            },
+            Guard::LeaseIsLost => self.lease_is_lost(s),
             Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led && !s.guarded,
             Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::PostmasterIsGone => !runs,
-            Guard::IsLeftBehind => {
-                let at = s.left_behind_at.unwrap_or(0);
-                at > self.left_behind_at && self.upstream.is_some()
-            }
+            Guard::IsLeftBehind => self.is_left_behind(s),
             Guard::DataIsGone => runs && s.data_is_gone,
             Guard::RestartAsked => s.wishes.restart,
             Guard::UpstreamChanged => s.upstream.is_some() && s.upstream != self.upstream,
@@ -190,6 +177,23 @@ impl Node {
             Guard::SyncStepIsDue => leads && s.sync_step.is_some(),
             Guard::HasDiverged | Guard::HasGoneAstray => false, // judged from a report, below
         }
+    }
+
+    fn lease_is_lost(&self, s: &Situation) -> bool {
+        match &s.lease {
+            Standing::Mine { epoch, .. } => *epoch != self.epoch,
+            Standing::Theirs { .. } => true,
+            // A daemon that has just come back has no answered beat yet; its guard knows.
+            Standing::Nobody => !s.guarded,
+        }
+    }
+
+    fn rebuild_asked(&self, s: &Situation) -> bool {
+        (s.wishes.reinitialize || self.wish.is_some()) && self.may_be_rebuilt(s)
+    }
+
+    fn is_left_behind(&self, s: &Situation) -> bool {
+        s.left_behind_at.unwrap_or(0) > self.left_behind_at && self.upstream.is_some()
     }
 
     /// There is somebody else who leads: its data is what counts.

@@ -204,5 +204,7 @@ pub fn situation(b: &mut Bytes) -> Situation {
         adrift: b.flag(),
         may_be_promoted: b.flag(),
         never_followed: b.flag(),
+        data_is_gone: b.below(8) == 7,
+        left_behind_at: b.some(|b| b.below(4) as u32),
     }
 }
