@@ -58,6 +58,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Walk a recorded history again: from a dump, or from a simulated run.
+    Replay(ctl::replay::ReplayArgs),
+    /// Whole simulated clusters under misfortunes, each promise checked after each event.
+    #[cfg(feature = "sim")]
+    Sim(surus::sim::cli::SimArgs),
+    /// Who would lead, what would be lost and how long it would take, asked of a dumped cluster.
+    #[cfg(feature = "sim")]
+    WhatIf(surus::sim::what_if::WhatIfArgs),
     /// A three-node cluster on this machine.
     Demo(demo::DemoArgs),
 }
@@ -67,6 +75,8 @@ fn end_with_any_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);
+        #[cfg(feature = "sim")]
+        surus::sim::cli::tell_seed_of_a_panic();
         std::process::abort();
     }));
 }
@@ -112,6 +122,11 @@ fn perform(task: Task) -> i32 {
         Task::Recover(args) => recover::run(&args),
         Task::WaleRestore(args) => wale::run(&args),
         Task::Barman { words } => barman::run(&words),
+        Task::Replay(args) => ctl::replay::run(&args),
+        #[cfg(feature = "sim")]
+        Task::Sim(args) => surus::sim::cli::main(&args),
+        #[cfg(feature = "sim")]
+        Task::WhatIf(args) => surus::sim::what_if::main(&args),
         Task::Demo(args) => demo::run(args),
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! `SURUS_ALOUD=1` prints every line of a run. A failing seed says which promise it broke, shows
 //! the last events, and names the command that repeats it.
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use surus::sim::explore;
 use surus::sim::plan::Plan;
 use surus::sim::run::{Failure, Summary, run};
 
@@ -25,36 +24,17 @@ fn seeds() -> std::ops::Range<u64> {
 
 /// Every seed on as many threads as there are cores; the failures, the lowest seed first.
 fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Failures) {
-    let next = AtomicU64::new(seeds.start);
     let first_only = std::env::var_os("SURUS_FIRST").is_some();
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let (mut well, mut failed) = (Vec::new(), Vec::new());
-    std::thread::scope(|scope| {
-        let work = || {
-            let mut outcomes = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds.end {
-                    return outcomes;
-                }
-                let outcome = run(Plan::drawn(seed), aloud());
-                if outcome.is_err() && first_only {
-                    next.store(seeds.end, Ordering::Relaxed);
-                }
-                outcomes.push(outcome);
-            }
-        };
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            for outcome in thread.join().expect("a run does not panic") {
-                match outcome {
-                    Ok(summary) => well.push(summary),
-                    Err(failure) => failed.push(failure),
-                }
-            }
+    let run = |seed| run(Plan::drawn(seed), aloud());
+    explore::seeds(seeds, explore::cores(), &run, &mut |outcome| {
+        match outcome {
+            Ok(summary) => well.push(summary),
+            Err(failure) => failed.push(failure),
         }
+        failed.is_empty() || !first_only
     });
-    failed.sort_by_key(|failure| failure.seed);
+    failed.sort_by_key(|failure| failure.plan.seed);
     (well, failed)
 }
 
@@ -92,7 +72,7 @@ fn seeds_break_no_promise() {
     );
     let mut kinds = std::collections::BTreeMap::<&str, Vec<u64>>::new();
     for failure in &failed {
-        kinds.entry(failure.violation.promise).or_default().push(failure.seed);
+        kinds.entry(failure.violation.promise).or_default().push(failure.plan.seed);
     }
     if let Some(first) = failed.first() {
         panic!("{first}\n{} of the seeds failed: {kinds:?}", failed.len());

@@ -62,7 +62,7 @@ struct Memory<F> {
 }
 
 impl<F: Flow> Journal<F> for Memory<F> {
-    fn append(&mut self, record: &Record<F>) -> io::Result<()> {
+    fn append(&mut self, record: &Record<F>, _: &Input<F>) -> io::Result<()> {
         if self.refuse {
             return Err(io::Error::other("the disk is full"));
         }

@@ -17,7 +17,7 @@ struct Memory {
 }
 
 impl Journal<ReplicaBuild> for Memory {
-    fn append(&mut self, record: &Record<ReplicaBuild>) -> io::Result<()> {
+    fn append(&mut self, record: &Record<ReplicaBuild>, _: &Input<ReplicaBuild>) -> io::Result<()> {
         if self.full {
             return Err(io::Error::other("full"));
         }
@@ -313,7 +313,7 @@ mod stays {
 struct Nowhere;
 
 impl Journal<stays::Stays> for Nowhere {
-    fn append(&mut self, _: &Record<stays::Stays>) -> io::Result<()> {
+    fn append(&mut self, _: &Record<stays::Stays>, _: &Input<stays::Stays>) -> io::Result<()> {
         Ok(())
     }
 }

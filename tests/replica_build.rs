@@ -19,7 +19,7 @@ use surus::pure::situation::{Situation, Sources, Wishes};
 struct Nowhere;
 
 impl Journal<ReplicaBuild> for Nowhere {
-    fn append(&mut self, _: &Record<ReplicaBuild>) -> io::Result<()> {
+    fn append(&mut self, _: &Record<ReplicaBuild>, _: &Input<ReplicaBuild>) -> io::Result<()> {
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Single stories, told to the simulator: what happens, and what must come of it.
 use surus::sim::fault::{Fault, Whom};
 use surus::sim::plan::Plan;
+use surus::sim::scenario::Scenario;
 use surus::sim::world::World;
 
 /// A quiet cluster of three, in which this happens at ten seconds.
@@ -97,4 +98,21 @@ fn an_isolated_leader_stops_before_another_leads_and_returns_as_a_replica() {
     assert_ne!(leader(&world).expect("another leads"), old);
     run_until(&mut world, 45_000);
     assert_eq!(world.missing(), None, "{}", world.standing());
+}
+
+/// Every file under `tests/scenario`; `surus sim --scenario FILE --aloud` shows one in full.
+#[test]
+fn the_scenario_files_end_as_they_say() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario");
+    let mut failed = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it is listed").path();
+        let text = std::fs::read_to_string(&path).expect("it reads");
+        let scenario = Scenario::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(!scenario.source.is_empty(), "{} has no source", path.display());
+        if let Err(failure) = scenario.run(false) {
+            failed.push(format!("{}: {failure}", path.display()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }

@@ -51,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("view", &["postgres", "cluster", "config"]),
     ("patroni", &["postgres", "cluster", "config", "view"]),
     ("dump", &["postgres", "cluster", "config", "view", "patroni"]),
+    ("replay", &["flow", "machine"]),
 ];
 
 /// What is left over from work and may not stay; the text is put together so as not to find itself.

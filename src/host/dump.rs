@@ -47,7 +47,7 @@ pub fn from_state_dir(config: &Config) -> Result<Value, String> {
             "learners": log.conf_state.learners.to_vec(),
         },
         "cluster": cluster,
-        "machines": machines,
+        "machines": redact::redacted(&machines),
         "config": redact::redacted(config),
     }))
 }

@@ -44,7 +44,7 @@ pub trait Flow:
     /// The generated vocabulary of the flow's chart.
     type Names: Names;
     /// What can happen to it, with what comes along.
-    type Event: Clone + Debug + Send + 'static;
+    type Event: Clone + Debug + Send + Serialize + DeserializeOwned + 'static;
     /// The chart's id: also the file's name, the journal's tree and the log's field.
     const ID: &'static str;
 
@@ -63,8 +63,9 @@ pub trait Flow:
     }
 }
 
-/// Everything that can happen to a flow.
-#[derive(Clone, Debug)]
+/// Everything that can happen to a flow; journals keep it beside the record that it led to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "F: Flow")]
 pub enum Input<F: Flow> {
     /// The beginning; only ever seen by the guards and actions of a chart that starts by deciding.
     Start,
@@ -100,6 +101,16 @@ impl<F: Flow> Input<F> {
             Input::Done { visit, .. }
             | Input::Failed { visit, .. }
             | Input::Elapsed { visit, .. } => Some(*visit),
+        }
+    }
+
+    /// The same answer, to this visit.
+    pub(super) fn to_visit(self, to: u64) -> Input<F> {
+        match self {
+            Input::Done { report, .. } => Input::Done { visit: to, report },
+            Input::Failed { problem, .. } => Input::Failed { visit: to, problem },
+            Input::Elapsed { delay, .. } => Input::Elapsed { visit: to, delay },
+            other => other,
         }
     }
 
@@ -169,11 +180,11 @@ impl<F: Flow> Record<F> {
 
 /// Where records become durable. `append` returns only when the record survives a power cut.
 pub trait Journal<F: Flow> {
-    /// Writes one record down.
+    /// Writes one record down, perhaps with what led to it.
     ///
     /// # Errors
     /// The record may not be durable: the caller must not act, and fences itself.
-    fn append(&mut self, record: &Record<F>) -> io::Result<()>;
+    fn append(&mut self, record: &Record<F>, input: &Input<F>) -> io::Result<()>;
 }
 
 /// What a transition asks for: a record to write, and effects that are to be had only by writing it.
@@ -181,6 +192,7 @@ pub trait Journal<F: Flow> {
 #[must_use = "a step that is not persisted did not happen"]
 pub struct Step<F: Flow> {
     pub record: Record<F>,
+    input: Input<F>,
     effects: Vec<Effect<F>>,
 }
 
@@ -190,7 +202,7 @@ impl<F: Flow> Step<F> {
     /// # Errors
     /// Those of the journal; then there are no effects.
     pub fn persist(self, journal: &mut impl Journal<F>) -> io::Result<Vec<Effect<F>>> {
-        journal.append(&self.record)?;
+        journal.append(&self.record, &self.input)?;
         Ok(self.effects)
     }
 }
@@ -211,7 +223,7 @@ impl<F: Flow> Machine<F> {
         (machine.visit, machine.seq) = (1, 1);
         let effects = machine.arrival();
         let record = machine.record(None, "start".to_owned());
-        (machine, Step { record, effects })
+        (machine, Step { record, input: Input::Start, effects })
     }
 
     /// Where we were, or the initial state when the chart no longer has that place; its work is
@@ -314,7 +326,18 @@ impl<F: Flow> Machine<F> {
         self.seq += 1;
         let effects = if walk.arrived { self.arrive(&walk) } else { vec![] };
         let record = self.record(Some(from), cause);
-        Some(Step { record, effects })
+        Some(Step { record, input, effects })
+    }
+
+    /// The guards that this input asks, in order, and their answers; nothing is changed.
+    pub fn explain(&self, input: &Input<F>) -> Vec<(&'static str, bool)> {
+        let Some(trigger) = input.trigger() else { return vec![] };
+        let mut knowledge = self.knowledge.clone();
+        let mind = Knowing { knowledge: &mut knowledge, input };
+        let mut asked = Asked { mind, answers: vec![] };
+        let _ = step::step(F::Names::CHART, self.state.index(), trigger, &mut asked);
+        let guards = &F::Names::CHART.guards;
+        asked.answers.into_iter().map(|(guard, yes)| (&*guards[guard], yes)).collect()
     }
 
     fn arrive(&mut self, walk: &Walk) -> Vec<Effect<F>> {
@@ -380,6 +403,24 @@ impl<F: Flow> Mind for Knowing<'_, F> {
 
     fn apply(&mut self, action: usize) {
         self.knowledge.apply(Name::at(action), self.input);
+    }
+}
+
+/// Remembers what the walker asked.
+struct Asked<'a, F: Flow> {
+    mind: Knowing<'a, F>,
+    answers: Vec<(usize, bool)>,
+}
+
+impl<F: Flow> Mind for Asked<'_, F> {
+    fn allows(&mut self, guard: usize) -> bool {
+        let yes = self.mind.allows(guard);
+        self.answers.push((guard, yes));
+        yes
+    }
+
+    fn apply(&mut self, action: usize) {
+        self.mind.apply(action);
     }
 }
 

@@ -12,5 +12,6 @@ pub mod flow;
 pub mod machine;
 pub mod patroni;
 pub mod postgres;
+pub mod replay;
 pub mod situation;
 pub mod view;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::cluster::RaftId;
 use super::cluster::facts::Facts;
 use super::cluster::remote::{RemoteStanding, is_adrift, standing as standing_of};
-use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose};
-use super::cluster::sync::SyncStep;
+use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose, Sync};
+use super::cluster::sync::{STRICT_PLACEHOLDER, SyncStep};
 use super::config::{Dynamic, StandbyCluster};
 use super::deed::{BuildWish, Method, Offer, OfferKind, RejoinRules, Remote, Source};
 use super::machine::Flow;
@@ -52,6 +52,13 @@ pub struct Situation {
     pub rules: RejoinRules,
     pub pre_promote: bool,
     pub sync_step: Option<SyncStep>,
+    /// Of the synchronous set that the step was found for.
+    #[serde(default)]
+    pub sync_version: u64,
+    /// PostgreSQL waits for somebody: what to publish once more before it may wait for others,
+    /// where an earlier proposal may still be on its way.
+    #[serde(default)]
+    pub sync_barrier: Option<Sync>,
     /// This is a standby cluster: whom its leader follows.
     pub remote: Option<Remote>,
     /// What that remote is to us, by this node's own look at it.
@@ -162,6 +169,8 @@ impl Situation {
             clone_offers,
             wishes: s.wishes,
             sync_step: s.sync_step,
+            sync_version: s.cluster.sync_version,
+            sync_barrier: s.cluster.sync.clone().filter(|_| waits_for_somebody(own)),
             remote,
         }
     }
@@ -340,6 +349,11 @@ fn hand_over(s: &Sources, lease: &Standing) -> Option<HandOver> {
         })
         .map(|f| f.name.clone());
     Some(HandOver { request, candidate })
+}
+
+fn waits_for_somebody(own: Option<&&Facts>) -> bool {
+    let names = own.and_then(|f| f.sql.as_ref()).map(|sql| sql.synchronous_standby_names.as_str());
+    names.is_some_and(|names| !names.is_empty() && names != STRICT_PLACEHOLDER)
 }
 
 fn in_synchronous_set(s: &Sources, name: &String) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! Assembled by the consensus thread and the node's actor; never waits for Raft.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cluster::facts::Facts;
 use super::cluster::state::ClusterState;
@@ -126,4 +127,34 @@ pub struct TransitionView {
     pub from: String,
     pub to: String,
     pub cause: String,
+    /// The journal's record with its input: what `surus replay` goes by.
+    #[serde(default)]
+    pub record: Recorded,
+}
+
+/// JSON that is kept as text, shared, because it is shown seldom and passed on often.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded(Option<Arc<str>>);
+
+impl Recorded {
+    pub fn of(value: &serde_json::Value) -> Recorded {
+        Recorded(Some(value.to_string().into()))
+    }
+
+    fn value(&self) -> serde_json::Value {
+        let text = self.0.as_deref().unwrap_or("null");
+        serde_json::from_str(text).unwrap_or_default()
+    }
+}
+
+impl Serialize for Recorded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Recorded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Recorded, D::Error> {
+        serde_json::Value::deserialize(deserializer).map(|value| Recorded::of(&value))
+    }
 }

@@ -125,7 +125,7 @@ impl World {
 
     /// A copy that was interrupted before it was consistent waits for an upstream, and accepts
     /// nobody until then.
-    fn needs_more_wal(&mut self, at: usize) -> bool {
+    pub(super) fn needs_more_wal(&mut self, at: usize) -> bool {
         let postgres = &self.nodes[at].postgres;
         let (Some(server), Some(cluster)) = (&postgres.server, postgres.cluster()) else {
             return false;
@@ -227,7 +227,8 @@ impl World {
         {
             return;
         }
-        let count = 1 + self.luck.below(30);
+        let free = theirs.wal.len().saturating_sub(ours.wal.len() + self.nodes[at].held_back);
+        let count = (1 + self.luck.below(30)).min(free);
         let news = theirs.wal.after(ours.wal.len(), count);
         let ours = self.nodes[at].postgres.cluster_mut().expect("it was just looked at");
         ours.wal.receive(news);

@@ -9,6 +9,11 @@ use super::world::{Event, World};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
 use crate::pure::deed::{Deed, Inspection, Report, Source, StartAs, StopMode, WipePermission};
+use crate::pure::flow::replica_build::ReplicaBuild;
+use crate::pure::machine::Flow;
+
+/// After so many looks a copy that starts, and gets no WAL, is given up; as in the real world.
+const VAIN_LOOKS: u32 = 400;
 
 /// What became of a look at a deed.
 pub(super) enum Look {
@@ -197,7 +202,18 @@ impl World {
         if standby && source.is_some() {
             server.upstream = upstream;
         }
-        if server.accepts { Done(self.position(at)) } else { Again(50) }
+        if server.accepts {
+            return Done(self.position(at));
+        }
+        if work.looks > VAIN_LOOKS && self.builds(at) && self.needs_more_wal(at) {
+            return failed("PostgreSQL waits in vain for WAL that nobody sends");
+        }
+        Again(50)
+    }
+
+    fn builds(&self, at: usize) -> bool {
+        let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
+        crew.is_some_and(|slots| slots.iter().any(|slot| slot.body.flow() == ReplicaBuild::ID))
     }
 
     /// The epoch for which the guard is armed, if its deadline is ahead: the deeds that lead to

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use raft::eraftpb::{Entry, HardState, Snapshot};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::pure::cluster::state::ClusterState;
 use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::group::{LogWrite, genesis_hard_state};
 use crate::pure::consensus::log::MemoryLog;
-use crate::pure::machine::{Flow, Journal, Record};
+use crate::pure::machine::{Flow, Input, Journal, Record};
 
 /// What is durable of the Raft log.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +37,8 @@ pub struct Kept {
 }
 
 /// What happens to the next record of the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JournalFate {
     Well,
     /// The daemon dies before the record is durable.
@@ -56,6 +59,8 @@ pub struct Disk {
     pub fate: JournalFate,
     /// Writes wait while this is set.
     pub stuck: bool,
+    /// Flow and record with input, where the run's history is wanted.
+    pub recorded: Option<Vec<(&'static str, Value)>>,
 }
 
 impl Default for Disk {
@@ -73,6 +78,7 @@ impl Disk {
             journal: BTreeMap::new(),
             fate: JournalFate::Well,
             stuck: false,
+            recorded: None,
         }
     }
 
@@ -107,6 +113,26 @@ impl Disk {
 }
 
 impl DurableLog {
+    /// A log that begins with this state, these voters and these learners.
+    pub fn standing(
+        state: &ClusterState,
+        term: u64,
+        (voters, learners): (Vec<u64>, Vec<u64>),
+    ) -> DurableLog {
+        let mut snapshot = Snapshot::default();
+        let meta = snapshot.mut_metadata();
+        (meta.index, meta.term) = (state.applied, term);
+        meta.mut_conf_state().set_voters(voters);
+        meta.mut_conf_state().set_learners(learners);
+        snapshot.data = serde_json::to_vec(state).expect("a state is plain data").into();
+        let hard_state = HardState { term, commit: state.applied, ..HardState::default() };
+        DurableLog {
+            hard_state: Some(hard_state),
+            snapshot: Some(snapshot),
+            entries: BTreeMap::new(),
+        }
+    }
+
     fn apply(&mut self, write: &LogWrite) {
         if let Some(bytes) = &write.snapshot {
             let snapshot = parsed::<Snapshot>(bytes);
@@ -149,7 +175,7 @@ pub struct Pen<'a> {
 }
 
 impl<F: Flow> Journal<F> for Pen<'_> {
-    fn append(&mut self, record: &Record<F>) -> io::Result<()> {
+    fn append(&mut self, record: &Record<F>, input: &Input<F>) -> io::Result<()> {
         let fate = std::mem::replace(&mut self.disk.fate, JournalFate::Well);
         if matches!(fate, JournalFate::DiesBefore | JournalFate::Refuses) {
             return Err(io::Error::other(format!("{fate:?}")));
@@ -163,6 +189,11 @@ impl<F: Flow> Journal<F> for Pen<'_> {
             asked_by: self.asked_by,
             ended,
         };
+        if let Some(recorded) = &mut self.disk.recorded {
+            let mut record = kept.record.clone();
+            record["input"] = serde_json::to_value(input).expect("an input is plain data");
+            recorded.push((F::ID, record));
+        }
         self.disk.journal.insert(F::ID, kept);
         if fate == JournalFate::DiesAfter {
             return Err(io::Error::other("DiesAfter"));

@@ -1,4 +1,6 @@
 //! Misfortunes: what can happen to hosts, processes, disks and the network, and when it ends.
+use serde::{Deserialize, Serialize};
+
 use super::disk::JournalFate;
 use super::luck::Luck;
 use super::world::{Event, World};
@@ -7,8 +9,9 @@ use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::consensus::core::Input;
 
-/// Whom a misfortune hits.
-#[derive(Clone, Copy, Debug)]
+/// Whom a misfortune hits; in a scenario file `leader`, `arbiter`, or a node, `n0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Whom {
     Node(usize),
     /// Whoever holds the lease when it strikes.
@@ -17,7 +20,8 @@ pub enum Whom {
     Arbiter,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
     /// kill -9 of the daemon, and a new one after a while.
     KillDaemon {
@@ -92,10 +96,88 @@ pub enum Fault {
         ms: Millis,
     },
     SectionBack,
+    /// The data directory is gone, and PostgreSQL with it; a scenario's, never drawn: it takes what
+    /// was acknowledged with it, unless another copy has it.
+    LoseData {
+        whom: Whom,
+    },
     /// The operator asks for a new copy.
     Reinitialize {
         whom: Whom,
     },
+}
+
+impl std::fmt::Display for Whom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Whom::Node(node) => write!(f, "n{node}"),
+            Whom::Holder => f.write_str("the leader"),
+            Whom::Arbiter => f.write_str("the arbiter"),
+        }
+    }
+}
+
+/// In plain words.
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::KillDaemon { whom, back_ms } => {
+                write!(f, "the daemon of {whom} is killed, and started again {back_ms} ms later")
+            }
+            Fault::Freeze { whom, ms } => {
+                write!(f, "the daemon of {whom} is frozen for {ms} ms")
+            }
+            Fault::PowerCut { whom, ms } => write!(f, "{whom} has no power for {ms} ms"),
+            Fault::KillPostgres { whom } => write!(f, "PostgreSQL of {whom} is killed"),
+            Fault::CutOneWay { from, to, ms } => {
+                write!(f, "nothing gets from n{from} to n{to} for {ms} ms")
+            }
+            Fault::Isolate { whom, ms } => write!(f, "{whom} is cut off for {ms} ms"),
+            Fault::StickDisk { whom, ms } => write!(f, "the disk of {whom} is stuck for {ms} ms"),
+            Fault::Journal { whom, fate } => {
+                write!(f, "the next record of {whom}'s journal: {fate:?}")
+            }
+            Fault::Switchover => f.write_str("the operator asks for a switchover"),
+            Fault::Stop { whom, ms } => {
+                write!(f, "the operator stops {whom}, and starts it again {ms} ms later")
+            }
+            Fault::Reinitialize { whom } => write!(f, "the operator reinitializes {whom}"),
+            Fault::LoseData { whom } => write!(f, "the data directory of {whom} is gone"),
+            Fault::RemoteDown { ms } => write!(f, "the other site is away for {ms} ms"),
+            Fault::RemoteReplaced { ms } => {
+                write!(f, "another cluster answers for the other site for {ms} ms")
+            }
+            Fault::SectionSlips { ms } => {
+                write!(f, "the section standby_cluster is taken out by a slip for {ms} ms")
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Whom {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Whom, String> {
+        let number = |digits: &str| digits.parse().ok();
+        match text.as_str() {
+            "leader" => Ok(Whom::Holder),
+            "arbiter" => Ok(Whom::Arbiter),
+            node => node.strip_prefix('n').and_then(number).map(Whom::Node).ok_or_else(|| {
+                format!("`{text}` is nobody: write leader, arbiter, or a node as n0, n1, …")
+            }),
+        }
+    }
+}
+
+impl From<Whom> for String {
+    fn from(whom: Whom) -> String {
+        match whom {
+            Whom::Node(node) => format!("n{node}"),
+            Whom::Holder => String::from("leader"),
+            Whom::Arbiter => String::from("arbiter"),
+        }
+    }
 }
 
 fn whom(luck: &mut Luck, nodes: usize) -> Whom {
@@ -103,6 +185,59 @@ fn whom(luck: &mut Luck, nodes: usize) -> Whom {
         0 | 1 => Whom::Holder,
         2 => Whom::Arbiter,
         _ => Whom::Node(luck.below(nodes)),
+    }
+}
+
+/// One misfortune of these kinds, of any kind where none is named.
+pub fn draw_of(kinds: &[String], luck: &mut Luck, nodes: usize, ttl_ms: Millis) -> Fault {
+    loop {
+        let fault = draw(luck, nodes, ttl_ms);
+        if fault.is_one_of(kinds) || !kinds.iter().any(|kind| DRAWN.contains(&kind.as_str())) {
+            return fault;
+        }
+    }
+}
+
+/// What [`draw`] can give; the other site's misfortunes are drawn elsewhere.
+pub const DRAWN: [&str; 11] = [
+    "kill_daemon",
+    "freeze",
+    "power_cut",
+    "kill_postgres",
+    "cut_one_way",
+    "isolate",
+    "stick_disk",
+    "journal",
+    "switchover",
+    "stop",
+    "reinitialize",
+];
+
+/// What befalls a standby cluster's other site.
+pub const THERE: [&str; 3] = ["remote_down", "remote_replaced", "section_slips"];
+
+impl Fault {
+    /// As scenario files name it.
+    pub fn kind(&self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => fields.keys().cloned().collect(),
+            Ok(serde_json::Value::String(name)) => name,
+            other => unreachable!("a fault is a name with or without fields: {other:?}"),
+        }
+    }
+
+    /// Is it wanted? Where no kind is named, every kind is.
+    pub fn is_one_of(&self, kinds: &[String]) -> bool {
+        kinds.is_empty() || kinds.contains(&self.kind())
+    }
+
+    /// Does it happen to this node by its number?
+    pub fn names(&self, node: usize) -> bool {
+        let fields = serde_json::to_value(self).unwrap_or_default();
+        let fields = fields.as_object().and_then(|kinds| kinds.values().next());
+        let of = |key: &str| fields.and_then(|fields| fields.get(key));
+        of("whom").is_some_and(|whom| whom == &format!("n{node}"))
+            || ["node", "from", "to"].iter().any(|key| of(key).is_some_and(|v| *v == node))
     }
 }
 
@@ -144,12 +279,14 @@ impl World {
         match whom {
             Whom::Node(node) => node,
             Whom::Holder => self.holder().unwrap_or(0),
-            Whom::Arbiter => {
-                let leads = |d: &super::node::Daemon| d.core.group().is_some_and(|g| g.is_leader());
-                let found = self.nodes.iter().find(|n| n.daemon.as_ref().is_some_and(leads));
-                found.map_or(0, |n| n.at)
-            }
+            Whom::Arbiter => self.arbiter().unwrap_or(0),
         }
+    }
+
+    /// Who leads the Raft group, or believes so.
+    pub fn arbiter(&self) -> Option<usize> {
+        let leads = |d: &super::node::Daemon| d.core.group().is_some_and(|g| g.is_leader());
+        self.nodes.iter().position(|n| n.daemon.as_ref().is_some_and(leads))
     }
 
     /// Who holds the lease, as the node that has applied most knows it.
@@ -214,6 +351,7 @@ impl World {
                 self.nodes[node].is_away = false;
                 self.after(0, Event::StartDaemon { node });
             }
+            Fault::LoseData { whom } => self.lose_data(whom),
             Fault::RemoteDown { .. }
             | Fault::RemoteReplaced { .. }
             | Fault::RemoteBack
@@ -247,6 +385,12 @@ impl World {
             Fault::SectionBack if !self.healed => self.edit_section(super::remote::section()),
             _ => {}
         }
+    }
+
+    fn lose_data(&mut self, whom: Whom) {
+        let node = self.hit(whom);
+        self.postgres_ends(node, false);
+        self.nodes[node].postgres.data = super::postgres::Data::Empty;
     }
 
     fn thaw(&mut self, node: usize) {

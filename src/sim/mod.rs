@@ -9,11 +9,13 @@
 //! Absent on purpose: threads, real time, real luck. The same seed gives the same run.
 pub mod births;
 pub mod check;
+pub mod cli;
 pub mod client;
 pub mod copies;
 pub mod crew;
 pub mod deeds;
 pub mod disk;
+pub mod explore;
 pub mod fault;
 pub mod fuzz;
 pub mod guard;
@@ -26,4 +28,7 @@ pub mod plan;
 pub mod postgres;
 pub mod remote;
 pub mod run;
+pub mod scenario;
+pub mod shrink;
+pub mod what_if;
 pub mod world;

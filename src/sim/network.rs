@@ -1,11 +1,14 @@
 //! The network between hosts: which way it is cut, how slow it is, and which connections stand.
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::luck::Luck;
 use crate::pure::cluster::Millis;
 
 /// How the network misbehaves for a while.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Weather {
     pub delay_min: Millis,
     pub delay_max: Millis,
@@ -17,6 +20,12 @@ pub struct Weather {
 }
 
 pub const FAIR: Weather = Weather { delay_min: 1, delay_max: 4, lost: 0, doubled: 0, late: 0 };
+
+impl Default for Weather {
+    fn default() -> Weather {
+        FAIR
+    }
+}
 
 #[derive(Debug)]
 pub struct Network {

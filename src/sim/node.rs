@@ -50,6 +50,8 @@ pub struct Node {
     /// A stopped daemon that the operator wants to stay stopped.
     pub is_away: bool,
     pub facts_serial: u64,
+    /// So many records its copy stays behind, for as long as faults last.
+    pub held_back: usize,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
     pub right_until: Option<(u64, Millis)>,
     /// The furthest position of a leader that was heard here since this node arbitrates.
@@ -72,7 +74,7 @@ pub fn raft_id(node: usize) -> u64 {
 
 impl Node {
     pub fn new(at: usize, plan: &Plan, luck: &mut Luck) -> Node {
-        let name = format!("n{at}");
+        let name = plan.names.get(at).cloned().unwrap_or_else(|| format!("n{at}"));
         let member = Member {
             name: name.clone(),
             raft_addr: addr_of(at),
@@ -96,6 +98,7 @@ impl Node {
             stalled: VecDeque::new(),
             is_away: false,
             facts_serial: 0,
+            held_back: 0,
             right_until: None,
             heard_leader_at: Lsn(0),
         }

@@ -56,6 +56,7 @@ impl World {
             postmaster_alive: postgres.server.is_some(),
             data: data_directory(postgres),
             sql: self.sql(at),
+            tags: node.member.tags.clone(),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
             ..Facts::default()
         }

@@ -1,4 +1,5 @@
 //! What a seed means: the cluster's size and settings, the weather, and the misfortunes to come.
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fault::{self, Fault};
@@ -6,7 +7,16 @@ use super::luck::{Luck, PPM_MAX};
 use super::network::{FAIR, Weather};
 use crate::pure::cluster::Millis;
 
-#[derive(Clone, Debug)]
+/// Which misfortunes a drawn plan is made of, and for how many nodes; all, where nothing is said.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub nodes: Option<usize>,
+    /// Kinds as scenario files name them; empty for every kind.
+    pub kinds: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Plan {
     pub seed: u64,
     pub nodes: usize,
@@ -29,9 +39,20 @@ pub struct Plan {
     pub copy_ms_max: Millis,
     pub stream_ms_max: Millis,
     pub write_ms_max: Millis,
-    /// When each misfortune strikes, in order.
+    /// The nodes' names, where they are not n0, n1, …
+    #[serde(skip)]
+    pub names: Vec<String>,
+    /// When each misfortune strikes, in order; a scenario's story has them.
+    #[serde(skip)]
     pub misfortunes: Vec<(Millis, Fault)>,
+    /// All faults end now, in ms.
     pub heal_at: Millis,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan::quiet(1, 3)
+    }
 }
 
 impl Plan {
@@ -55,6 +76,7 @@ impl Plan {
             copy_ms_max: 1500,
             stream_ms_max: 40,
             write_ms_max: 120,
+            names: Vec::new(),
             misfortunes: Vec::new(),
             heal_at: 60_000,
         }
@@ -62,8 +84,14 @@ impl Plan {
 
     /// Everything from the seed.
     pub fn drawn(seed: u64) -> Plan {
+        Plan::drawn_as(seed, &Wanted::default())
+    }
+
+    /// From the seed what was not asked for.
+    pub fn drawn_as(seed: u64, wanted: &Wanted) -> Plan {
         let mut luck = Luck::new(seed.wrapping_mul(0x9E37_79B9));
         let nodes = if luck.in_thousand(250) { 5 } else { 3 };
+        let nodes = wanted.nodes.unwrap_or(nodes);
         let mut plan = Plan::quiet(seed, nodes);
         plan.settings(&mut luck);
         plan.ppm = (0..nodes).map(|_| rate(&mut luck)).collect();
@@ -86,7 +114,7 @@ impl Plan {
         let ttl_ms = plan.ttl_ms;
         let mut at = begin;
         for _ in 0..luck.between(1, 6) {
-            plan.misfortunes.push((at, fault::draw(&mut luck, nodes, ttl_ms)));
+            plan.misfortunes.push((at, fault::draw_of(&wanted.kinds, &mut luck, nodes, ttl_ms)));
             at += match luck.below(3) {
                 0 => luck.between(50, 1500),
                 1 => luck.between(500, 2 * ttl_ms),
@@ -99,6 +127,7 @@ impl Plan {
         if luck.in_thousand(120) {
             plan.follows(&mut luck);
         }
+        plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
     }
 

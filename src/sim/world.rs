@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::remote::RemoteSite;
 use crate::pure::cluster::Millis;
 use crate::pure::consensus::core::Input;
+use crate::pure::replay::history::Transition;
 
 /// Something that happens at one instant.
 #[derive(Clone, Debug)]
@@ -202,6 +203,8 @@ pub struct World {
     /// Print every line as it comes.
     pub aloud: bool,
     pub events: u64,
+    /// Every transition of every machine, where it is wanted ([`World::keep_history`]).
+    pub history: Vec<Transition>,
 }
 
 impl World {
@@ -225,6 +228,7 @@ impl World {
             lines: VecDeque::new(),
             aloud: false,
             events: 0,
+            history: Vec::new(),
             plan,
         };
         for node in 0..world.nodes.len() {
@@ -269,6 +273,11 @@ impl World {
         self.serial
     }
 
+    /// When the next event comes.
+    pub fn next_at(&self) -> Millis {
+        self.queue.first_key_value().map_or(Millis::MAX, |((at, _), _)| *at)
+    }
+
     /// The next event, and all that follows from it at once; then every promise is checked.
     ///
     /// # Errors
@@ -290,7 +299,26 @@ impl World {
             }
         }
         self.happen(event);
+        self.note_transitions();
         self.check()
+    }
+
+    /// From now on every transition is kept.
+    pub fn keep_history(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.disk.recorded = Some(Vec::new()));
+    }
+
+    fn note_transitions(&mut self) {
+        for node in &mut self.nodes {
+            let Some(recorded) = &mut node.disk.recorded else { return };
+            let at = self.now.to_string();
+            self.history.extend(recorded.drain(..).map(|(flow, record)| Transition {
+                node: node.name.clone(),
+                flow: flow.to_owned(),
+                at: at.clone(),
+                record,
+            }));
+        }
     }
 
     fn happen(&mut self, event: Event) {

@@ -17,7 +17,7 @@ use crate::host::node::{World, perform};
 use crate::pure::deed::{Brief, Deed, Report};
 use crate::pure::machine::{Effect, Flow, Input, Journal, Machine, Record, Step};
 use crate::pure::situation::{Hears, Situation};
-use crate::pure::view::{MachineView, TransitionView};
+use crate::pure::view::{MachineView, Recorded, TransitionView};
 
 /// Transitions kept in memory for `dump`.
 const TRANSITIONS_MAX: usize = 50;
@@ -73,16 +73,23 @@ impl Run {
     }
 }
 
-struct Ledger<'a>(&'a World, &'a Run);
+/// Where a record goes, and the text that it became.
+struct Ledger<'a> {
+    world: &'a World,
+    run: &'a Run,
+    written: Recorded,
+}
 
 impl<F: Flow> Journal<F> for Ledger<'_> {
-    fn append(&mut self, record: &Record<F>) -> std::io::Result<()> {
+    fn append(&mut self, record: &Record<F>, input: &Input<F>) -> std::io::Result<()> {
         let mut value = serde_json::to_value(record)?;
         if let Value::Object(fields) = &mut value {
             fields.insert("at_wall".into(), Value::String(clock::wall()));
-            fields.insert("run".into(), serde_json::to_value(self.1)?);
+            fields.insert("run".into(), serde_json::to_value(self.run)?);
+            fields.insert("input".into(), serde_json::to_value(input)?);
         }
-        self.0.journal.borrow_mut().append(F::ID, record.seq, &value)
+        self.written = Recorded::of(&value);
+        self.world.journal.borrow_mut().append(F::ID, record.seq, &value)
     }
 }
 
@@ -145,8 +152,16 @@ impl<F: Hears> FlowActor<F> {
             self.visit = step.record.visit;
             self.run.arrived = self.visit;
         }
-        match step.persist(&mut Ledger(&self.world, &self.run)) {
+        let (world, run) = (&self.world, &self.run);
+        let mut ledger = Ledger { world, run, written: Recorded::default() };
+        match step.persist(&mut ledger) {
             Ok(effects) => {
+                let written = ledger.written;
+                self.view
+                    .transitions
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|t| t.record = written.clone());
                 crash_if_asked(F::ID, &state);
                 effects
             }
@@ -175,6 +190,7 @@ impl<F: Hears> FlowActor<F> {
             from: from.clone(),
             to: record.to.clone(),
             cause: record.cause.clone(),
+            record: Recorded::default(),
         });
         let excess = self.view.transitions.len().saturating_sub(TRANSITIONS_MAX);
         self.view.transitions.drain(..excess);

@@ -16,6 +16,7 @@ pub(super) mod output;
 mod progress;
 pub(super) mod prompt;
 mod reinit;
+pub mod replay;
 mod restart;
 mod row;
 mod show;

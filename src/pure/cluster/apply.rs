@@ -18,7 +18,7 @@ impl ClusterState {
             Command::SetMember { id, member } => self.set_member(id, member),
             Command::RemoveMember { id } => self.remove_member(id),
             Command::Grant { epoch, holder, ttl_ms, purpose, decision } => {
-                self.grant(Lease { holder, epoch, ttl_ms, purpose }, decision)
+                self.grant(index, Lease { holder, epoch, ttl_ms, purpose }, decision)
             }
             Command::LeaseOver { epoch, reason: _ } => self.end_lease(epoch),
             Command::Release { epoch, shutdown, hand_over_to, .. } => {
@@ -42,7 +42,9 @@ impl ClusterState {
                 Outcome::Done
             }
             Command::ClearFailover { expected } => self.clear_failover(expected),
-            Command::SetSync { epoch, sync } => self.with_lease(epoch, |s| s.sync = sync),
+            Command::SetSync { epoch, sync, expected } => {
+                self.set_sync(index, epoch, sync, expected)
+            }
             Command::AddHistory { row } => self.add_history(row),
             Command::PromoteCluster { order } => self.promote_cluster(index, order),
             Command::LeaveStandby { epoch } => self.leave_standby(index, epoch),
@@ -76,7 +78,7 @@ impl ClusterState {
         }
     }
 
-    fn grant(&mut self, lease: Lease, decision: Decision) -> Outcome {
+    fn grant(&mut self, index: u64, lease: Lease, decision: Decision) -> Outcome {
         if let Some(held) = &self.lease {
             return Outcome::refused(format!("the lease of epoch {} is not over", held.epoch));
         }
@@ -98,6 +100,7 @@ impl ClusterState {
         if !creates {
             self.failover = None;
             self.name_synchronous_leader();
+            self.sync_version = index;
         }
         self.remember(decision);
         Outcome::Done
@@ -112,6 +115,19 @@ impl ClusterState {
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.leader != leader) {
             (sync.leader, sync.sync_standby) = (leader, Vec::new());
         }
+    }
+
+    fn set_sync(
+        &mut self,
+        index: u64,
+        epoch: u64,
+        sync: Option<super::state::Sync>,
+        expected: Option<u64>,
+    ) -> Outcome {
+        if expected.is_some_and(|version| version != self.sync_version) {
+            return Outcome::refused("the synchronous set was changed meanwhile");
+        }
+        self.with_lease(epoch, |s| (s.sync, s.sync_version) = (sync, index))
     }
 
     fn end_lease(&mut self, epoch: u64) -> Outcome {

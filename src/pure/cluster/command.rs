@@ -81,6 +81,10 @@ pub enum Command {
     SetSync {
         epoch: u64,
         sync: Option<Sync>,
+        /// Only while the set is still of this version: what was proposed for an earlier one and
+        /// comes late must not name a standby for which PostgreSQL waits no longer.
+        #[serde(default)]
+        expected: Option<u64>,
     },
     AddHistory {
         row: HistoryRow,

@@ -25,6 +25,9 @@ pub struct ClusterState {
     pub config_version: u64,
     pub status: Status,
     pub sync: Option<Sync>,
+    /// Index of the entry that last said what `sync` is, the same or another.
+    #[serde(default)]
+    pub sync_version: u64,
     pub history: Vec<HistoryRow>,
     pub failover: Option<FailoverRequest>,
     /// The last decisions, newest last; at most [`DECISIONS_MAX`].

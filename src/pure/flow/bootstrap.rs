@@ -52,7 +52,7 @@ pub struct Limits {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Bootstrap {

@@ -41,7 +41,7 @@ pub struct ClusterInit {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Meaning<Names, Input<ClusterInit>> for ClusterInit {

@@ -30,7 +30,7 @@ pub struct Demote {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Meaning<Names, Input<Demote>> for Demote {

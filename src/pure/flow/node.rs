@@ -44,6 +44,13 @@ pub struct Node {
     pub writes: bool,
     pub hand_over: Option<(FailoverRequest, Option<String>)>,
     pub sync_step: Option<SyncStep>,
+    /// The version of the synchronous set that the step is for.
+    #[serde(default)]
+    pub sync_version: u64,
+    /// No proposal about the synchronous set can be on its way any more. One that nobody answered
+    /// may still be applied much later; so this is only known after another one was.
+    #[serde(default)]
+    pub sync_settled: bool,
     /// This node began to create the cluster here; whatever came of it was never anybody's.
     #[serde(default)]
     pub born_here: bool,
@@ -52,7 +59,7 @@ pub struct Node {
 }
 
 /// What can happen to a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// Said on every change and at least once a `loop_wait`: where the node stands.
     Beat(Box<Situation>),
@@ -237,6 +244,9 @@ impl Meaning<Names, Input<Node>> for Node {
         if action == Action::ForgetWish {
             self.wish = None;
         }
+        if action == Action::NoteSyncSettled {
+            self.sync_settled |= matches!(self.sync_step, Some(SyncStep::Publish(_)));
+        }
         let Some(s) = situation(input).cloned() else { return };
         self.take_situation(&s);
         match action {
@@ -244,6 +254,7 @@ impl Meaning<Names, Input<Node>> for Node {
             | Action::PermitWipe
             | Action::ForgetWish
             | Action::TakeStanding
+            | Action::NoteSyncSettled
             | Action::TakeRemote => {}
             Action::TakeEpoch => {
                 // What was asked of a replica is not done to what has led since.
@@ -267,7 +278,7 @@ impl Meaning<Names, Input<Node>> for Node {
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
             }
-            Action::TakeSyncStep => self.sync_step = s.sync_step,
+            Action::TakeSyncStep => self.take_sync_step(&s),
         }
     }
 }
@@ -384,13 +395,31 @@ impl Node {
         Brief::Restart { as_, crashed: false }
     }
 
+    /// PostgreSQL may not wait for fewer while a proposal may be on its way that names those it
+    /// waits for: first the log says once more what it said, and by that makes any such one void.
+    fn take_sync_step(&mut self, s: &Situation) {
+        let unsettled = s.sync_barrier.clone().filter(|_| !self.sync_settled);
+        self.sync_version = s.sync_version;
+        self.sync_step = match (&s.sync_step, unsettled) {
+            (Some(SyncStep::Apply(_)), Some(known)) => Some(SyncStep::Publish(Some(known))),
+            (step, _) => step.clone(),
+        };
+        if matches!(self.sync_step, Some(SyncStep::Publish(_))) {
+            self.sync_settled = false;
+        }
+    }
+
     fn sync_deed(&self) -> Deed {
         match &self.sync_step {
             Some(SyncStep::Apply(value)) => {
                 Deed::SetSynchronousStandbyNames { value: value.clone() }
             }
             Some(SyncStep::Publish(sync)) => Deed::Propose {
-                command: Command::SetSync { epoch: self.epoch, sync: sync.clone() },
+                command: Command::SetSync {
+                    epoch: self.epoch,
+                    sync: sync.clone(),
+                    expected: Some(self.sync_version),
+                },
             },
             None => Deed::SetSynchronousStandbyNames { value: String::new() },
         }

@@ -30,7 +30,7 @@ pub struct Promote {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Meaning<Names, Input<Promote>> for Promote {

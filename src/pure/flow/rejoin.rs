@@ -23,7 +23,7 @@ pub struct Rejoin {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Meaning<Names, Input<Rejoin>> for Rejoin {

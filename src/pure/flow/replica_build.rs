@@ -78,7 +78,7 @@ pub struct Failure {
 }
 
 /// What can happen to the build.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// Said at every beat: who leads, whom to stream from, whom one could copy from.
     TopologyChanged {

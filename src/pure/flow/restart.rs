@@ -22,7 +22,7 @@ pub struct Restart {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Meaning<Names, Input<Restart>> for Restart {

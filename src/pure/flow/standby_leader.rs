@@ -28,7 +28,7 @@ pub struct StandbyLeader {
 }
 
 /// What can happen to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// Said at every beat: where the node stands.
     SituationChanged(Box<Situation>),

@@ -25,7 +25,7 @@ pub struct Switchover {
 }
 
 /// Nothing but its own work moves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
 impl Meaning<Names, Input<Switchover>> for Switchover {

@@ -149,11 +149,15 @@ pub fn request(b: &mut Bytes) -> FailoverRequest {
 }
 
 fn sync_step(b: &mut Bytes) -> SyncStep {
-    let sync_standby = b.few(2, name);
+    let sync = sync(b);
     match b.flag() {
-        true => SyncStep::Publish(Some(Sync { leader: name(b), sync_standby, quorum: 0 })),
-        false => SyncStep::Apply(sync_standby.join(",")),
+        true => SyncStep::Publish(Some(sync)),
+        false => SyncStep::Apply(sync.sync_standby.join(",")),
     }
+}
+
+fn sync(b: &mut Bytes) -> Sync {
+    Sync { sync_standby: b.few(2, name), leader: name(b), quorum: 0 }
 }
 
 fn standing(b: &mut Bytes) -> Standing {
@@ -206,5 +210,7 @@ pub fn situation(b: &mut Bytes) -> Situation {
         never_followed: b.flag(),
         data_is_gone: b.below(8) == 7,
         left_behind_at: b.some(|b| b.below(4) as u32),
+        sync_version: b.below(4) as u64,
+        sync_barrier: b.some(sync),
     }
 }

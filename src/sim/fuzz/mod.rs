@@ -5,7 +5,7 @@
 //! host parses is in `host::fuzz`. Inputs that once broke something stay in `fuzz/corpus/`.
 use std::io;
 
-use crate::pure::machine::{Flow, Journal, Record};
+use crate::pure::machine::{Flow, Input, Journal, Record};
 
 pub mod bytes;
 pub mod chart;
@@ -38,10 +38,13 @@ pub static TARGETS: &[(&str, Target)] = &[
 pub struct Memory(pub String);
 
 impl<F: Flow> Journal<F> for Memory {
-    fn append(&mut self, record: &Record<F>) -> io::Result<()> {
+    fn append(&mut self, record: &Record<F>, input: &Input<F>) -> io::Result<()> {
         self.0 = serde_json::to_string(record)?;
         let read: Record<F> = serde_json::from_str(&self.0)?;
         assert_eq!(&read, record, "a record comes back as it was written");
+        let heard = serde_json::to_value(input)?;
+        let read: Input<F> = serde_json::from_value(heard.clone())?;
+        assert_eq!(serde_json::to_value(read)?, heard, "and so does what led to it");
         Ok(())
     }
 }

@@ -1,0 +1,304 @@
+//! `surus sim`: whole clusters, thousands of misfortunes, every promise checked after every event.
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use jiff::{SignedDuration, Timestamp};
+
+use super::explore::{self, Outcome};
+use super::fault::{DRAWN, THERE};
+use super::plan::{Plan, Wanted};
+use super::run::{self, Failure, Summary};
+use super::scenario::Scenario;
+use super::shrink::shrink;
+use crate::pure::chart::{Chart, Trigger};
+use crate::pure::flow::BUILT_IN;
+
+/// `surus sim …`
+#[derive(Args, Debug)]
+pub struct SimArgs {
+    /// One seed, told in full
+    #[arg(long, conflicts_with_all = ["seeds", "time", "scenario"])]
+    seed: Option<u64>,
+    /// Seeds from A up to but not including B; without B as many as there is time for
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    seeds: Option<Range<u64>>,
+    /// For how long, as 90s or 10m; without --seeds from a first seed that depends on the clock
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+    /// Members of every cluster; without it three, sometimes five
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: Option<u64>,
+    /// Only these misfortunes, separated by commas: kill_daemon, freeze, …
+    #[arg(long, value_delimiter = ',', value_parser = kinds())]
+    faults: Vec<String>,
+    /// A scenario file (several, where it is a directory)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "time", "nodes", "faults"])]
+    scenario: Option<PathBuf>,
+    /// Where the shortest history of a failure is written, as a scenario
+    #[arg(long, value_name = "FILE", default_value = "surus-sim-failure.yaml")]
+    failure: PathBuf,
+    /// Also write every transition of the run, for `surus replay`; with --seed or --scenario
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Threads; without it one for each core
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Print every event of a run
+    #[arg(long)]
+    aloud: bool,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("`{text}` is no range of seeds: write 0..2000, or 2000..");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let from: u64 = from.trim().parse().map_err(|_| wrong())?;
+    let to = if to.is_empty() { u64::MAX } else { to.trim().parse().map_err(|_| wrong())? };
+    if from < to { Ok(from..to) } else { Err(wrong()) }
+}
+
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+    parsed.ok_or_else(|| format!("`{text}` is no time: write 90s, 10m or 1h30m"))
+}
+
+fn kinds() -> clap::builder::PossibleValuesParser {
+    DRAWN.iter().chain(&THERE).copied().collect::<Vec<_>>().into()
+}
+
+thread_local! {
+    /// The seed that this thread runs, for the last words of an assertion.
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Where a panic ends the process at once, it still has to say which run it was.
+pub fn tell_seed_of_a_panic() {
+    let Some(seed) = SEED.get() else { return };
+    eprintln!(
+        "seed {seed}: an assertion of the decision code failed\nagain: surus sim --seed {seed}"
+    );
+}
+
+/// The exit code: 0 when every promise held, 1 when one was broken, 2 when nothing could be run.
+pub fn main(args: &SimArgs) -> i32 {
+    match (&args.scenario, &args.history, args.seed) {
+        (None, Some(_), None) => {
+            eprintln!("--history is one run's: say which with --seed or --scenario");
+            2
+        }
+        (Some(path), ..) => scenarios(path, args),
+        (None, ..) => seeds(args),
+    }
+}
+
+/// Runs a plan once more and writes its history; runs are the same every time.
+fn write_history(plan: Plan, args: &SimArgs) {
+    let Some(file) = &args.history else { return };
+    match std::fs::write(file, run::history(plan).to_string()) {
+        Ok(()) => println!("its history: surus replay {}", file.display()),
+        Err(error) => eprintln!("{} cannot be written: {error}", file.display()),
+    }
+}
+
+fn scenarios(path: &Path, args: &SimArgs) -> i32 {
+    let files = match files(path) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("{} cannot be read: {error}", path.display());
+            return 2;
+        }
+    };
+    let code = |file: &PathBuf| one_scenario(file, args);
+    files.iter().map(code).max().unwrap_or(0)
+}
+
+fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+    files.sort();
+    Ok(files)
+}
+
+fn one_scenario(file: &Path, args: &SimArgs) -> i32 {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let scenario = match text.and_then(|text| Scenario::parse(&text)) {
+        Ok(scenario) => scenario,
+        Err(error) => {
+            eprintln!("{}: {error}", file.display());
+            return 2;
+        }
+    };
+    SEED.set(Some(scenario.plan.seed));
+    write_history(scenario.plan.clone(), args);
+    match scenario.run(args.aloud) {
+        Ok(summary) => {
+            println!("{}: {}", scenario.title, in_words(&summary));
+            0
+        }
+        Err(mut failure) => {
+            failure.again = format!("surus sim --scenario {}", file.display());
+            println!("{}:\n{failure}", scenario.title);
+            1
+        }
+    }
+}
+
+fn in_words(summary: &Summary) -> String {
+    format!(
+        "every promise held; {} simulated s, {} events, {} promotions, {} of {} acknowledged \
+         commits lost, well {} ms after the last fault",
+        summary.simulated_ms / 1000,
+        summary.events,
+        summary.promotions,
+        summary.lost,
+        summary.promised as u64 + summary.lost,
+        summary.recovered_in_ms
+    )
+}
+
+/// What all runs together have come to.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    events: u64,
+    simulated_ms: u64,
+    slowest_ms: u64,
+    edges: BTreeSet<(&'static str, String, String)>,
+}
+
+impl Tally {
+    fn add(&mut self, summary: Summary) {
+        self.runs += 1;
+        self.events += summary.events;
+        self.simulated_ms += summary.simulated_ms;
+        self.slowest_ms = self.slowest_ms.max(summary.recovered_in_ms);
+        self.edges.extend(summary.edges);
+    }
+
+    fn line(&self, took: Duration, threads: usize) -> String {
+        let ratio = self.simulated_ms as f64 / 1000.0 / took.as_secs_f64().max(0.001);
+        format!(
+            "{} seeds, {} events, {} of {} states entered by {} moves, {:.0} times real time \
+             ({:.0} on each core), slowest recovery {:.1} s",
+            HumanCount(self.runs),
+            HumanCount(self.events),
+            self.states_entered(),
+            states_of_charts(),
+            self.edges.len(),
+            ratio,
+            ratio / threads as f64,
+            self.slowest_ms as f64 / 1000.0
+        )
+    }
+
+    fn states_entered(&self) -> usize {
+        let states = self.edges.iter().flat_map(|(flow, from, to)| [(flow, from), (flow, to)]);
+        states.collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// States in which a machine can be: not those around others, and not those that only decide.
+fn states_of_charts() -> usize {
+    let rests = |chart: &Chart, place: usize| {
+        let decides = chart.edges_of(place).any(|edge| edge.trigger == Trigger::Always);
+        chart.states[place].initial.is_none() && !decides
+    };
+    let count =
+        |chart: &Chart| (0..chart.states.len()).filter(|place| rests(chart, *place)).count();
+    BUILT_IN.iter().filter_map(|(_, json)| Chart::parse(json).ok()).map(|c| count(&c)).sum()
+}
+
+fn seeds(args: &SimArgs) -> i32 {
+    let wanted =
+        Wanted { nodes: args.nodes.map(|nodes| nodes as usize), kinds: args.faults.clone() };
+    let range = which(args);
+    let threads = args.jobs.unwrap_or_else(explore::cores);
+    let began = Instant::now();
+    let limit = args.time.or(args.seeds.is_none().then_some(Duration::from_secs(60)));
+    println!("seeds from {}", range.start);
+    args.seed.into_iter().for_each(|seed| write_history(Plan::drawn_as(seed, &wanted), args));
+    let (bar, mut tally, mut failed) = (bar(), Tally::default(), None::<Box<Failure>>);
+    let one = |seed: u64| -> Outcome {
+        SEED.set(Some(seed));
+        run::run(Plan::drawn_as(seed, &wanted), args.aloud)
+    };
+    explore::seeds(range.clone(), threads, &one, &mut |outcome| {
+        match outcome {
+            Ok(summary) => tally.add(summary),
+            Err(failure) => {
+                let lowest = failed.take().filter(|f| f.plan.seed < failure.plan.seed);
+                failed = Some(lowest.unwrap_or(failure));
+            }
+        }
+        bar.set_message(tally.line(began.elapsed(), threads));
+        failed.is_none() && (args.seed.is_some() || limit.is_none_or(|l| began.elapsed() < l))
+    });
+    bar.finish_and_clear();
+    println!("{}", tally.line(began.elapsed(), threads));
+    match failed {
+        None => 0,
+        Some(failure) => tell(failure, args),
+    }
+}
+
+fn which(args: &SimArgs) -> Range<u64> {
+    match (args.seed, &args.seeds) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(seeds)) => seeds.clone(),
+        (None, None) => Timestamp::now().as_second().unsigned_abs() * 1000..u64::MAX,
+    }
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("it is a template");
+    ProgressBar::new_spinner().with_style(style)
+}
+
+/// Long enough for a few hundred runs.
+const SHRINKING: Duration = Duration::from_secs(60);
+
+/// The promise, the seed, the shortest history in words, and the command that repeats it.
+fn tell(mut failure: Box<Failure>, args: &SimArgs) -> i32 {
+    let seed = failure.plan.seed;
+    let wanted = args.nodes.map(|n| format!(" --nodes {n}")).unwrap_or_default();
+    let faults = args.faults.join(",");
+    let faults = if faults.is_empty() { faults } else { format!(" --faults {faults}") };
+    failure.again = format!("surus sim --seed {seed}{wanted}{faults}");
+    println!("\n{failure}");
+    println!("looking for the shortest history that breaks the same promise …");
+    let short = shrink(failure, SHRINKING);
+    let scenario = Scenario {
+        title: format!("seed {seed}: {}", short.violation),
+        source: format!("surus sim --seed {seed}{wanted}{faults}"),
+        plan: short.plan.clone(),
+        expects: Vec::new(),
+    };
+    println!("\n{}\n{}", short.violation, story(&short));
+    match std::fs::write(&args.failure, scenario.text()) {
+        Ok(()) => println!("again: surus sim --scenario {}", args.failure.display()),
+        Err(error) => eprintln!("{} cannot be written: {error}", args.failure.display()),
+    }
+    1
+}
+
+/// A failure's plan in plain words.
+fn story(failure: &Failure) -> String {
+    let plan = &failure.plan;
+    let mode = if plan.synchronous { "synchronous" } else { "asynchronous" };
+    let mut text = format!("{} nodes, ttl {} ms, {mode}:\n", plan.nodes, plan.ttl_ms);
+    for (at, fault) in &plan.misfortunes {
+        text.push_str(&format!("  at {:>7.3} s {fault}\n", *at as f64 / 1000.0));
+    }
+    let (heal, end) = (plan.heal_at as f64 / 1000.0, failure.at as f64 / 1000.0);
+    text.push_str(&format!("  at {heal:>7.3} s all faults end\n"));
+    text.push_str(&format!("  at {end:>7.3} s the promise is broken\n"));
+    text
+}
