@@ -88,8 +88,9 @@ fn the_server_reads_every_value_as_it_was_meant() {
     let upstream = Upstream {
         primary_conninfo: "host=h application_name=it\\'s\\ me",
         primary_slot_name: Some("n"),
-        standby_cluster: None,
+        lacks_its_slot: true,
         leads_standby_cluster: true,
+        ..Upstream::default()
     };
     let recovery = standby_parameters(&conf, upstream);
     let names = ["a-b", "any", "c\"d"].map(String::from).into();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::RaftId;
 use super::cluster::facts::Facts;
-use super::cluster::remote::{RemoteStanding, is_adrift, standing as standing_of};
+use super::cluster::remote::{RemoteFacts, RemoteStanding, is_adrift, standing as standing_of};
 use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose, Sync};
 use super::cluster::sync::{STRICT_PLACEHOLDER, SyncStep};
 use super::config::{Dynamic, StandbyCluster};
@@ -204,7 +204,9 @@ fn standing(s: &Sources) -> Standing {
 
 fn remote(s: &Sources, section: &StandbyCluster) -> Remote {
     let port = section.port.unwrap_or(5432);
-    let slot = section.primary_slot_name.clone().filter(|_| s.use_slots);
+    let seen = s.heard.get(&s.own).and_then(|facts| facts.remote.as_ref());
+    let taken = seen.is_some_and(RemoteFacts::slot_is_taken);
+    let slot = section.primary_slot_name.clone().filter(|_| s.use_slots && !taken);
     let source = section.host.as_deref().map(|host| Source::remote(host, port, slot));
     Remote { source, methods: s.methods.clone() }
 }
@@ -370,7 +372,6 @@ fn in_synchronous_set(s: &Sources, name: &String) -> bool {
 mod tests {
     use super::*;
     use crate::pure::cluster::facts::SqlFacts;
-    use crate::pure::cluster::remote::RemoteFacts;
     use crate::pure::cluster::state::{Lease, Member};
     use serde_json::{Value, json};
 
@@ -473,7 +474,13 @@ mod tests {
         assert!(upstream.is_remote() && upstream.host == "r" && upstream.port == 5433);
         assert_eq!(upstream.slot.as_deref(), Some("my_slot"));
         assert_eq!(own.remote_standing, RemoteStanding::Unknown);
-        let theirs = seen_by_a(&cluster(section, Some(2)), json!({}), None);
+        let slot = |slot_busy_looks| {
+            let looked = RemoteFacts { slot_busy_looks, ..RemoteFacts::default() };
+            let own = seen_by_a(&cluster(section.clone(), Some(1)), json!({}), Some(looked));
+            own.remote.and_then(|remote| remote.source)?.slot
+        };
+        assert_eq!((slot(1).as_deref(), slot(2)), (Some("my_slot"), None), "another has it");
+        let theirs = seen_by_a(&cluster(section.clone(), Some(2)), json!({}), None);
         assert_eq!(theirs.upstream.map(|u| u.member).as_deref(), Some("b"));
         let archive = json!({"standby_cluster": {"restore_command": "cp %f %p"}});
         let own = seen_by_a(&cluster(archive, Some(1)), json!({}), None);

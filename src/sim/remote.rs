@@ -92,7 +92,7 @@ impl World {
             position: remote.wal.lsn(),
             server_version: 150_000,
             accepts_writes: Some(remote.writable),
-            problems: Vec::new(),
+            ..Default::default()
         })
     }
 

@@ -396,3 +396,35 @@ fn a_demoted_site_without_rewind_is_copied_anew() {
     let aside = there.nodes[0].dir.join("data.diverged/global/pg_control");
     assert!(aside.exists(), "what only it had is kept");
 }
+
+/// The daemon of the standby leader dies alone, and its PostgreSQL keeps the slot on the remote: the
+/// next leader streams without it, says so, and takes it as soon as it is free.
+/// Spec: SC-3, SC-20, EX-90.
+#[test]
+fn a_slot_that_another_keeps_is_done_without() {
+    let Some(there) = primary(json!({})) else { return };
+    let mut here = standby(3, &there, "");
+    let first = wait_standby_leader(&here, 60);
+    let user = "SELECT application_name FROM pg_replication_slots s JOIN pg_stat_replication r ON \
+                s.active_pid = r.pid WHERE slot_name = 'site_b'";
+    let uses = |there: &Cluster| there.nodes[0].sql(user);
+    let old = here.nodes[first].name.clone();
+    assert_eq!(uses(&there).as_ref(), Some(&old));
+    here.nodes[first].kill_daemon();
+    let next =
+        || here.others(first).into_iter().find(|k| code(&here, *k, "/standby_leader") == 200);
+    wait_until("another to lead", 20, || next().is_some());
+    let next = next().expect("just found");
+    wait_until("the sentence", 20, || problems(&here, next).contains("in use by another server"));
+    write(&there, 0, 0..10);
+    for k in here.others(first) {
+        wait_until("the rows", 10, || rows(&here, k) == 10);
+    }
+    assert_eq!(uses(&there), Some(old), "reads go on there");
+    assert_eq!(rows(&here, first), 10);
+    here.start(first);
+    let name = here.nodes[next].name.clone();
+    wait_until("the slot to be taken over", 30, || uses(&there).as_ref() == Some(&name));
+    assert_eq!(wait_standby_leader(&here, 20), next);
+    wait_until("nothing to complain of", 20, || problems(&here, next) == "[]");
+}

@@ -201,11 +201,15 @@ fn recovery(
     let settings = world.settings();
     let dynamic = world.dynamic();
     let leads = world.standby_role() == Role::StandbyLeader;
+    let remote = dynamic.standby_cluster.as_ref().filter(|_| source.is_some_and(Source::is_remote));
+    let slot_is_meant = remote.is_some_and(|section| section.primary_slot_name.is_some());
+    let slot = source.and_then(|s| s.slot.as_deref());
     standby_parameters(
         &settings.recovery_conf,
         Upstream {
             primary_conninfo: conninfo.as_deref().unwrap_or(""),
-            primary_slot_name: source.and_then(|s| s.slot.as_deref()),
+            primary_slot_name: slot,
+            lacks_its_slot: slot_is_meant && slot.is_none() && settings.use_slots != Some(false),
             standby_cluster: dynamic.standby_cluster.as_ref(),
             leads_standby_cluster: leads,
         },

@@ -9,7 +9,7 @@ use super::World;
 use crate::host::postgres::Server;
 use crate::host::postgres::upstream::Probe;
 use crate::pure::cluster::apply::merge;
-use crate::pure::cluster::remote::{RemoteFacts, RemoteStanding};
+use crate::pure::cluster::remote::{RemoteFacts, RemoteStanding, SLOT_LOOKS};
 use crate::pure::config::{Dynamic, HostPort, StandbyCluster};
 use crate::pure::deed::{Report, Source};
 use crate::pure::postgres::lsn::Lsn;
@@ -44,6 +44,7 @@ pub async fn keep_watch(world: Rc<World>) {
     let mut dynamic = world.dynamic.subscribe();
     loop {
         let duty_now = duty(&world);
+        let mut streamed = false;
         let nap = match &duty_now {
             None => {
                 world.seen.borrow_mut().remote = None;
@@ -53,11 +54,12 @@ pub async fn keep_watch(world: Rc<World>) {
                 let facts = look(&world, duty).await;
                 let calm = facts.as_ref().is_none_or(|facts| is_calm(&world, facts));
                 note(&world, facts);
+                streamed = calm && streams(&world);
                 if calm { CALM } else { Duration::from_millis(world.dynamic().loop_wait_ms) }
             }
         };
         let wake = tokio::time::Instant::now() + nap;
-        while duty(&world) == duty_now {
+        while duty(&world) == duty_now && (!streamed || streams(&world)) {
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { return },
                 _ = dynamic.changed() => {}
@@ -69,8 +71,14 @@ pub async fn keep_watch(world: Rc<World>) {
 
 fn is_calm(world: &World, facts: &RemoteFacts) -> bool {
     let seen = world.seen.borrow();
-    let streams = seen.sql.as_ref().is_some_and(|sql| sql.replication_state.is_some());
-    facts.problems.is_empty() && streams && !world.dynamic().leaves_standby
+    let fed = seen.sql.as_ref().is_some_and(|sql| sql.replication_state.is_some());
+    facts.problems.is_empty() && fed && !world.dynamic().leaves_standby
+}
+
+fn streams(world: &World) -> bool {
+    let seen = world.seen.borrow();
+    let state = seen.sql.as_ref().and_then(|sql| sql.replication_state.as_deref());
+    state == Some("streaming")
 }
 
 fn note(world: &World, facts: Option<RemoteFacts>) {
@@ -101,13 +109,32 @@ async fn look(world: &Rc<World>, duty: &Duty) -> Option<RemoteFacts> {
     if world.seen.borrow().sql.as_ref().is_some_and(|sql| sql.replay_paused) {
         facts.problems.push(String::from(REPLAY_PAUSED));
     }
-    if facts.answered_by.is_some()
-        && facts.standing(identity.as_deref()) != RemoteStanding::Stranger
-        && let Err(problem) = see_to_slot(world, &server, &duty.section, &facts).await
-    {
-        facts.problems.push(problem);
+    facts.slot_busy_looks = slot_busy_looks(world, duty.config_version);
+    let answers = facts.answered_by.is_some();
+    if answers && facts.standing(identity.as_deref()) != RemoteStanding::Stranger {
+        match see_to_slot(world, &server, &duty.section, &facts).await {
+            Ok(true) => facts.slot_busy_looks = SLOT_LOOKS.min(facts.slot_busy_looks + 1),
+            Ok(false) => facts.slot_busy_looks = 0,
+            Err(problem) => facts.problems.push(problem),
+        }
+    }
+    if facts.slot_is_taken() {
+        let slot = duty.section.primary_slot_name.as_deref().unwrap_or_default();
+        facts.problems.push(format!(
+            "the slot `{slot}` on the remote {} is in use by another server, perhaps by a former \
+             standby leader whose daemon does not run: it is streamed without the slot until that \
+             is free",
+            facts.address
+        ));
     }
     Some(facts)
+}
+
+/// What the last look counted, under the same configuration.
+fn slot_busy_looks(world: &World, config_version: u64) -> u8 {
+    let seen = world.seen.borrow();
+    let last = seen.remote.as_ref().filter(|facts| facts.config_version == config_version);
+    last.map_or(0, |facts| facts.slot_busy_looks)
 }
 
 /// Of several hosts the first that accepts writes counts, else the first that answers.
@@ -190,32 +217,28 @@ async fn judge(
     }
 }
 
-/// The slot on the remote, made where our role may; whoever streams has it.
+/// The slot on the remote, made where our role may; whoever streams by it has it. Answers whether
+/// another has.
 async fn see_to_slot(
     world: &Rc<World>,
     server: &Server,
     section: &StandbyCluster,
     facts: &RemoteFacts,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let slots = world.settings().use_slots != Some(false);
-    let Some(slot) = section.primary_slot_name.as_ref().filter(|_| slots) else { return Ok(()) };
-    let streams = {
-        let seen = world.seen.borrow();
-        let state = seen.sql.as_ref().and_then(|sql| sql.replication_state.clone());
-        state.as_deref() == Some("streaming")
-    };
-    if streams {
-        return Ok(());
+    let Some(slot) = section.primary_slot_name.as_ref().filter(|_| slots) else { return Ok(false) };
+    if streams(world) && !facts.slot_is_taken() {
+        return Ok(false);
     }
-    let Some(host) = answering_host(section, facts) else { return Ok(()) };
+    let Some(host) = answering_host(section, facts) else { return Ok(false) };
     let source = Source::remote(&host.host, host.port, None);
     let from = super::copy::replication_remote(world, &source).await?;
     match server.ensure_remote_slot(&from, slot).await {
         Ok(true) => {
             tracing::info!(slot, remote = facts.address, "created the slot on the remote");
-            Ok(())
+            Ok(false)
         }
-        Ok(false) => Ok(()),
+        Ok(false) => server.remote_slot_is_busy(&from, slot).await,
         Err(problem) => Err(format!(
             "the slot `{slot}` is missing on the remote {} and could not be created: {problem}",
             facts.address

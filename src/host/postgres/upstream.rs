@@ -13,6 +13,7 @@ use super::replica::Remote;
 use super::session::identifier;
 use crate::pure::postgres::history::{self, Divergence, Left, Lineage, Switch, divergence};
 
+const OBJECT_IN_USE: &str = "55006";
 /// For one question, connecting included.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -50,6 +51,17 @@ impl Server {
             Err(problem) if problem.contains("already exists") => Ok(false),
             Err(problem) => Err(problem),
         }
+    }
+
+    /// Whether somebody streams by this slot of the server at `from`. Asked by trying to take it, at
+    /// a place that no server reaches: nothing is sent, and the slot stays as it is.
+    pub async fn remote_slot_is_busy(&self, from: &Remote, slot: &str) -> Result<bool, String> {
+        self.write_passfile(&from.passfile).await?;
+        let take = format!("START_REPLICATION SLOT {} PHYSICAL FFFFFFFF/0", identifier(slot));
+        // The words may be in any language, the code is the same in all.
+        let program = self.ask(from, &take).args(["-v", "VERBOSITY=sqlstate"]);
+        let answer = program.run().await.err().unwrap_or_default();
+        Ok(answer.contains(OBJECT_IN_USE))
     }
 
     /// Has our stopped cluster gone another way than `leader`? `replayed` is how far a standby

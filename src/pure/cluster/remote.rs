@@ -24,6 +24,9 @@ pub struct RemoteFacts {
     pub accepts_writes: Option<bool>,
     /// Faults, one sentence each; the first is the gravest.
     pub problems: Vec<String>,
+    /// So many looks in a row found our slot there in another's hands; counted up to two.
+    #[serde(default)]
+    pub slot_busy_looks: u8,
 }
 
 /// What the remote is to us.
@@ -41,7 +44,15 @@ pub enum RemoteStanding {
     Kin,
 }
 
+/// One look may find the slot with whom we are just taking over from.
+pub const SLOT_LOOKS: u8 = 2;
+
 impl RemoteFacts {
+    /// Somebody keeps the slot: a former leader whose daemon is dead, or a stranger.
+    pub fn slot_is_taken(&self) -> bool {
+        self.slot_busy_looks >= SLOT_LOOKS
+    }
+
     /// What this look says to a cluster of this identity.
     pub fn standing(&self, identity: Option<&str>) -> RemoteStanding {
         match (&self.answered_by, identity) {

@@ -61,6 +61,8 @@ pub struct Upstream<'a> {
     /// Empty: nobody; only the archive counts.
     pub primary_conninfo: &'a str,
     pub primary_slot_name: Option<&'a str>,
+    /// A slot is meant, but in use by another: one of its own holds the WAL meanwhile.
+    pub lacks_its_slot: bool,
     /// The standby cluster's settings.
     pub standby_cluster: Option<&'a StandbyCluster>,
     /// Only its leader waits before it replays; whoever follows it is late anyhow.
@@ -93,6 +95,9 @@ pub fn standby_parameters(recovery_conf: &Map<String, Value>, upstream: Upstream
     parameters.insert("recovery_target_timeline".into(), "latest".into());
     parameters.insert("primary_conninfo".into(), upstream.primary_conninfo.into());
     parameters.insert("primary_slot_name".into(), slot.into());
+    if upstream.lacks_its_slot {
+        parameters.insert("wal_receiver_create_temp_slot".into(), "on".into());
+    }
     parameters
 }
 
@@ -215,8 +220,7 @@ mod tests {
         let upstream = Upstream {
             primary_conninfo: "host=a",
             primary_slot_name: Some("b"),
-            standby_cluster: None,
-            leads_standby_cluster: false,
+            ..Upstream::default()
         };
         let found = standby_parameters(&conf, upstream);
         assert_eq!(found["restore_command"], "cp %f %p");
