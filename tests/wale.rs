@@ -1,5 +1,6 @@
 //! `surus wale-restore`: what it asks WAL-E, when it restores, and how it ends. WAL-E itself is
-//! played by a script that says what a real one was recorded to say.
+//! played by a script that says what a real one was recorded to say; the real one builds a replica in
+//! tests/cluster_postgres/wale.rs.
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -102,9 +102,9 @@ fn worth_it(args: &WaleArgs, backup: &Backup) -> bool {
     let allowed = limits.allow(backup, bytes);
     if !allowed {
         eprintln!(
-            "{} MiB of WAL since the backup of {} MiB: the leader's own data is the shorter way",
+            "{} MiB of WAL since the backup{}: the leader's own data is the shorter way",
             bytes >> 20,
-            backup.bytes >> 20
+            backup.bytes.map(|size| format!(" of {} MiB", size >> 20)).unwrap_or_default()
         );
     }
     allowed

@@ -34,4 +34,5 @@ mod stops;
 mod strangers;
 mod stuck_disk;
 mod upgrade;
+mod wale;
 mod wiped;

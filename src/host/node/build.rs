@@ -108,7 +108,12 @@ pub async fn copy(
     *world.copying.borrow_mut() = Live::default();
     let remote = remote(world, source.as_ref()).await?;
     match (custom(world, name)?, source) {
-        (Some(method), _) => run_method(world, &server, &method, &remote, keep_data).await?,
+        (Some(method), _) => {
+            run_method(world, &server, &method, &remote, keep_data).await?;
+            if server.data_dir.join("PG_VERSION").exists() {
+                server.complete_restored(Vec::new()).await?;
+            }
+        }
         (None, Some(source)) => {
             let options = arguments(&world.postgresql()?.basebackup);
             let copying = basebackup(world, &server, &remote, &options);

@@ -54,6 +54,8 @@ const RECOVERY_SETTINGS: [&str; 16] = [
     "trigger_file",
 ];
 
+const SPARED: [&str; 3] = ["postgresql.base.conf", "pg_hba.conf", "pg_ident.conf"];
+
 impl Server {
     /// Writes what differs. Blocks.
     pub fn write_conf_files(&self, files: &ConfFiles) -> Result<(), String> {
@@ -72,9 +74,22 @@ impl Server {
                 write_if_changed(&dir.join(name), text, owner)?;
             }
         }
+        self.keep_spares()?;
         self.write_signal(files.signal)?;
         if !files.keep_auto_conf {
             self.scrub_auto_conf()?;
+        }
+        Ok(())
+    }
+
+    /// Some tools leave files of these names out of their backups: whoever restores one finds them
+    /// under another. Our own postgresql.conf is written anew wherever it is wanted.
+    fn keep_spares(&self) -> Result<(), String> {
+        for name in SPARED {
+            if let Some(text) = read_optional(&self.config_dir().join(name))? {
+                let spare = self.data_dir.join(format!("{name}.backup"));
+                write_if_changed(&spare, &text, self.run_as.as_ref())?;
+            }
         }
         Ok(())
     }

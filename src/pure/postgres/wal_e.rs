@@ -5,8 +5,8 @@ use super::lsn::Lsn;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub start: Lsn,
-    /// What the data directory will hold.
-    pub bytes: u64,
+    /// What the data directory will hold; a store of plain files does not say.
+    pub bytes: Option<u64>,
 }
 
 /// Why there is no backup to speak of.
@@ -29,9 +29,9 @@ pub struct Limits {
 impl Limits {
     /// `wal_bytes`: what was written since the backup began.
     pub fn allow(&self, backup: &Backup, wal_bytes: u64) -> bool {
-        let percent = u128::from(backup.bytes) * u128::from(self.wal_percent);
+        let part = |bytes: u64| u128::from(bytes) * u128::from(self.wal_percent);
         u128::from(wal_bytes) < u128::from(self.wal_megabytes) << 20
-            && u128::from(wal_bytes) * 100 < percent
+            && backup.bytes.is_none_or(|bytes| u128::from(wal_bytes) * 100 < part(bytes))
     }
 }
 
@@ -53,9 +53,10 @@ pub fn parse(text: &str) -> Result<Backup, Fault> {
     let wrong = |place: usize| {
         Fault::Unreadable(format!("wal-e lists `{}` as {}", field(place), header[place]))
     };
+    let size = Some(field(bytes)).filter(|text| !text.is_empty());
     Ok(Backup {
         start: position(field(segment), field(offset)).ok_or_else(|| wrong(segment))?,
-        bytes: field(bytes).parse().map_err(|_| wrong(bytes))?,
+        bytes: size.map(str::parse).transpose().map_err(|_| wrong(bytes))?,
     })
 }
 
@@ -81,7 +82,7 @@ mod tests {
     fn the_start_keeps_all_its_digits() {
         let backup = parse(LISTING).expect("a backup");
         assert_eq!(backup.start.to_string(), "A/C2000028");
-        assert_eq!(backup.bytes, 1_000_000_000);
+        assert_eq!(backup.bytes, Some(1_000_000_000));
     }
 
     /// Spec: WE-2.
@@ -94,14 +95,27 @@ mod tests {
         for half in ["", "name\tlast_modified\nx\ty\n"] {
             assert!(matches!(parse(half), Err(Fault::Unreadable(_))), "{half}");
         }
-        let odd = LISTING.replace("1000000000", "");
+        let odd = LISTING.replace("1000000000", "much");
         assert!(matches!(parse(&odd), Err(Fault::Unreadable(_))));
+    }
+
+    /// Recorded of WAL-E 1.1.1 with a file:// prefix: it knows no sizes there, nor ends.
+    /// Spec: WE-2, WE-3.
+    #[test]
+    fn without_a_size_only_the_megabytes_count() {
+        let row = "base_000000010000000000000015_00000015\t2026-11-23T02:58:49.654707\t\t\
+            000000010000000000000015\t00000015\t\t\n";
+        let header = LISTING.lines().next().expect("a header");
+        let backup = parse(&format!("{header}\r\n{row}")).expect("a backup");
+        assert_eq!((backup.start.to_string().as_str(), backup.bytes), ("0/15000015", None));
+        let limits = Limits { wal_megabytes: 200, wal_percent: 30 };
+        assert!(limits.allow(&backup, (200 << 20) - 1) && !limits.allow(&backup, 200 << 20));
     }
 
     /// Spec: WE-3, WE-5.
     #[test]
     fn both_limits_count_and_are_exact() {
-        let backup = Backup { start: Lsn(0), bytes: 1000 << 20 };
+        let backup = Backup { start: Lsn(0), bytes: Some(1000 << 20) };
         let limits = Limits { wal_megabytes: 200, wal_percent: 30 };
         assert!(limits.allow(&backup, (200 << 20) - 1));
         assert!(!limits.allow(&backup, 200 << 20));
