@@ -1,5 +1,7 @@
 //! `surus barman recover | config-switch`: asks a Barman server through its pg-backup-api, with the
 //! arguments and exit codes of `patroni_barman`. Plain HTTP only: there is no TLS in this program.
+use std::fs::File;
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
@@ -17,10 +19,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 struct BarmanArgs {
     #[arg(long)]
     api_url: String,
-    /// Accepted; without TLS there is nothing to do with it
+    /// Refused: there is no TLS here
     #[arg(long)]
     cert_file: Option<String>,
-    /// Accepted; without TLS there is nothing to do with it
+    /// Refused: there is no TLS here
     #[arg(long)]
     key_file: Option<String>,
     /// Seconds between two tries
@@ -28,7 +30,7 @@ struct BarmanArgs {
     retry_wait: u64,
     #[arg(long, default_value_t = 5)]
     max_retries: u32,
-    /// Accepted; what is said goes to standard error
+    /// Where to write what is said, instead of standard error
     #[arg(long)]
     log_file: Option<String>,
     #[command(subcommand)]
@@ -101,7 +103,13 @@ pub fn run(words: &[String]) -> i32 {
             return if switches && error.use_stderr() { 4 } else { error.exit_code() };
         }
     };
-    let api = Api::new(&args);
+    let api = match args.plain_http().and_then(|()| Api::new(&args)) {
+        Ok(api) => api,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return if switches { 4 } else { 1 };
+        }
+    };
     match args.task {
         None => {
             let _ = BarmanArgs::command().print_help();
@@ -109,6 +117,24 @@ pub fn run(words: &[String]) -> i32 {
         }
         Some(Task::ConfigSwitch(task)) if !task.is_due() => 1,
         Some(task) => api.check().unwrap_or_else(|| api.perform(&task)),
+    }
+}
+
+impl BarmanArgs {
+    /// What would need TLS is refused, not left out: somebody relies on it.
+    fn plain_http(&self) -> Result<(), String> {
+        let asked = [
+            ("--cert-file", self.cert_file.is_some()),
+            ("--key-file", self.key_file.is_some()),
+            ("an https --api-url", self.api_url.starts_with("https:")),
+        ];
+        match asked.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((what, _)) => Err(format!(
+                "{what} needs TLS, which surus barman does not speak: name the http address of \
+                 pg-backup-api, or of a tunnel to it"
+            )),
+        }
     }
 }
 
@@ -148,19 +174,35 @@ struct Api {
     base: String,
     retries: u32,
     pause: Duration,
+    log: Option<File>,
 }
 
 impl Api {
-    fn new(args: &BarmanArgs) -> Api {
+    fn new(args: &BarmanArgs) -> Result<Api, String> {
+        let open = |path: &String| {
+            let file = File::options().create(true).append(true).open(path);
+            file.map_err(|error| format!("--log-file {path}: {error}"))
+        };
+        let log = args.log_file.as_ref().map(open).transpose()?;
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(ANSWER_WAIT))
             .http_status_as_error(true)
             .build();
-        Api {
+        Ok(Api {
             agent: config.into(),
             base: args.api_url.trim_end_matches('/').to_owned(),
             retries: args.max_retries,
             pause: Duration::from_secs(args.retry_wait),
+            log,
+        })
+    }
+
+    /// A line to the log file, with its time; to standard error without one, or when the disk is full.
+    fn say(&self, sentence: &str) {
+        let line = format!("{} {sentence}\n", crate::host::clock::wall());
+        let written = self.log.as_ref().map(|mut file| file.write_all(line.as_bytes()));
+        if !matches!(written, Some(Ok(()))) {
+            eprintln!("{sentence}");
         }
     }
 
@@ -169,11 +211,11 @@ impl Api {
         match self.get("status") {
             Ok(text) if text.trim().trim_matches('"') == "OK" => None,
             Ok(text) => {
-                eprintln!("pg-backup-api says `{}` instead of OK", text.trim());
+                self.say(&format!("pg-backup-api says `{}` instead of OK", text.trim()));
                 Some(API_NOT_OK)
             }
             Err(problem) => {
-                eprintln!("pg-backup-api at {} does not answer: {problem}", self.base);
+                self.say(&format!("pg-backup-api at {} does not answer: {problem}", self.base));
                 Some(1)
             }
         }
@@ -221,9 +263,12 @@ impl Api {
             });
             match asked.as_deref() {
                 None => return End::NoAnswer,
-                Some("DONE") => return End::Done,
+                Some("DONE") => {
+                    self.say(&format!("Barman's operation {id} is done"));
+                    return End::Done;
+                }
                 Some("FAILED") => {
-                    eprintln!("Barman's operation {id} failed; its own log says why");
+                    self.say(&format!("Barman's operation {id} failed; its own log says why"));
                     return End::Failed;
                 }
                 Some(_) => thread::sleep(poll),
@@ -238,7 +283,7 @@ impl Api {
             }
             match ask() {
                 Ok(answer) => return Some(answer),
-                Err(problem) => eprintln!("pg-backup-api: {problem}"),
+                Err(problem) => self.say(&format!("pg-backup-api: {problem}")),
             }
         }
         None

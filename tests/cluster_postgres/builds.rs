@@ -148,6 +148,41 @@ fn asked_for_until_called_off(cluster: &mut Cluster, leader: usize, replica: usi
     cluster.wait_settled(30);
 }
 
+/// A tool's restore_command is kept where its section says so, also over a restart; else it is
+/// left out, with a word.
+/// Spec: M-11, M-21.
+#[test]
+fn the_restore_command_of_a_tool_is_kept_where_that_is_wanted() {
+    let dir = scripts();
+    let body = "echo \"$@\" >> $0.log\nfor w in \"$@\"; do case $w in --datadir=*) d=${w#*=};; \
+                --connstring=*) c=${w#*=};; esac; done\npg_basebackup -w -D $d -X stream -c fast \
+                --dbname=\"$c\"\necho \"restore_command = 'cp ''/no where/%f'' \\\"%p\\\"'\" >> \
+                $d/postgresql.auto.conf";
+    let bin = super::cluster::bin_dir().map(|dir| dir.display().to_string()).unwrap_or_default();
+    let tool = plain(dir.path(), "tool.sh", &format!("PATH={bin}:$PATH\n{body}"));
+    let file = |keep: bool| {
+        json!({"postgresql": {"create_replica_methods": ["tool"],
+            "tool": {"command": tool, "keep_existing_recovery_conf": keep}}})
+    };
+    let Some(mut cluster) = Cluster::start_all(pair(json!({}))) else { return };
+    let replica = cluster.others(cluster.leader())[0];
+    let shown = |cluster: &Cluster| cluster.nodes[replica].sql("SHOW restore_command");
+    anew(&mut cluster, replica, |cluster| cluster.edit(replica, &file(true)));
+    cluster.wait_settled(60);
+    let wanted = "cp '/no where/%f' \"%p\"";
+    assert_eq!(shown(&cluster).as_deref(), Some(wanted));
+    assert_eq!(cluster.nodes[replica].stop(30), Some(0));
+    cluster.start(replica);
+    cluster.wait_settled(60);
+    assert_eq!(shown(&cluster).as_deref(), Some(wanted));
+    let called = fs::read_to_string(format!("{tool}.log")).expect("it was called");
+    assert!(!called.contains("keep_existing"), "{called}");
+    anew(&mut cluster, replica, |cluster| cluster.edit(replica, &file(false)));
+    cluster.wait_settled(60);
+    assert_eq!(shown(&cluster).as_deref(), Some(""));
+    assert!(cluster.nodes[replica].said("that the method wrote is left out") > 0);
+}
+
 // ---------------------------------------------------------------------------------------------
 // pgBackRest
 

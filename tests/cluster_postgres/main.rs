@@ -26,6 +26,7 @@ mod node_loss;
 mod origin;
 mod partition;
 mod recipe;
+mod rewind;
 mod single;
 mod slots;
 mod standby;

@@ -112,17 +112,41 @@ pub async fn copy(
             run_method(world, &server, &method, &remote, keep_data).await?;
             if server.data_dir.join("PG_VERSION").exists() {
                 server.complete_restored(Vec::new()).await?;
+                keep_recovery(world, &server, &method).await?;
             }
         }
         (None, Some(source)) => {
             let options = arguments(&world.postgresql()?.basebackup);
             let copying = basebackup(world, &server, &remote, &options);
             tokio::join!(copying, super::conf::foresee(world, &server, &source)).0?;
+            server.keep_restore_command(None).await?;
             world.seen.borrow_mut().flushed_copy = true;
         }
         (None, None) => return Err(String::from("there is nobody to copy from")),
     }
     Ok(Report::Done)
+}
+
+/// The restore_command that the tool wrote: kept, or left out with a word.
+async fn keep_recovery(
+    world: &World,
+    server: &Server,
+    method: &ReplicaMethod,
+) -> Result<(), String> {
+    let left = server.restore_command_of_tool().await?;
+    let dynamic = world.dynamic();
+    let section = dynamic.standby_cluster.as_ref();
+    let named = world.settings().recovery_conf.contains_key("restore_command")
+        || section.is_some_and(|section| section.restore_command.is_some());
+    if left.is_some() && !named && !method.keep_existing_recovery_conf {
+        tracing::warn!(
+            method = method.name,
+            "the restore_command that the method wrote is left out: set \
+             postgresql.recovery_conf.restore_command, or keep_existing_recovery_conf: true in the \
+             method's section"
+        );
+    }
+    server.keep_restore_command(left.filter(|_| method.keep_existing_recovery_conf)).await
 }
 
 async fn basebackup(

@@ -120,6 +120,17 @@ pub(super) async fn files(
     })
 }
 
+/// The files that the next start would write, ahead of it: pg_rewind reads restore_command there.
+pub async fn write_standby_files(
+    world: &World,
+    server: &Server,
+    source: &Source,
+) -> Result<(), String> {
+    let files = files(world, server, Some(&Some(source.clone()))).await?;
+    let (server, files) = (server.clone(), ConfFiles { signal: Signal::Keep, ..files });
+    blocking(move || server.write_conf_files(&files)).await?
+}
+
 /// Has the settings checked that a start will want: while a copy runs, there is time.
 pub async fn foresee(world: &World, server: &Server, source: &Source) {
     files(world, server, Some(&Some(source.clone()))).await.ok();
@@ -204,7 +215,7 @@ fn recovery(
     let remote = dynamic.standby_cluster.as_ref().filter(|_| source.is_some_and(Source::is_remote));
     let slot_is_meant = remote.is_some_and(|section| section.primary_slot_name.is_some());
     let slot = source.and_then(|s| s.slot.as_deref());
-    standby_parameters(
+    let mut parameters = standby_parameters(
         &settings.recovery_conf,
         Upstream {
             primary_conninfo: conninfo.as_deref().unwrap_or(""),
@@ -213,7 +224,13 @@ fn recovery(
             standby_cluster: dynamic.standby_cluster.as_ref(),
             leads_standby_cluster: leads,
         },
-    )
+    );
+    if !parameters.contains_key("restore_command")
+        && let Some(kept) = world.server().ok().and_then(|server| server.kept_restore_command())
+    {
+        parameters.insert("restore_command".into(), kept);
+    }
+    parameters
 }
 
 /// PostgreSQL flushes every file before it recovers a copy, one by one. Whoever made the copy has

@@ -208,6 +208,7 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
         conninfo: user_conninfo(user, &address, Some(&own.database), version),
         passfile: passfile(&own, &source),
     };
+    super::conf::write_standby_files(world, &server, &source).await?;
     server.rewind(&remote, &arguments(&own.rewind_options)).await?;
     Ok(Report::Done)
 }

@@ -18,6 +18,7 @@ pub mod conf_files;
 pub mod create;
 pub mod disk;
 pub mod inspect;
+mod kept;
 pub mod method;
 pub mod ownership;
 pub mod passfile;

@@ -6,12 +6,14 @@ use super::processes::blocking;
 use super::replica::Remote;
 
 /// Options that we set ourselves or that would make the outcome something else.
-const FORBIDDEN: [&str; 8] = [
+const FORBIDDEN: [&str; 10] = [
     "target-pgdata",
     "source-pgdata",
     "source-server",
     "write-recovery-conf",
     "dry-run",
+    "restore-target-wal",
+    "config-file",
     "no-ensure-shutdown",
     "version",
     "help",
@@ -36,13 +38,14 @@ impl Server {
                 return Err(format!("postgresql.rewind: pg_rewind cannot be given `--{name}`"));
             }
         }
+        let missing_wal = self.missing_wal().await?;
         self.write_passfile(&from.passfile).await?;
         let mut program = self
             .tool("pg_rewind")
             .arg(format!("--target-pgdata={}", self.data_dir.display()))
             .arg(format!("--source-server={}", from.conninfo))
             .arg("--progress")
-            .args(options.iter().cloned())
+            .args(options.iter().cloned().chain(missing_wal))
             .env("PGOPTIONS", "-c statement_timeout=0");
         if let Some((name, path)) = self.passfile_env(&from.passfile) {
             program = program.env(name, path);
@@ -70,6 +73,24 @@ impl Server {
             )),
             ended => ended.map(|_| ()),
         }
+    }
+
+    /// WAL that is gone here is fetched by restore_command, where the files name one. Before
+    /// PostgreSQL 15 pg_rewind looks for them in the data directory only.
+    async fn missing_wal(&self) -> Result<Vec<String>, String> {
+        let named = self.major().await? >= 15;
+        if !named && self.config_dir() != self.data_dir.as_path() {
+            return Ok(Vec::new());
+        }
+        let file = self.config_dir().join("postgresql.conf").display().to_string();
+        let data_dir = self.data_dir.display().to_string();
+        let ask = ["-D", &data_dir, "-C", "restore_command", "-c", &format!("config_file={file}")];
+        let answer = self.tool("postgres").args(ask).run().await?.stdout;
+        if answer.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let own_file = named.then(|| format!("--config-file={file}"));
+        Ok(std::iter::once(String::from("--restore-target-wal")).chain(own_file).collect())
     }
 
     fn begin_rewind(&self, crashed: bool) -> Result<(), String> {

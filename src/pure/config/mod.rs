@@ -322,7 +322,9 @@ pub struct ReplicaMethod {
     pub keep_data: bool,
     pub no_params: bool,
     pub no_leader: bool,
-    /// All keys but `command`, in file order, rendered as Patroni renders them.
+    /// The restore_command that the method's tool writes is kept.
+    pub keep_existing_recovery_conf: bool,
+    /// All keys but `command` and the one above, in file order, rendered as Patroni renders them.
     pub extra: Vec<(String, String)>,
 }
 

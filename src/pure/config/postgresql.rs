@@ -146,12 +146,14 @@ fn method(section: &Section, name: String) -> ReplicaMethod {
         return ReplicaMethod { name, ..ReplicaMethod::default() };
     }
     let own = section.child(&name);
-    let extra = own.entries().iter().filter(|(key, _)| key != "command");
+    let told = |key: &str| !["command", "keep_existing_recovery_conf"].contains(&key);
+    let extra = own.entries().iter().filter(|(key, _)| told(key));
     ReplicaMethod {
         command: command(&own, "command").unwrap_or_else(|| name.clone()),
         keep_data: own.truthy("keep_data"),
         no_params: own.truthy("no_params"),
         no_leader: own.truthy("no_leader") || own.truthy("no_master"),
+        keep_existing_recovery_conf: own.truthy("keep_existing_recovery_conf"),
         extra: extra.map(|(key, node)| (key.clone(), python_text(&node.value()))).collect(),
         name,
     }

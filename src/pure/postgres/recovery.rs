@@ -184,6 +184,21 @@ fn value_in(text: &str, name: &str) -> Option<String> {
     text.lines().rev().find_map(of_line)
 }
 
+/// The same as PostgreSQL reads it: without its quotes, in its own case.
+pub fn setting_in(text: &str, name: &str) -> Option<String> {
+    let of_line = |line: &str| {
+        let line = line.trim();
+        let end = line.find(|c: char| c == '=' || c.is_whitespace())?;
+        let (key, rest) = line.split_at(end);
+        let value = rest.trim_start_matches([' ', '\t', '=']).trim();
+        let quoted = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\''));
+        let plain = || value.split([' ', '\t', '#']).next().unwrap_or_default().to_string();
+        let unquoted = quoted.map_or_else(plain, |text| text.replace("''", "'"));
+        key.eq_ignore_ascii_case(name).then_some(unquoted)
+    };
+    text.lines().rev().find_map(of_line)
+}
+
 fn is_on(value: &Value) -> bool {
     crate::pure::config::scalar::parse_bool(value).unwrap_or_else(|| python_truth(value))
 }
@@ -291,6 +306,15 @@ mod tests {
         assert!(!both.keeps_signals, "recovery_conf wins over what was kept");
         let follows = restored(&method(Some(json!({"standby_mode": "on"})), false), "");
         assert!(follows.follows && !follows.arguments.contains(&"--hot_standby=off".into()));
+    }
+
+    /// Spec: M-21.
+    #[test]
+    fn what_a_tool_wrote_is_read_as_postgresql_reads_it() {
+        let text = "restore_command = 'old'\nRestore_Command='x --a=''b c'' \"%p\"'\n# end\n";
+        assert_eq!(setting_in(text, "restore_command").as_deref(), Some("x --a='b c' \"%p\""));
+        assert_eq!(setting_in("port = 5 # five", "port").as_deref(), Some("5"));
+        assert_eq!(setting_in(text, "port"), None);
     }
 
     #[test]
