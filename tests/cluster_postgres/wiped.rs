@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Spec, wait_until};
-use super::process;
+use super::{http, process};
 
 /// Spec: T-4, EX-68.
 #[test]
@@ -115,6 +115,12 @@ fn a_broken_replica_is_replaced_when_the_operator_says_so() {
     let Some(mut cluster) = Cluster::start_all(spec) else { return };
     let leader = cluster.leader();
     let replica = cluster.others(leader)[0];
+    let follows = || {
+        let seen = http::get_json(&cluster.nodes[leader].rest(), "/cluster").unwrap_or_default();
+        let name = &cluster.nodes[replica].name;
+        seen["surus"]["members"][name.as_str()]["node_state"] == "following"
+    };
+    wait_until("it to follow", 20, follows);
     assert_eq!(cluster.nodes[replica].stop(30), Some(0));
     fs::write(cluster.nodes[replica].data().join("global/pg_control"), "junk").expect("written");
     cluster.start(replica);
