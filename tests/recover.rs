@@ -161,6 +161,13 @@ fn recover(cluster: &Cluster, k: usize, words: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
+fn dump_of_stopped(cluster: &Cluster, k: usize) -> serde_json::Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_surus"));
+    command.args(["dump", "--json", "-c"]).arg(cluster.nodes[k].config());
+    let output = command.output().expect("it runs");
+    serde_json::from_slice(&output.stdout).expect("it is JSON")
+}
+
 #[test]
 fn two_of_three_are_lost_for_ever() {
     let Some(mut cluster) = Cluster::start_all(Spec { ttl_s: 3, ..Spec::default() }) else {
@@ -179,6 +186,9 @@ fn two_of_three_are_lost_for_ever() {
     let (done, text) = recover(&cluster, survivor, &["--yes"]);
     assert!(!done && text.contains("stop it first"), "{text}");
     cluster.nodes[survivor].kill_daemon();
+    let stopped = dump_of_stopped(&cluster, survivor);
+    let known = &stopped["cluster"]["initialize"]["Done"]["system_identifier"];
+    assert_eq!(*known, json!(sysid), "the entries since the last snapshot count");
     let (done, text) = recover(&cluster, survivor, &[]);
     assert!(!done && text.contains("Aborted"), "nobody is there to say yes: {text}");
     let (done, text) = recover(&cluster, survivor, &["--yes"]);

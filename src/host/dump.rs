@@ -5,8 +5,8 @@ use super::clock;
 use super::journal::Journal;
 use super::restored::restored;
 use super::store::SledLog;
-use crate::pure::cluster::state::ClusterState;
 use crate::pure::config::{Config, redact};
+use crate::pure::consensus::recover::committed_state;
 
 /// What the state directory knows while no daemon runs.
 ///
@@ -18,7 +18,7 @@ pub fn from_state_dir(config: &Config) -> Result<Value, String> {
     let loaded = SledLog::read_stopped(&log_path)
         .map_err(|error| format!("{} cannot be read: {error}", log_path.display()))?;
     let log = restored(&loaded)?;
-    let cluster: ClusterState = serde_json::from_slice(&log.snapshot.data).unwrap_or_default();
+    let cluster = committed_state(&log)?;
     let journal_path = dir.join("journal");
     let machines = Journal::read_stopped(&journal_path)
         .map_err(|error| format!("{} cannot be read: {error}", journal_path.display()))?;

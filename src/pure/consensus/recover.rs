@@ -119,7 +119,15 @@ fn snapshot(id: RaftId, index: u64, term: u64, cluster: &ClusterState) -> Snapsh
     snapshot
 }
 
-/// The state and the membership after every entry of the log.
+/// The state after every entry of the log that is known to be agreed on.
+///
+/// # Errors
+/// One sentence: the snapshot or the log cannot be read.
+pub fn committed_state(log: &MemoryLog) -> Result<ClusterState, String> {
+    Told::up_to(log, log.hard_state.commit).map(|told| told.cluster)
+}
+
+/// The state and the membership after the entries of the log.
 struct Told {
     cluster: ClusterState,
     voters: BTreeSet<RaftId>,
@@ -128,6 +136,10 @@ struct Told {
 
 impl Told {
     fn of(log: &MemoryLog) -> Result<Told, String> {
+        Told::up_to(log, u64::MAX)
+    }
+
+    fn up_to(log: &MemoryLog, last: u64) -> Result<Told, String> {
         let cluster: ClusterState = serde_json::from_slice(&log.snapshot.data)
             .or_else(|error| match log.snapshot.data.is_empty() {
                 true => Ok(ClusterState::default()),
@@ -147,7 +159,8 @@ impl Told {
                 .entries(log.first(), log.last().0 + 1, None, context)
                 .map_err(|error| format!("the Raft log cannot be read: {error}"))?,
         };
-        entries.iter().for_each(|entry| told.hear(entry));
+        let wanted = entries.iter().filter(|entry| entry.index <= last);
+        wanted.for_each(|entry| told.hear(entry));
         Ok(told)
     }
 
