@@ -153,16 +153,18 @@ impl World {
         }
         let id = self.fresh();
         let node = &mut self.nodes[at];
+        let mut wanted = 0;
         if let Some(server) = &mut node.postgres.server {
             if server.stopping || !server.in_recovery {
                 return;
             }
+            wanted = server.next_timeline;
             server.in_recovery = false;
             server.upstream = None;
         }
         if let Some(cluster) = node.postgres.cluster_mut() {
             (cluster.standby, cluster.recovers) = (false, false);
-            let timeline = cluster.wal.timeline() + 1;
+            let timeline = wanted.max(cluster.wal.timeline() + 1);
             self.check_nothing_lost(at);
             if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
                 cluster.wal.push(timeline, id);

@@ -6,7 +6,7 @@ use super::postgres::{Cluster, Data};
 use super::remote::REMOTE;
 use super::world::World;
 use crate::pure::deed::{Report, Source};
-use crate::pure::postgres::history::divergence;
+use crate::pure::postgres::history::{divergence, namesake};
 
 impl World {
     /// The node that a source names, or the other site.
@@ -116,16 +116,17 @@ impl World {
         if work.looks == 1 {
             return Again(self.luck.between(200, 1500));
         }
-        let Some(theirs) = self.nodes[from].postgres.cluster().map(|c| c.wal.clone()) else {
+        let Some(source) = self.nodes[from].postgres.cluster().cloned() else {
             return failed("the source has no data");
         };
+        let (theirs, lineage) = (&source.wal, source.lineage());
         let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
             return failed("there is no data to rewind");
         };
-        if ours.wal.timeline() == theirs.timeline() {
-            return failed("pg_rewind saw nothing to do");
+        if namesake(ours.wal.timeline(), Some(&ours.wal.history()), &lineage).is_some() {
+            return failed("pg_rewind would mix two histories");
         }
-        let common = ours.wal.common(&theirs);
+        let common = ours.wal.common(theirs);
         ours.wal.cut(common);
         (ours.standby, ours.unripe) = (true, true);
         Done(Report::Done)

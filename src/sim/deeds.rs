@@ -277,6 +277,14 @@ impl World {
             if fails {
                 return failed("pg_ctl promote failed");
             }
+            let node = &mut self.nodes[at];
+            let wanted = node.daemon.as_ref().map_or(0, |d| d.core.cluster().timeline);
+            if node.postgres.cluster().is_some_and(|c| c.wal.timeline() >= wanted) {
+                return failed("the timeline that was set aside is behind us");
+            }
+            if let Some(server) = &mut node.postgres.server {
+                server.next_timeline = wanted;
+            }
             let took = self.luck.between(50, 900);
             self.after(took, Event::PgPromoted { node: at, generation });
         }

@@ -177,6 +177,8 @@ pub struct Server {
     pub waiting: VecDeque<(usize, u64)>,
     /// How much of a replica's WAL is replayed.
     pub replayed: usize,
+    /// A promotion begins this timeline or a later one.
+    pub next_timeline: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -252,6 +254,7 @@ impl Postgres {
             senders: BTreeMap::new(),
             waiting: VecDeque::new(),
             replayed,
+            next_timeline: 0,
         });
         Some(generation)
     }

@@ -239,3 +239,40 @@ async fn a_backup_is_never_crash_recovered() {
     assert_eq!(three.unfinished(), Ok(None));
     three.start(&files(&three, Some(&one)), LONG, Ready::Accepting).await.expect("as a standby");
 }
+
+/// Two replicas that know nothing of each other both begin timeline 2. pg_rewind sees nothing to do
+/// while nobody begins another, and mixes the WAL files of the two afterwards.
+#[tokio::test]
+async fn a_timeline_of_the_same_number_is_told_apart() {
+    let Some(mut place) = Place::new() else { return };
+    let one = place.primary("one").await;
+    let two = place.replica("two", &one).await;
+    let three = place.replica("three", &one).await;
+    let streaming = |f: &SqlFacts| f.replication_state.as_deref() == Some("streaming");
+    facts_when(&two, streaming).await;
+    two.promote(LONG).await.expect("promoted");
+    sql(&two, "CREATE TABLE lost AS SELECT 1 AS x").await;
+    two.checkpoint().await.expect("checkpoint");
+    sql(&one, "CREATE TABLE kept AS SELECT 1 AS x").await;
+    let end = facts(&one).await.flush_lsn;
+    facts_when(&three, |f| f.receive_lsn >= end).await;
+    three.promote(LONG).await.expect("promoted");
+    three.checkpoint().await.expect("checkpoint");
+    two.stop(StopMode::Fast, None).await.expect("stop");
+
+    two.mark_finished().expect("the copy has long run");
+    let leader = two.lineage(&remote(&three, "replicator")).await.expect("lineage");
+    assert_eq!(leader.timeline, 2);
+    let verdict = two.check_divergence(&leader, None).await.expect("verdict");
+    assert!(verdict.yes && verdict.because.contains("is another one"), "{verdict:?}");
+    assert!(two.namesake(&leader).await.expect("asked").is_some(), "not to be rewound");
+
+    let four = place.replica("four", &three).await;
+    facts_when(&four, streaming).await;
+    assert_eq!(four.promote(LONG).await.expect("promoted").0, 3);
+    four.checkpoint().await.expect("checkpoint");
+    let leader = two.lineage(&remote(&four, "replicator")).await.expect("lineage");
+    assert!(two.check_divergence(&leader, None).await.expect("verdict").yes);
+    assert!(two.namesake(&leader).await.expect("asked").is_some(), "not to be rewound");
+    assert_eq!(three.namesake(&leader).await, Ok(None));
+}

@@ -138,7 +138,7 @@ fn torment(
     let healed = Instant::now();
     while healed.elapsed() < Duration::from_secs(BACK_S_MAX) {
         torturer.run_until(Instant::now() + Duration::from_millis(200));
-        if torturer.cluster.settled().is_some() && clients.writes_since(healed) > 0 {
+        if is_well(torturer.cluster) && clients.writes_since(healed) > 0 {
             let back = healed.elapsed();
             torturer.say(&format!("all well {back:.1?} after the faults ended"));
             torturer.run_until(Instant::now() + Duration::from_secs(3));
@@ -147,6 +147,29 @@ fn torment(
     }
     torturer.say("NOT WELL IN TIME");
     (None, torturer.ended)
+}
+
+/// The one node that takes writes. All are asked at once, with patience: the machine is busy.
+fn leader(cluster: &Cluster) -> Option<usize> {
+    let answers: Vec<bool> = std::thread::scope(|scope| {
+        let ask = |k: usize| {
+            scope.spawn(move || column(cluster, k, "SELECT pg_is_in_recovery()") == ["f"])
+        };
+        let threads: Vec<_> = cluster.numbers().into_iter().map(ask).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(false)).collect()
+    });
+    let mut leaders = cluster.numbers().into_iter().filter(|k| answers[*k]);
+    leaders.next().filter(|_| leaders.next().is_none())
+}
+
+/// One node takes writes, and all others stream from it.
+fn is_well(cluster: &Cluster) -> bool {
+    let question = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'";
+    leader(cluster).is_some_and(|leader| {
+        let names = column(cluster, leader, question);
+        let streams = |k: &usize| names.contains(&cluster.nodes[*k].name);
+        cluster.others(leader).iter().all(streams)
+    })
 }
 
 fn afterwards(cluster: &mut Cluster, back: Option<Duration>) -> Vec<String> {
@@ -163,7 +186,7 @@ fn afterwards(cluster: &mut Cluster, back: Option<Duration>) -> Vec<String> {
 
 /// What the leader holds, and whether the others hold the same.
 fn final_state(cluster: &Cluster) -> (Final, Vec<String>) {
-    let Some(leader) = cluster.writable() else {
+    let Some(leader) = leader(cluster) else {
         return (Final::default(), vec![String::from("nobody takes writes at the end")]);
     };
     let mut unequal = Vec::new();
@@ -194,7 +217,7 @@ fn contents(cluster: &Cluster, k: usize) -> Option<String> {
 /// The first column of an answer that may be long.
 fn column(cluster: &Cluster, k: usize, statement: &str) -> Vec<String> {
     let at = cluster.address(k);
-    let sql = Sql::connect(&at.host, at.postgresql, Duration::from_secs(60)).ok();
+    let sql = Sql::connect(&at.host, at.postgresql, Duration::from_secs(20)).ok();
     let rows = sql.and_then(|sql| sql.column(statement).ok()).unwrap_or_default();
     rows.into_iter().flatten().collect()
 }

@@ -200,6 +200,11 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
     let server = world.server()?;
     let own = world.postgresql()?;
     let _doing = world.doing(PgState::Starting);
+    let lineage = server.lineage(&replication_remote(world, &source).await?).await?;
+    if let Some(because) = server.namesake(&lineage).await? {
+        // pg_rewind goes by the numbers of timelines and the names of WAL files.
+        return Err(format!("pg_rewind would mix two histories: {because}"));
+    }
     let user = own.rewind.as_ref().unwrap_or(&own.superuser);
     checkpoint_there(&server, &own, &source).await;
     let version = super::conf::version(&server).await?;

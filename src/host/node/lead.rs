@@ -147,6 +147,7 @@ pub async fn promote(world: &Rc<World>) -> Result<Report, String> {
     let server = world.server()?;
     let epoch = lock(&world.deadline).epoch;
     must_be_armed(world, epoch)?;
+    server.skip_timelines(world.view().cluster.timeline).await?;
     let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
     world.seen.borrow_mut().role = Role::Primary;
     super::observe::look(world, 0).await;

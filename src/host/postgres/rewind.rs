@@ -19,9 +19,6 @@ const FORBIDDEN: [&str; 10] = [
     "help",
 ];
 
-/// pg_rewind looks at the numbers of the timelines only, and says this when they are the same.
-const NOTHING_DONE: &str = "are on the same timeline";
-
 /// pg_rewind says this just before it changes the first file.
 const FIRST_CHANGE: &str = "need to copy";
 
@@ -54,11 +51,10 @@ impl Server {
         let crashed = control.out_of_recovery() && !control.clean();
         let server = self.clone();
         blocking(move || server.begin_rewind(crashed)).await??;
-        let (mut changing, mut nothing_done) = (false, false);
+        let mut changing = false;
         let ended = program
             .run_with(&mut |_, line| {
                 changing |= line.contains(FIRST_CHANGE);
-                nothing_done |= line.contains(NOTHING_DONE);
                 !line.contains(" kB (")
             })
             .await;
@@ -66,13 +62,7 @@ impl Server {
             let server = self.clone();
             blocking(move || server.mark_finished()).await??;
         }
-        match ended {
-            Ok(_) if nothing_done => Err(String::from(
-                "pg_rewind saw nothing to do, but our WAL and the leader's went different ways: \
-                 their timelines have the same number",
-            )),
-            ended => ended.map(|_| ()),
-        }
+        ended.map(|_| ())
     }
 
     /// WAL that is gone here is fetched by restore_command, where the files name one. Before

@@ -17,7 +17,8 @@ impl ClusterState {
         match command {
             Command::SetMember { id, member } => self.set_member(id, member),
             Command::RemoveMember { id } => self.remove_member(id),
-            Command::Grant { epoch, holder, ttl_ms, purpose, decision } => {
+            Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline } => {
+                self.timeline = self.timeline.max(timeline);
                 self.grant(index, Lease { holder, epoch, ttl_ms, purpose }, decision)
             }
             Command::LeaseOver { epoch, reason: _ } => self.end_lease(epoch),

@@ -26,6 +26,9 @@ pub enum Command {
         ttl_ms: u64,
         purpose: Purpose,
         decision: Decision,
+        /// If it promotes, it begins this timeline or a later one.
+        #[serde(default)]
+        timeline: u32,
     },
     /// The arbiter saw the lease run out.
     LeaseOver {

@@ -37,6 +37,10 @@ pub struct ClusterState {
     /// This cluster follows another one, or did until its section was taken out.
     #[serde(default)]
     pub standby: Option<Standby>,
+    /// The newest timeline that was set aside for a leader. A timeline of an earlier leader that
+    /// nobody heard of is thereby never begun twice.
+    #[serde(default)]
+    pub timeline: u32,
     /// Where our WAL ended when this cluster was demoted to a standby cluster.
     #[serde(default)]
     pub handover: Option<Token>,

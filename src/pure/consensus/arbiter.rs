@@ -11,6 +11,7 @@ use crate::pure::cluster::rank::{Candidate, Race, rank};
 use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose, Verdict};
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::postgres::lsn::Lsn;
+use crate::pure::view::Heard;
 
 /// How long fresh positions are waited for.
 const ASK_MS: Millis = 400;
@@ -241,7 +242,16 @@ impl Core {
             arbitration.lease.confirm(now, epoch, ttl_ms);
             arbitration.asking = None;
         }
-        self.put(Command::Grant { epoch, holder, ttl_ms, purpose, decision });
+        let timeline = self.unused_timeline();
+        self.put(Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline });
+    }
+
+    /// Newer than any that was heard of, and than any that an earlier leader may have begun.
+    fn unused_timeline(&self) -> u32 {
+        let heard = self.arbitration.as_ref().map_or(0, |arbitration| arbitration.timeline);
+        let own = |h: &Heard| h.facts.sql.as_ref().map_or(0, |sql| sql.timeline);
+        let newest = self.heard.values().map(own).max().unwrap_or(0);
+        heard.max(newest).max(self.cluster.timeline) + 1
     }
 
     // ---- the cluster does not exist yet
