@@ -119,6 +119,7 @@ fn made_up_clusters_agree_with_each_other() {
 }
 
 #[test]
+#[ignore = "ten minutes, on a machine with nothing else to do: cargo test --test torture -- --ignored made_up_and_real"]
 fn made_up_and_real_clusters_agree() {
     let Some(mut real) = real::Real::new() else { return };
     let mut made_up = made_up::MadeUp::new(1);
