@@ -7,6 +7,7 @@ use raft::eraftpb::{Entry, HardState, Snapshot};
 
 use super::store::Loaded;
 use crate::pure::cluster::state::ClusterState;
+use crate::pure::consensus::admit::can_be;
 use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::log::MemoryLog;
 
@@ -35,6 +36,11 @@ pub fn restored(loaded: &Loaded) -> Result<MemoryLog, String> {
         Some(bytes) => parsed(bytes, "the snapshot")?,
         None => promises_of(loaded)?.first_snapshot().unwrap_or_default(),
     };
+    let membership = snapshot.get_metadata().get_conf_state();
+    if *membership != Default::default() && !can_be(membership) {
+        let what = format!("{:?} vote and {:?} listen", membership.voters, membership.learners);
+        return Err(unreadable("the membership in the snapshot", &what));
+    }
     if !snapshot.data.is_empty() {
         serde_json::from_slice::<ClusterState>(&snapshot.data)
             .map_err(|error| unreadable("the cluster's state in the snapshot", &error))?;
@@ -106,6 +112,11 @@ mod tests {
         let snapshot = Some(snapshot.write_to_bytes().expect("it fits"));
         let said = refused(&Loaded { snapshot, ..Loaded::default() });
         assert!(said.contains("the cluster's state in the snapshot"), "{said}");
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().mut_conf_state().set_learners(vec![1]);
+        let snapshot = Some(snapshot.write_to_bytes().expect("it fits"));
+        let said = refused(&Loaded { snapshot, ..Loaded::default() });
+        assert!(said.contains("the membership in the snapshot"), "{said}");
         let genesis = Some(serde_json::json!({"promised_to": "somebody"}));
         let said = promises_of(&Loaded { genesis, ..Loaded::default() }).expect_err("no promise");
         assert!(said.contains("the record of its founding"), "{said}");

@@ -4,7 +4,7 @@
 //! peer sends is never dropped here: it acknowledges, commits and repeats only what this log holds.
 use std::collections::BTreeSet;
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{Raft, StateRole};
 
 use super::log::MemoryLog;
@@ -34,9 +34,13 @@ fn beyond(raft: &Raft<MemoryLog>, index: u64) -> Option<String> {
     (index > last).then(|| format!("counts on entry {index}, and the log here ends at {last}"))
 }
 
-/// Entries that are committed here never become others.
+/// Entries that are committed here never become others; and raft-rs takes an entry that is not there
+/// for one of term 0, so nothing comes after an entry of no term.
 fn rewrites_history(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
     let log = &raft.raft_log;
+    if message.index > 0 && message.log_term == 0 {
+        return Some(format!("goes on after entry {}, of no term", message.index));
+    }
     let settled = message.entries.iter().filter(|entry| entry.index <= log.committed);
     let other = settled
         .filter(|entry| log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term))
@@ -45,16 +49,21 @@ fn rewrites_history(raft: &Raft<MemoryLog>, message: &Message) -> Option<String>
     Some(format!("has another entry {other} than the one that is committed here"))
 }
 
-/// It must be a cluster's state, with a membership that can be.
-fn unfit_snapshot(message: &Message) -> Option<String> {
-    let snapshot = message.get_snapshot();
-    let membership = snapshot.get_metadata().get_conf_state();
+/// Somebody votes, nobody is named twice, and no change is half done.
+pub fn can_be(membership: &ConfState) -> bool {
     let all: Vec<u64> = membership.voters.iter().chain(&membership.learners).copied().collect();
     let different: BTreeSet<u64> = all.iter().copied().collect();
     let joint = !membership.voters_outgoing.is_empty() || !membership.learners_next.is_empty();
-    let odd = membership.voters.is_empty() || different.len() < all.len() || joint;
-    if odd || different.contains(&0) || snapshot.get_metadata().index == 0 {
-        return Some(format!("has a snapshot for voters {:?}", membership.voters));
+    let twice = different.len() < all.len();
+    !(membership.voters.is_empty() || twice || joint || different.contains(&0))
+}
+
+/// It must be a cluster's state, with a membership that can be.
+fn unfit_snapshot(message: &Message) -> Option<String> {
+    let snapshot = message.get_snapshot();
+    let meta = snapshot.get_metadata();
+    if !can_be(meta.get_conf_state()) || meta.index == 0 || meta.term == 0 {
+        return Some(format!("has a snapshot for voters {:?}", meta.get_conf_state().voters));
     }
     let state = serde_json::from_slice::<ClusterState>(&snapshot.data);
     state.err().map(|error| format!("has a snapshot that is no cluster's state: {error}"))
@@ -99,6 +108,9 @@ mod tests {
         let mut append = message(MessageType::MsgAppend);
         append.mut_entries().push(Entry { index: 1, term: 2, ..Entry::default() });
         assert!(said(append).contains("has another entry 1"));
+        let mut append = message(MessageType::MsgAppend);
+        (append.index, append.commit) = (4, 4);
+        assert!(said(append).contains("goes on after entry 4, of no term"));
         assert!(said(message(MessageType::MsgPropose)).ends_with("it has nothing in it"));
     }
 

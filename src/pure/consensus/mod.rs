@@ -4,7 +4,7 @@
 //! arbiter. The host and the simulator both drive it through [`core::Input`] and carry out its
 //! [`core::Output`]s; it holds back every message that depends on a write until told that the
 //! write is durable.
-mod admit;
+pub mod admit;
 pub mod arbiter;
 pub mod core;
 pub mod founding;
