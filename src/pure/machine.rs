@@ -105,7 +105,7 @@ impl<F: Flow> Input<F> {
     }
 
     /// The same answer, to this visit.
-    pub(super) fn to_visit(self, to: u64) -> Input<F> {
+    pub(super) fn answering(self, to: u64) -> Input<F> {
         match self {
             Input::Done { report, .. } => Input::Done { visit: to, report },
             Input::Failed { problem, .. } => Input::Failed { visit: to, problem },

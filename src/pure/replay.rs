@@ -87,7 +87,7 @@ fn walked<F: Flow>(before: Option<&Value>, after: &Value) -> Result<Again, Again
     }
     let other_chart = before.chart != recorded.chart;
     let (mut machine, _) = Machine::resume(before);
-    let input = input.to_visit(machine.visit());
+    let input = input.answering(machine.visit());
     let guards = machine.explain(&input);
     let step = machine.handle(input);
     let other_chart =

@@ -1,6 +1,7 @@
 //! `surus sim`: whole clusters, thousands of misfortunes, every promise checked after every event.
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -70,6 +71,20 @@ fn kinds() -> clap::builder::PossibleValuesParser {
     DRAWN.iter().chain(&THERE).copied().collect::<Vec<_>>().into()
 }
 
+/// A line of output; whoever reads no further has what was wanted.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::sim::cli::line(&format!($($text)*))
+    };
+}
+pub(super) use say;
+
+pub(super) fn line(text: &str) {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
 thread_local! {
     /// The seed that this thread runs, for the last words of an assertion.
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
@@ -99,7 +114,7 @@ pub fn main(args: &SimArgs) -> i32 {
 fn write_history(plan: Plan, args: &SimArgs) {
     let Some(file) = &args.history else { return };
     match std::fs::write(file, run::history(plan).to_string()) {
-        Ok(()) => println!("its history: surus replay {}", file.display()),
+        Ok(()) => say!("its history: surus replay {}", file.display()),
         Err(error) => eprintln!("{} cannot be written: {error}", file.display()),
     }
 }
@@ -140,12 +155,12 @@ fn one_scenario(file: &Path, args: &SimArgs) -> i32 {
     write_history(scenario.plan.clone(), args);
     match scenario.run(args.aloud) {
         Ok(summary) => {
-            println!("{}: {}", scenario.title, in_words(&summary));
+            say!("{}: {}", scenario.title, in_words(&summary));
             0
         }
         Err(mut failure) => {
             failure.again = format!("surus sim --scenario {}", file.display());
-            println!("{}:\n{failure}", scenario.title);
+            say!("{}:\n{failure}", scenario.title);
             1
         }
     }
@@ -223,7 +238,7 @@ fn seeds(args: &SimArgs) -> i32 {
     let threads = args.jobs.unwrap_or_else(explore::cores);
     let began = Instant::now();
     let limit = args.time.or(args.seeds.is_none().then_some(Duration::from_secs(60)));
-    println!("seeds from {}", range.start);
+    say!("seeds from {}", range.start);
     args.seed.into_iter().for_each(|seed| write_history(Plan::drawn_as(seed, &wanted), args));
     let (bar, mut tally, mut failed) = (bar(), Tally::default(), None::<Box<Failure>>);
     let one = |seed: u64| -> Outcome {
@@ -242,7 +257,7 @@ fn seeds(args: &SimArgs) -> i32 {
         failed.is_none() && (args.seed.is_some() || limit.is_none_or(|l| began.elapsed() < l))
     });
     bar.finish_and_clear();
-    println!("{}", tally.line(began.elapsed(), threads));
+    say!("{}", tally.line(began.elapsed(), threads));
     match failed {
         None => 0,
         Some(failure) => tell(failure, args),
@@ -272,8 +287,8 @@ fn tell(mut failure: Box<Failure>, args: &SimArgs) -> i32 {
     let faults = args.faults.join(",");
     let faults = if faults.is_empty() { faults } else { format!(" --faults {faults}") };
     failure.again = format!("surus sim --seed {seed}{wanted}{faults}");
-    println!("\n{failure}");
-    println!("looking for the shortest history that breaks the same promise …");
+    say!("\n{failure}");
+    say!("looking for the shortest history that breaks the same promise …");
     let short = shrink(failure, SHRINKING);
     let scenario = Scenario {
         title: format!("seed {seed}: {}", short.violation),
@@ -281,9 +296,9 @@ fn tell(mut failure: Box<Failure>, args: &SimArgs) -> i32 {
         plan: short.plan.clone(),
         expects: Vec::new(),
     };
-    println!("\n{}\n{}", short.violation, story(&short));
+    say!("\n{}\n{}", short.violation, story(&short));
     match std::fs::write(&args.failure, scenario.text()) {
-        Ok(()) => println!("again: surus sim --scenario {}", args.failure.display()),
+        Ok(()) => say!("again: surus sim --scenario {}", args.failure.display()),
         Err(error) => eprintln!("{} cannot be written: {error}", args.failure.display()),
     }
     1

@@ -7,6 +7,7 @@ use clap::Args;
 
 use self::action::Action;
 use self::start::Dumped;
+use super::cli::say;
 use super::world::World;
 use crate::pure::cluster::Millis;
 
@@ -57,7 +58,7 @@ fn answered(args: &WhatIfArgs) -> Result<i32, String> {
         args.actions.iter().map(|words| action::parse(words, &dumped)).collect();
     let actions = actions?;
     for sentence in &dumped.left_out {
-        println!("note: {sentence}");
+        say!("note: {sentence}");
     }
     let mut answers = Vec::new();
     for run in 0..args.runs {
@@ -166,16 +167,16 @@ fn print(dumped: &Dumped, answers: &[Answer]) {
     let mut outcomes: Vec<_> = outcomes.into_iter().collect();
     outcomes.sort_by_key(|(_, answers)| std::cmp::Reverse(answers.len()));
     for (who, answers) in &outcomes {
-        println!("{who} (in {} of {runs} runs)", answers.len());
+        say!("{who} (in {} of {runs} runs)", answers.len());
         if answers.iter().any(|answer| answer.leader.is_some()) {
             let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
-            println!("  not writable: {}", span(answers, |a| a.not_writable_ms, &seconds));
+            say!("  not writable: {}", span(answers, |a| a.not_writable_ms, &seconds));
         }
         let count = |n: u64| n.to_string();
         let lost = span(answers, |a| a.lost, &count);
         let of = span(answers, |a| a.acknowledged, &count);
-        println!("  acknowledged commits lost: {lost} of {of} (of a made-up load)");
-        println!("  replicas streaming: {}", span(answers, |a| a.streaming as u64, &count));
+        say!("  acknowledged commits lost: {lost} of {of} (of a made-up load)");
+        say!("  replicas streaming: {}", span(answers, |a| a.streaming as u64, &count));
     }
 }
 
