@@ -63,7 +63,8 @@ impl World {
         self.nodes[at].postgres.data = Data::Present(Cluster {
             standby: true,
             clean: true,
-            unripe: true,
+            // The other site keeps the WAL that its copies need; a member here may be gone.
+            unripe: from != REMOTE,
             synchronous_standby_names: names,
             ..cluster
         });
