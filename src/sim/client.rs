@@ -211,7 +211,7 @@ impl World {
         let wait = self.luck.between(10, self.plan.stream_ms_max);
         self.after(wait, Event::Stream { node: at });
         let Some(server) = &self.nodes[at].postgres.server else { return };
-        if !server.in_recovery || !server.accepts {
+        if !server.in_recovery || !server.accepts || self.now < self.streams_stall_until {
             return;
         }
         let Some(from) = server.upstream.filter(|from| *from != at) else { return };

@@ -9,6 +9,11 @@ use crate::pure::deed::{Brief, Deed, Report};
 use crate::pure::flow::node::Node as NodeFlow;
 use crate::pure::machine::Flow;
 
+/// One in so many of the deeds that were cancelled answers all the same.
+const LATE_ANSWERS: u64 = 3;
+/// After how long.
+const LATE_MS: [u64; 4] = [3, 60, 400, 2500];
+
 /// A deed that is being done.
 #[derive(Clone, Debug)]
 pub struct Work {
@@ -96,13 +101,17 @@ impl World {
         let node = &mut self.nodes[at];
         let Some(daemon) = &mut node.daemon else { return };
         let slot = &mut daemon.crew.slots[level];
+        let (asked, now) = (tell.visit(), slot.body.visit());
         let answers = !matches!(tell, Tell::Elapsed { .. });
-        if answers {
+        if answers && asked == now {
             slot.work = None;
         }
-        let from = slot.body.state();
+        let (from, flow) = (slot.body.state(), slot.body.flow());
         let mut pen = Pen { disk: &mut node.disk, asked_by: slot.asked_by };
         let acts = slot.body.tell(tell, &mut pen);
+        if matches!(acts, Ok(Some(_))) {
+            self.check_not_stale(at, flow, (asked, now));
+        }
         self.moved(at, serial, from, acts);
     }
 
@@ -186,7 +195,12 @@ impl World {
         let Some(level) = self.level(at, serial) else { return };
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
         daemon.crew.slots.truncate(level + 1);
-        daemon.crew.slots[level].work = None;
+        let left = daemon.crew.slots[level].work.take();
+        if let Some(work) = left.filter(|work| work.token % LATE_ANSWERS == 0) {
+            let (life, visit) = (self.nodes[at].life, work.visit);
+            let event = Event::Late { node: at, life, serial, visit };
+            self.after(LATE_MS[work.token as usize / 7 % LATE_MS.len()], event);
+        }
     }
 
     fn run_child(
@@ -237,6 +251,15 @@ impl World {
         let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
         let tell = child_report(flow, state, cause, visit);
         self.tell(at, parent, tell);
+    }
+
+    /// What was called off had ended already, and its report was on its way.
+    pub fn answers_late(&mut self, at: usize, serial: u64, visit: u64) {
+        let tell = match visit % 2 {
+            0 => Tell::Done { visit, report: Report::Done },
+            _ => Tell::Failed { visit, problem: String::from("it was called off") },
+        };
+        self.tell(at, serial, tell);
     }
 
     pub fn wake(&mut self, at: usize, serial: u64, visit: u64, delay: usize) {

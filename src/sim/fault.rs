@@ -91,6 +91,10 @@ pub enum Fault {
         ms: Millis,
     },
     RemoteBack,
+    /// Replicas receive nothing for a while; all else goes on.
+    StallStreams {
+        ms: Millis,
+    },
     /// The section is taken out by a slip, and put back.
     SectionSlips {
         ms: Millis,
@@ -352,6 +356,7 @@ impl World {
                 self.after(0, Event::StartDaemon { node });
             }
             Fault::LoseData { whom } => self.lose_data(whom),
+            Fault::StallStreams { ms } => self.streams_stall_until = self.now + ms,
             Fault::RemoteDown { .. }
             | Fault::RemoteReplaced { .. }
             | Fault::RemoteBack
@@ -359,6 +364,7 @@ impl World {
             | Fault::SectionBack => self.strike_there(fault),
             Fault::Reinitialize { whom } => {
                 let node = self.hit(whom);
+                self.checks.reinitialized.insert(node);
                 if let Some(daemon) = &mut self.nodes[node].daemon {
                     daemon.wishes.reinitialize = true;
                 }
@@ -438,6 +444,7 @@ impl World {
         self.say(0, "ALL FAULTS END");
         self.healed = true;
         self.network.mend_all();
+        self.streams_stall_until = 0;
         self.network.weather = super::network::FAIR;
         self.hand_over_here();
         for node in 0..self.nodes.len() {

@@ -27,6 +27,17 @@ pub enum Tell {
     Elapsed { visit: u64, delay: usize },
 }
 
+impl Tell {
+    /// The visit that it answers to.
+    pub fn visit(&self) -> u64 {
+        match self {
+            Tell::Done { visit, .. } | Tell::Failed { visit, .. } | Tell::Elapsed { visit, .. } => {
+                *visit
+            }
+        }
+    }
+}
+
 /// What everybody in the crew hears.
 #[derive(Clone, Copy, Debug)]
 pub enum News<'a> {

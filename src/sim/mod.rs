@@ -26,6 +26,7 @@ pub mod node;
 pub mod observer;
 pub mod plan;
 pub mod postgres;
+pub mod reach;
 pub mod remote;
 pub mod run;
 pub mod scenario;

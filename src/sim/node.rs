@@ -234,6 +234,7 @@ impl World {
                     self.send(at, node_of(&addr), Input::Peer { from: raft_id(at), message });
                 }
                 Output::Keep(promises) => {
+                    self.check_one_promise(at, &promises);
                     self.check_one_founding(at, &promises);
                     self.nodes[at].disk.promises = promises;
                 }

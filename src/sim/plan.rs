@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Whom};
 use super::luck::{Luck, PPM_MAX};
 use super::network::{FAIR, Weather};
 use crate::pure::cluster::Millis;
@@ -127,8 +127,26 @@ impl Plan {
         if luck.in_thousand(120) {
             plan.follows(&mut luck);
         }
+        plan.falls_behind();
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
+    }
+
+    /// In an asynchronous cluster the replicas fall behind, and then the leader dies: who lags too
+    /// much may not lead. Every eighth seed; its luck is its own, so that no other misfortune becomes
+    /// another.
+    pub fn falls_behind(&mut self) {
+        let mut luck = Luck::new(self.seed ^ 0xFA11_BE41);
+        if self.synchronous || self.standby || self.seed % 8 != 5 {
+            return;
+        }
+        let at = luck.between(6_000, self.heal_at.max(6_001));
+        let ms = luck.between(2_000, 2_000 + self.ttl_ms);
+        self.misfortunes.push((at, Fault::StallStreams { ms }));
+        let whom = Whom::Holder;
+        let end = Fault::PowerCut { whom, ms: 4 * self.ttl_ms };
+        self.misfortunes.push((at + ms * 3 / 4, end));
+        self.heal_at = self.heal_at.max(at + ms + 2 * self.ttl_ms);
     }
 
     /// A standby cluster. Its remote goes away and comes back, or the section slips; not both in

@@ -68,6 +68,13 @@ pub enum Event {
         visit: u64,
         delay: usize,
     },
+    /// A deed that was called off reports all the same.
+    Late {
+        node: usize,
+        life: u64,
+        serial: u64,
+        visit: u64,
+    },
     Flush {
         node: usize,
         boot: u64,
@@ -124,6 +131,7 @@ impl Event {
             | Event::LoopWait { node, life }
             | Event::Died { node, life }
             | Event::Work { node, life, .. }
+            | Event::Late { node, life, .. }
             | Event::Wake { node, life, .. } => Some((*node, *life)),
             Event::StartDaemon { .. }
             | Event::Flush { .. }
@@ -147,7 +155,11 @@ impl Event {
     fn is_for_crew(&self) -> bool {
         matches!(
             self,
-            Event::Pump { .. } | Event::Work { .. } | Event::Wake { .. } | Event::Died { .. }
+            Event::Pump { .. }
+                | Event::Work { .. }
+                | Event::Late { .. }
+                | Event::Wake { .. }
+                | Event::Died { .. }
         )
     }
 
@@ -178,6 +190,7 @@ impl Event {
             Event::Heal => (22, 0, 0),
             Event::RemoteWrites => (23, 0, 0),
             Event::HandOver => (24, 0, 0),
+            Event::Late { node, visit, .. } => (25, *node as u64, *visit),
         }
     }
 }
@@ -195,6 +208,8 @@ pub struct World {
     pub checks: Checks,
     pub remote: RemoteSite,
     pub healed: bool,
+    /// Replicas receive nothing until then.
+    pub streams_stall_until: Millis,
     queue: BTreeMap<(Millis, u64), Event>,
     ticket: u64,
     serial: u64,
@@ -221,6 +236,7 @@ impl World {
             checks: Checks::default(),
             remote: RemoteSite::default(),
             healed: false,
+            streams_stall_until: 0,
             queue: BTreeMap::new(),
             ticket: 0,
             serial: 0,
@@ -335,6 +351,7 @@ impl World {
             Event::Wake { node, serial, visit, delay, .. } => {
                 self.wake(node, serial, visit, delay);
             }
+            Event::Late { node, serial, visit, .. } => self.answers_late(node, serial, visit),
             Event::Flush { node, boot } => self.flush(node, boot),
             Event::GuardWake { node, guard } => self.guard_wakes(node, guard),
             Event::GuardKill { node, guard } => self.guard_kills(node, guard),

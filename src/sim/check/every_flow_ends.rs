@@ -3,6 +3,16 @@ use super::super::world::World;
 use crate::pure::deed::Deed;
 
 impl World {
+    /// A machine took notice of an answer to a visit that was over: what it says is of another place.
+    pub fn check_not_stale(&mut self, at: usize, flow: &str, (asked, now): (u64, u64)) {
+        if asked != now {
+            let name = &self.nodes[at].name;
+            let what =
+                format!("{flow} of {name} moved on an answer to visit {asked}, in visit {now}");
+            self.checks.broken("P5", what);
+        }
+    }
+
     pub fn check_flows(&mut self) {
         let mut found = None;
         for node in &self.nodes {

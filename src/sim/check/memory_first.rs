@@ -19,10 +19,25 @@ impl World {
         }
     }
 
+    /// A vote leaves: in this term this node, in all its lives, may vote for nobody else.
+    fn check_votes_once(&mut self, at: usize, message: &Message) {
+        let given = *self.checks.votes.entry((at, message.term)).or_insert(message.to);
+        if given != message.to {
+            let what = format!(
+                "n{at} votes for {} in term {}, after it voted for {given}",
+                message.to, message.term
+            );
+            self.checks.broken("P6", what);
+        }
+    }
+
     /// A Raft message leaves: what it promises must be on the disk.
     pub fn check_promise_is_durable(&mut self, at: usize, message: &Message) {
         if message.reject {
             return;
+        }
+        if message.get_msg_type() == MessageType::MsgRequestVoteResponse {
+            self.check_votes_once(at, message);
         }
         let log = &self.nodes[at].disk.log;
         let hard_state = log.hard_state.clone().unwrap_or_default();

@@ -7,7 +7,7 @@ pub mod nothing_lost;
 pub mod one_birth;
 pub mod one_writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::world::World;
@@ -36,6 +36,12 @@ pub struct Checks {
     /// Index of the newest entry that any node has applied, and the epoch then.
     pub applied: u64,
     pub epoch: u64,
+    /// The lease that was in force then.
+    pub lease: Option<u64>,
+    /// Whom each node voted for: node and term, candidate.
+    pub votes: BTreeMap<(usize, u64), u64>,
+    /// Nodes that the operator wanted rebuilt.
+    pub reinitialized: BTreeSet<usize>,
     /// The log names a synchronous set: from now on nothing acknowledged may be lost.
     pub sync_in_force: bool,
     /// Who is named in it.
@@ -81,12 +87,17 @@ impl World {
             return;
         };
         let granted = (state.epoch > self.checks.epoch).then(|| state.lease.clone()).flatten();
+        let lease = state.lease.as_ref().map(|lease| lease.epoch);
+        let ended = self.checks.lease.filter(|epoch| lease != Some(*epoch));
         let sync = state.sync.is_some() && self.plan.synchronous;
         let names = state.sync.as_ref().map(|s| s.sync_standby.clone()).unwrap_or_default();
         let follows = state.standby.is_some();
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
-        self.checks.sync_in_force = sync;
+        (self.checks.sync_in_force, self.checks.lease) = (sync, lease);
+        if let Some(epoch) = ended {
+            self.check_lease_ends(epoch);
+        }
         self.check_one_birth(identity);
         self.check_named(names);
         if let Some(lease) = granted {

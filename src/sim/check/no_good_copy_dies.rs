@@ -3,11 +3,21 @@ use super::super::world::World;
 use crate::pure::deed::WipePermission;
 
 impl World {
+    /// The operator said so, and only the operator: no key of the file permits removal here.
+    fn check_operators_word(&mut self, at: usize, what: &str) {
+        if what != "reinitialize" || !self.checks.reinitialized.contains(&at) {
+            let name = &self.nodes[at].name;
+            let what =
+                format!("{name} removes its data because of `{what}`, which nobody asked for");
+            self.checks.broken("P4", what);
+        }
+    }
+
     /// The data directory of this node is about to be emptied.
     pub fn check_removal(&mut self, at: usize, permission: &WipePermission) {
         let Some(ours) = self.nodes[at].postgres.cluster() else { return };
-        if matches!(permission, WipePermission::Operator { .. }) {
-            return;
+        if let WipePermission::Operator { what } = permission {
+            return self.check_operators_word(at, what);
         }
         let others = self.nodes.iter().filter(|n| n.at != at);
         let covered = others.filter_map(|n| n.postgres.cluster()).any(|c| {

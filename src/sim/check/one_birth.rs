@@ -1,8 +1,24 @@
 //! P3: a scope is founded once and initialised at most once.
+use super::super::node::raft_id;
 use super::super::world::World;
 use crate::pure::consensus::founding::Promises;
 
 impl World {
+    /// A promise is given once. It moves only from oneself to a lower address, or away from a founder
+    /// that stands behind somebody else, so that it can never found.
+    pub fn check_one_promise(&mut self, at: usize, promises: &Promises) {
+        let Some(before) = self.nodes[at].disk.promises.promised_to else { return };
+        let Some(now) = promises.promised_to.filter(|now| *now != before) else { return };
+        let founder = self.nodes.iter().find(|n| raft_id(n.at) == before);
+        let stands_for_itself = founder.is_some_and(|founder| {
+            founder.at != at && founder.disk.promises.promised_to == Some(before)
+        });
+        if stands_for_itself {
+            let what = format!("n{at} promised to let {before} found, and now {now}");
+            self.checks.broken("P3", what);
+        }
+    }
+
     /// A node writes down which cluster it belongs to: there may be only one.
     pub fn check_one_founding(&mut self, at: usize, promises: &Promises) {
         let Some(id) = &promises.cluster_id else { return };

@@ -75,6 +75,23 @@ impl World {
         }
     }
 
+    /// The log has ended the lease of this epoch, in whatever way: run out, given back, failed to
+    /// create. Its holder's PostgreSQL must not be able to write any more.
+    pub fn check_lease_ends(&mut self, epoch: u64) {
+        let now = self.now;
+        let late = self.nodes.iter().find_map(|n| {
+            let (_, until) = n.right_until.filter(|(of, _)| *of == epoch)?;
+            let writes = n.postgres.server.as_ref().is_some_and(|s| !s.in_recovery);
+            (writes && until > now + ROUNDING_MS).then(|| {
+                let more = until - now;
+                format!("the lease of epoch {epoch} ended, and {} may write for {more} ms", n.name)
+            })
+        });
+        if let Some(what) = late {
+            self.checks.broken("P1", what);
+        }
+    }
+
     /// A lease was granted just now: no other may still be allowed to write.
     pub fn check_grant(&mut self, holder: u64, epoch: u64) {
         let now = self.now;

@@ -1,0 +1,190 @@
+"""What scripts/sabotage breaks: (name, layer, promises that may catch it, [(file, old, new), ...]).
+
+Where two promises are named, whichever luck shows first is right.
+"""
+ARBITER, LEASE = "src/pure/consensus/arbiter.rs", "src/pure/cluster/lease.rs"
+APPLY, RANK = "src/pure/cluster/apply.rs", "src/pure/cluster/rank.rs"
+GROUP, FOUNDING = "src/pure/consensus/group.rs", "src/pure/consensus/founding.rs"
+MACHINE, SYNC = "src/pure/machine.rs", "src/pure/cluster/sync.rs"
+LOG, CORE = "src/pure/consensus/log.rs", "src/pure/consensus/core.rs"
+FLOW = "src/pure/flow/"
+
+SABOTAGES = [
+    # ---- found by the simulator and by torture, and mended since
+    ("a late proposal of the synchronous set", "sync", "P2", [
+        (FLOW + "node.rs", "filter(|_| !self.sync_settled);", "filter(|_| false);")]),
+    ("a copy that is not consistent waits for ever", "recovery", "P7", [
+        (FLOW + "node.rs", "runs && s.in_recovery.is_none()",
+         "false && runs && s.in_recovery.is_none()")]),
+    ("timelines of one number taken for one", "timeline", "P7", [
+        ("src/pure/postgres/history.rs", "if timeline > leader.timeline || ours == theirs {",
+         "if true {")]),
+    # ---- lease arithmetic
+    ("drift omitted", "lease", "P1", [
+        (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),
+    ("won_at ignored", "lease", "P1", [
+        (LEASE, "let elected = self.won_at + ttl_with_drift(ttl_ms);",
+         "let elected = self.won_at * 0 + ttl_ms * 0;")]),
+    ("ending not checked", "lease", "P1", [(LEASE, "if self.ending == Some(epoch) {", "if false {")]),
+    ("deadline from the answer", "lease", "P1", [
+        ("src/pure/consensus/holder.rs", "if holder.answered(epoch, serial) {",
+         "if holder.answered(epoch, serial) {\n            let ttl = self.cluster.lease.as_ref()"
+         ".map_or(0, |l| l.ttl_ms);\n            holder.deadline = Some(self.now + ttl - 700);")]),
+    ("no margin for the guard", "lease", "P1", [
+        (LEASE, "ttl_ms.saturating_sub(MARGIN_MS)", "ttl_ms")]),
+    ("lease over at once", "lease", "P1", [
+        (ARBITER, "if now < over_at {", "if now + lease.ttl_ms / 4 < over_at {")]),
+    ("beats answered without a majority", "lease", "P1", [
+        (ARBITER, "            group.read_index(context);\n        }",
+         "            group.read_index(context.clone());\n        }\n        self.answer_beat(&context);")]),
+    # ---- epochs
+    ("grant without LeaseOver", "epoch", "P1", [
+        (ARBITER, "(Some(lease), _) => self.watch_lease(&lease),",
+         "(Some(l), _) if self.now < l.ttl_ms / 2 + self.heard.get(&l.holder).map_or(0, |h| "
+         "h.heard_at) => {\n                self.watch_lease(&l)\n            }"),
+        (ARBITER, "(None, Initialize::Absent) => self", "(_, Initialize::Absent) => self"),
+        (ARBITER, "(None, Initialize::Done { .. }) => self", "(_, Initialize::Done { .. }) => self"),
+        (APPLY, "if let Some(held) = &self.lease {",
+         "if let Some(held) = self.lease.as_ref().filter(|_| false) {")]),
+    ("a late release ends the next lease", "epoch", "P1", [
+        (APPLY, "        self.with_lease(epoch, |s| {\n            s.lease = None;\n"
+         "            if let Some(status) = shutdown {",
+         "        let epoch = self.lease.as_ref().map_or(epoch, |lease| lease.epoch);\n"
+         "        self.with_lease(epoch, |s| {\n            s.lease = None;\n"
+         "            if let Some(status) = shutdown {")]),
+    # ---- votes, terms and their disk
+    ("a vote is forgotten by a restart", "vote", "P6/P1", [
+        (LOG, "hard_state.term = hard_state.term.max(at.1);",
+         "hard_state.term = hard_state.term.max(at.1);\n        hard_state.vote = 0;")]),
+    ("term and vote are not written", "vote", "P6", [
+        (GROUP, "hard_state: ready.hs().map(|hs| bytes(hs)),", "hard_state: None,")]),
+    ("messages before the write", "vote", "P6", [
+        (GROUP, "if alive && !vote_pending {", "if true {")]),
+    ("acknowledged before the write", "vote", "P6", [
+        (GROUP, "if alive && !vote_pending {", "if !vote_pending {")]),
+    ("a write counts for later ones", "vote", "P6", [
+        (GROUP, "if front.number > number && front.wrote {", "if false {")]),
+    # ---- membership
+    ("the snapshot forgets who votes", "membership", "P7/assertion", [
+        (GROUP, "        meta.set_conf_state(log.conf_state.clone());\n", "")]),
+    ("the first snapshot forgets a voter", "membership", "P7/assertion/P3/P1", [
+        ("src/pure/consensus/message.rs",
+         "conf.set_voters(self.voters.iter().map(|(id, _)| *id).collect());",
+         "conf.set_voters(self.voters.iter().skip(1).map(|(id, _)| *id).collect());")]),
+    ("the arbiter is told nothing of fresh facts", "membership", "P7", [
+        (ARBITER, "asking.answered.extend(answers.map(|(id, _)| *id));", "drop(answers);")]),
+    # ---- guard and promotion
+    ("promotion without a guard", "guard", "P7", [
+        (FLOW + "promote.rs", "Deed::ArmGuard { epoch: self.epoch }", "Deed::Checkpoint")]),
+    ("guard stands down before the stop", "guard", "P1", [
+        (FLOW + "demote.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },",
+         "Activity::StopPostgres => Deed::DisarmGuard,")]),
+    ("a lost lease is no reason to stop", "guard", "P7", [
+        (FLOW + "node.rs", "Guard::LeaseIsLost => match &s.lease {",
+         "Guard::LeaseIsLost if !runs || runs => false,\n            Guard::LeaseIsLost => match &s.lease {")]),
+    ("the lease goes back while PostgreSQL runs", "guard", "P1", [
+        (FLOW + "demote.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },",
+         "Activity::StopPostgres => Deed::Checkpoint,"),
+        (FLOW + "demote.rs", "Activity::DisarmGuard => Deed::DisarmGuard,",
+         "Activity::DisarmGuard => Deed::Checkpoint,")]),
+    ("handed over while PostgreSQL runs", "guard", "P1", [
+        (FLOW + "switchover.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },",
+         "Activity::StopPostgres => Deed::Checkpoint,"),
+        (FLOW + "switchover.rs", "Activity::DisarmGuard => Deed::DisarmGuard,",
+         "Activity::DisarmGuard => Deed::Checkpoint,")]),
+    # ---- the birth of a cluster
+    ("script left out", "birth", "P3", [
+        (FLOW + "bootstrap.rs", "Guard::HasScript => self.has_script,", "Guard::HasScript => false,")]),
+    ("recovery left out", "birth", "P3", [
+        (FLOW + "bootstrap.rs", "Guard::IsRestored => self.method_name() != INITDB,",
+         "Guard::IsRestored => false,")]),
+    ("seal left out", "birth", "P3", [
+        (FLOW + "bootstrap.rs", "Activity::SealCluster => Deed::SealCluster,",
+         "Activity::SealCluster => Deed::Checkpoint,")]),
+    ("a failed creation gives the lease back while it runs", "birth", "P1", [
+        ("statecharts/cluster_init.json",
+         '"invoke": { "src": "run_bootstrap_flow", "onDone": "identifying", "onError": { "target": "quarantining"',
+         '"invoke": { "src": "run_bootstrap_flow", "onDone": "identifying", "onError": { "target": "giving_up"')]),
+    ("two promises given in founding", "birth", "P3", [
+        (FOUNDING, "&& (self.promises.promised_to.is_none() || yields_to_lower)",
+         "&& (true || yields_to_lower)")]),
+    ("anybody founds alone", "birth", "P3", [
+        (FOUNDING, "self.configured.len() / 2 + 1", "self.configured.len() / 9 + 1")]),
+    ("the promise is not written down", "birth", "P3/P7", [
+        ("src/pure/consensus/outside.rs",
+         "        self.promises = promises;\n        self.out.push(Output::Keep(self.promises.clone()));\n",
+         "        self.promises = promises;\n")]),
+    # ---- the machine and its journal
+    ("stale visit accepted", "machine", "P5", [
+        (MACHINE, "if input.visit().is_some_and(|visit| visit != self.visit) {",
+         "if input.visit().is_some_and(|visit| visit > self.visit) {")]),
+    ("effects before the record", "machine", "P6", [
+        (MACHINE, "journal.append(&self.record)?;\n        Ok(self.effects)",
+         "let _ = journal.append(&self.record);\n        Ok(self.effects)")]),
+    ("a resumed machine begins nothing", "machine", "P5", [
+        (MACHINE, "        (machine.visit, machine.seq) = (record.visit + 1, record.seq);\n"
+         "        let effects = machine.arrival();",
+         "        (machine.visit, machine.seq) = (record.visit + 1, record.seq);\n"
+         "        let effects = vec![];")]),
+    ("a resumed machine begins anew", "machine", "P6", [
+        (MACHINE, "        let state = record.state();", "        let state = record.state().filter(|_| false);")]),
+    ("timers are lost", "machine", "P7", [
+        (MACHINE, "work.map(|deed| Effect::Begin { visit, deed }).into_iter().chain(wakes).collect()",
+         "work.map(|deed| Effect::Begin { visit, deed }).into_iter().chain(wakes.take(0)).collect()")]),
+    ("what was left goes on", "machine", "P5/P7", [
+        (MACHINE, "let mut effects = if busy { vec![Effect::Cancel] } else { vec![] };",
+         "let mut effects = if busy { vec![] } else { vec![] };")]),
+    # ---- who may lead
+    ("rank ignores the synchronous set", "rank", "P2", [
+        (RANK, "    synchronous(race, candidate)?;\n", "")]),
+    ("rank ignores lag", "rank", "P2", [
+        (RANK, "if !manual && lag > race.dynamic.maximum_lag_on_failover {", "if false {")]),
+    # ---- the synchronous set
+    ("the old synchronous set outlives a grant", "sync", "P2", [
+        (APPLY, "            self.name_synchronous_leader();\n", "")]),
+    ("named before it holds what was acknowledged", "sync", "P2", [
+        (SYNC, "w.flush_lsn >= since", "true")]),
+    ("PostgreSQL stops waiting before the log knows", "sync", "P2", [
+        (SYNC, "if kept != known || cluster.sync.as_ref().is_none_or(|s| s.leader != leader) {",
+         "if cluster.sync.as_ref().is_none_or(|s| s.leader != leader) {")]),
+    # ---- copies and timelines
+    ("a diverged copy is removed unasked", "copies", "P4", [
+        (FLOW + "rejoin.rs",
+         '_ => return Deed::MoveDataDirectoryAside { suffix: String::from("diverged") },',
+         '_ => "remove_data_directory_on_diverged_timelines",')]),
+    ("histories are not compared", "copies", "P7", [
+        (FLOW + "rejoin.rs",
+         "matches!(input, Input::Done { report: Report::Diverged { yes: false, .. }, .. })",
+         "matches!(input, Input::Done { .. })")]),
+    # ---- standby clusters
+    ("promoted while the remote writes", "standby", "P1", [
+        ("src/pure/cluster/standby.rs",
+         "(RemoteStanding::Kin, Some(facts)) if facts.accepts_writes != Some(false) => {",
+         "(RemoteStanding::Kin, Some(facts)) if facts.accepts_writes.is_none() => {")]),
+    ("an old look at the remote counts", "standby", "P1", [
+        ("src/pure/cluster/standby.rs",
+         "let fresh = remote.filter(|facts| facts.config_version == self.config_version);",
+         "let fresh = remote;")]),
+    ("nobody asks the remote", "standby", "P1", [
+        ("src/pure/cluster/standby.rs",
+         "if order.even_if_remote_writes || section.host.is_none() {", "if true {")]),
+]
+
+# What was thought of and is not in the list, and which rule or test holds it instead.
+COVERED = [
+    ("LeaseOver ends any lease",
+     "only a settled arbiter proposes it, into its own log, for the lease it has applied last, and every "
+     "grant stands behind it there; the same rule (with_lease) is broken by `a late release ends the "
+     "next lease`, where a holder's word can really come late"),
+    ("named before PostgreSQL calls it synchronous",
+     "in the simulator a setting that is shown is in force, so flush_lsn >= since says more; the walsender "
+     "that has not reloaded yet exists only in a real PostgreSQL"),
+    ("raft ids used twice", "no fault of the simulator takes a state directory away; "
+     "tests/cluster_postgres/wiped.rs does"),
+    ("recovery with survivors", "`surus recover` runs on a stopped node; tests/recover.rs and "
+     "tests/consensus.rs hold it"),
+    ("replica build verification", "a made-up copy is whole or absent; tests/replica_build.rs and "
+     "tests/postgres_server/copies.rs hold it"),
+    ("timelines of one number taken for one", "the made-up histories are compared record by record; "
+     "tests of pure/postgres/history.rs hold it"),
+]
