@@ -30,7 +30,7 @@ const SECOND_MS: Millis = 1000;
 const HOUR_MS: Millis = 3600 * SECOND_MS;
 /// The wait after the first round of failures; it doubles with every round.
 const RETRY_MS_MIN: Millis = 5 * SECOND_MS;
-const RETRY_MS_MAX: Millis = 300 * SECOND_MS;
+const RETRY_MS_MAX: Millis = 60 * SECOND_MS;
 
 /// What the build knows; persisted with every transition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
