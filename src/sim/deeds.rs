@@ -279,7 +279,7 @@ impl World {
             }
             let node = &mut self.nodes[at];
             let wanted = node.daemon.as_ref().map_or(0, |d| d.core.cluster().timeline);
-            if node.postgres.cluster().is_some_and(|c| c.wal.timeline() >= wanted) {
+            if wanted != 0 && node.postgres.cluster().is_some_and(|c| c.wal.timeline() >= wanted) {
                 return failed("the timeline that was set aside is behind us");
             }
             if let Some(server) = &mut node.postgres.server {

@@ -143,7 +143,7 @@ fn a_broken_directory_is_left_as_it_is() {
 /// Spec: P-8, EX-34.
 #[test]
 fn without_the_required_watchdog_no_cluster_is_created() {
-    let file = json!({"watchdog": {"mode": "required", "device": "/no/such/watchdog"}});
+    let file = json!({"watchdog": {"mode": "required", "device": "/no/such/watchdog", "safety_margin": 1}});
     let Some(mut cluster) = Cluster::plan(alone(file)) else { return };
     cluster.start(0);
     let reason = || {

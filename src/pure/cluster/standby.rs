@@ -81,6 +81,8 @@ impl ClusterState {
             s.handover = None;
             s.status = Status::default();
             s.config_version = index;
+            // What was set aside at the grant was before the remote's own timelines.
+            s.timeline = 0;
         })
     }
 
