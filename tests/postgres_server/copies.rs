@@ -207,7 +207,12 @@ async fn options_are_judged_before_anything_is_touched() {
     check(&waldir).await.expect("only the WAL of the copy that goes");
     replica.clear_data_directory().await.expect("our own copy");
     assert_eq!(std::fs::read_dir(&wal).expect("it stays").count(), 0);
-    replica.basebackup(&from, &[waldir], &mut |_| {}).await.expect("copied again");
+    let mut options = vec![waldir, "--max-rate=100M".into()];
+    let version = sql(&primary, "SHOW server_version_num").await.and_then(|v| v.parse().ok());
+    if version.is_some_and(|version: u32| version >= 150_000) {
+        options.push("--compress=server-gzip:3".into());
+    }
+    replica.basebackup(&from, &options, &mut |_| {}).await.expect("copied again");
     replica.start(&files(&replica, Some(&primary)), LONG, Ready::Accepting).await.expect("start");
 }
 

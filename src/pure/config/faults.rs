@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
+use super::redact::redacted_text;
+
 /// Where a value was written: a file (or an environment variable) and, in files, the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -47,8 +49,18 @@ impl Fault {
 }
 
 /// Keys and values are the user's: line ends and other control characters must not break a line.
+/// A quote that was never closed swallows the lines after it, passwords among them: of a text of
+/// several lines only the first and the last are shown, without what looks like a secret.
 fn on_one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut lines = text.split(char::is_control).filter(|line| !line.trim().is_empty());
+    match (lines.next(), lines.next_back()) {
+        (Some(first), Some(last)) => {
+            let between = if lines.next().is_some() { " … " } else { " " };
+            redacted_text(&format!("{first}{between}{}", last.trim_start()))
+        }
+        (Some(only), None) => only.to_owned(),
+        (None, _) => String::new(),
+    }
 }
 
 impl fmt::Display for Fault {
@@ -111,7 +123,16 @@ mod tests {
     #[test]
     fn a_sentence_stays_on_its_line() {
         let place = Place::new(&Arc::from("f"), None);
-        assert_eq!(Fault::new(&place, "a\nb", "x\r\ny").to_string(), "f: a b: x  y");
+        assert_eq!(Fault::new(&place, "a\nb", "x\r\ny").to_string(), "f: a b: x y");
+    }
+
+    #[test]
+    fn what_an_open_quote_swallowed_is_not_shown() {
+        let place = Place::new(&Arc::from("f"), None);
+        let value = "\n  password: raft-geheim\n  other: 1\n  password: rest-geheim";
+        let fault = Fault::new(&place, "k", format!("`{value}` is no address")).to_string();
+        assert!(!fault.contains("geheim"), "{fault}");
+        assert!(fault.starts_with("f: k: ` … password: <secret>"), "{fault}");
     }
 
     #[test]
