@@ -156,12 +156,9 @@ impl<F: Hears> FlowActor<F> {
         let mut ledger = Ledger { world, run, written: Recorded::default() };
         match step.persist(&mut ledger) {
             Ok(effects) => {
-                let written = ledger.written;
-                self.view
-                    .transitions
-                    .last_mut()
-                    .into_iter()
-                    .for_each(|t| t.record = written.clone());
+                if let Some(shown) = self.view.transitions.last_mut() {
+                    shown.record = ledger.written;
+                }
                 crash_if_asked(F::ID, &state);
                 effects
             }

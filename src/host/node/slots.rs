@@ -10,8 +10,7 @@ use crate::pure::cluster::state::Member;
 use crate::pure::postgres::slot::slot_name;
 
 /// Every node has a slot for every other member that streams, and for each permanent one that fits
-/// the kind of cluster. On the leader they hold WAL; on a replica they
-/// hold none, they are there so that whoever follows it after a promotion is let in at once.
+/// the kind of cluster. On the leader they hold WAL; on a replica they hold none, they are there so that whoever follows it after a promotion is let in at once.
 pub async fn keep_slots(world: &Rc<World>) {
     if world.settings().use_slots == Some(false) {
         return;
@@ -43,9 +42,7 @@ pub async fn keep_slots(world: &Rc<World>) {
         Ok(0)
     };
     let outcome = match outcome {
-        Ok(changed) if !due.is_empty() => {
-            server.ensure_slots(&[], &due).await.map(|changes| changed + changes.dropped.len())
-        }
+        Ok(changed) => ensure(&server, &[], &due).await.map(|dropped| changed + dropped),
         other => other,
     };
     match outcome {
@@ -62,7 +59,8 @@ fn is_lost(sql: &SqlFacts, name: &str) -> bool {
     sql.slots.iter().any(|slot| slot.name == name && slot.lost && slot.physical && !slot.active)
 }
 
-/// What PostgreSQL gave up is made anew. Whoever does not stream needs no slot: one left from before would hold WAL for ever.
+/// What PostgreSQL gave up is made anew. Whoever does not stream needs no slot: one left from before
+/// would hold WAL for ever.
 async fn leaders_slots(
     server: &Server,
     wanted: &[String],
@@ -78,14 +76,19 @@ async fn leaders_slots(
             "slots were given up by PostgreSQL and are made anew; their members \
              may need a reinitialize"
         );
-        server.ensure_slots(&[], &lost).await?;
+        ensure(server, &[], &lost).await?;
     }
     let there = |name: &str| sql.slots.iter().any(|slot| slot.name == name && !slot.lost);
     let missing: Vec<String> = wanted.iter().filter(|name| !there(name)).cloned().collect();
-    if missing.is_empty() && left.is_empty() {
+    ensure(server, &missing, &left).await
+}
+
+/// How many slots it made and dropped; the first that it could not is the problem.
+async fn ensure(server: &Server, wanted: &[String], drop: &[String]) -> Result<usize, String> {
+    if wanted.is_empty() && drop.is_empty() {
         return Ok(0);
     }
-    let changes = server.ensure_slots(&missing, &left).await?;
+    let changes = server.ensure_slots(wanted, drop).await?;
     match changes.problems.into_iter().next() {
         Some(problem) => Err(problem),
         None => Ok(changes.created.len() + changes.dropped.len()),

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::core::{Core, Output};
 use super::message::PeerMessage;
 use crate::pure::cluster::command::Command;
-use crate::pure::cluster::facts::{DataDirectory, Facts};
+use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::lease::Arbiter;
 use crate::pure::cluster::rank::{Candidate, Race, rank};
-use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose, Verdict};
+use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose};
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
@@ -19,8 +19,6 @@ const ASK_MS: Millis = 400;
 const AGAIN_MS: Millis = 1000;
 /// A proposal that was not applied is repeated after this long.
 const REPEAT_MS: Millis = 1000;
-/// How long a new arbiter waits to hear what lies in everybody's data directory.
-const SURVEY_MS: Millis = 3000;
 /// Beats in flight at most; a holder sends a few per ttl.
 const BEATS_MAX: usize = 256;
 
@@ -232,7 +230,13 @@ impl Core {
         may
     }
 
-    fn grant(&mut self, holder: RaftId, ttl_ms: Millis, purpose: Purpose, decision: Decision) {
+    pub(super) fn grant(
+        &mut self,
+        holder: RaftId,
+        ttl_ms: Millis,
+        purpose: Purpose,
+        decision: Decision,
+    ) {
         if !self.may_propose() {
             return;
         }
@@ -252,123 +256,6 @@ impl Core {
         let own = |h: &Heard| h.facts.sql.as_ref().map_or(0, |sql| sql.timeline);
         let newest = self.heard.values().map(own).max().unwrap_or(0);
         heard.max(newest).max(self.cluster.timeline) + 1
-    }
-
-    // ---- the cluster does not exist yet
-
-    fn choose_creator(&mut self) {
-        let Some(arbitration) = &self.arbitration else { return };
-        let waited = self.now >= arbitration.lease.won_at + SURVEY_MS;
-        let members: Vec<RaftId> =
-            self.cluster.members.iter().filter(|(_, m)| !m.witness).map(|(id, _)| *id).collect();
-        let surveyed = members
-            .iter()
-            .all(|id| self.recent(*id).is_some_and(|f| f.data != DataDirectory::Unknown));
-        if !surveyed && !waited {
-            return;
-        }
-        let verdicts = members.iter().map(|id| self.judge_creator(*id)).collect::<Vec<_>>();
-        let best = verdicts.iter().filter_map(|(score, _)| *score).max();
-        let decision = |winner: Option<String>, reason: &str| Decision {
-            epoch: self.cluster.epoch + 1,
-            winner,
-            reason: reason.to_string(),
-            verdicts: verdicts.iter().map(|(_, v)| v.clone()).collect(),
-            at: self.wall.clone(),
-        };
-        match best {
-            None => self.nobody(decision(None, "no member can create the cluster")),
-            Some(score) => {
-                let holder = score.3;
-                let name = self.cluster.name_of(holder).map(str::to_string);
-                let reason = if score.0 { "adopts the data it has" } else { "creates the cluster" };
-                let ttl_ms = self.recent(holder).and_then(|f| f.bootstrap_ttl_ms);
-                let ttl_ms = ttl_ms.unwrap_or(self.first_ttl_ms);
-                let decision = decision(name, reason);
-                self.grant(holder, ttl_ms, Purpose::Initialise, decision);
-            }
-        }
-    }
-
-    /// (has data, timeline and position, preference, id): the greatest creates. Whoever restored
-    /// a backup and was cut short goes on with it before anybody begins anew.
-    #[allow(clippy::type_complexity)]
-    fn judge_creator(
-        &self,
-        id: RaftId,
-    ) -> (Option<(bool, (u32, Lsn), (bool, bool, bool), RaftId)>, Verdict) {
-        let name = self.cluster.name_of(id).unwrap_or("?").to_string();
-        let no = |rule: &str| {
-            let verdict = Verdict {
-                member: name.clone(),
-                outcome: "refused".into(),
-                rule: rule.into(),
-                inputs: String::new(),
-            };
-            (None, verdict)
-        };
-        let Some(facts) = self.recent(id) else { return no("was not heard") };
-        if facts.nofailover() {
-            return no("is tagged nofailover");
-        }
-        if facts.leaving {
-            return no("is shutting down");
-        }
-        let failed_last = self.cluster.initialize_failure.as_ref().is_some_and(|f| f.node == name);
-        if failed_last && !self.backed_off() {
-            return no("failed to create the cluster; its next attempt waits");
-        }
-        let lowest_first = self.member.raft_addr.as_str()
-            >= self.cluster.members.get(&id).map_or("", |m| m.raft_addr.as_str());
-        let preference = (!failed_last, facts.restored, lowest_first);
-        let (has_data, at) = match &facts.data {
-            DataDirectory::Present { .. } if facts.postmaster_alive && facts.sql.is_none() => {
-                return no(
-                    "PostgreSQL runs there and does not let Surus in: what it is, is unknown",
-                );
-            }
-            DataDirectory::Present { timeline, lsn, was_primary: true, .. } => {
-                (true, (*timeline, *lsn))
-            }
-            DataDirectory::Present { timeline, lsn, .. }
-                if facts.begins_as_standby && !facts.postmaster_alive =>
-            {
-                (true, (*timeline, *lsn))
-            }
-            DataDirectory::Present { .. } => {
-                return no("its data directory was a standby's: start the primary's node first");
-            }
-            DataDirectory::Empty | DataDirectory::Incomplete
-                if facts.bootstrap_ttl_ms.is_some() =>
-            {
-                (false, (0, Lsn(0)))
-            }
-            DataDirectory::Empty | DataDirectory::Incomplete => {
-                return no("its file has no bootstrap section");
-            }
-            DataDirectory::Broken { problem } => return no(problem),
-            DataDirectory::Unknown => return no("has not looked at its data directory yet"),
-        };
-        let verdict = Verdict {
-            member: name,
-            outcome: "eligible".into(),
-            rule: match (has_data, facts.restored) {
-                (true, _) => "has data",
-                (false, true) => "has restored a backup and may go on",
-                (false, false) => "is empty and may create",
-            }
-            .into(),
-            inputs: format!("timeline={} lsn={}", at.0, at.1),
-        };
-        (Some((has_data, at, preference, id)), verdict)
-    }
-
-    /// Attempts to create the cluster are spaced out: 2, 4, 8 … 60 s on the same node.
-    fn backed_off(&self) -> bool {
-        let attempts = self.cluster.initialize_failure.as_ref().map_or(0, |f| f.attempts);
-        let wait = (1000 << attempts.min(6)).min(60_000);
-        let since = self.failure_seen_at.unwrap_or(self.now);
-        self.now >= since + wait
     }
 
     // ---- the cluster exists and nobody leads
@@ -484,7 +371,7 @@ impl Core {
     }
 
     /// Nobody is eligible: an entry, but only when it says something new.
-    fn nobody(&mut self, decision: Decision) {
+    pub(super) fn nobody(&mut self, decision: Decision) {
         let said: String =
             decision.verdicts.iter().map(|v| format!("{} {}; ", v.member, v.rule)).collect();
         let now = self.now;

@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod arbiter;
 pub mod core;
+mod creator;
 pub mod founding;
 pub mod group;
 mod holder;

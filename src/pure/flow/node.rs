@@ -460,6 +460,35 @@ mod tests {
         Input::Event(Event::Beat(Box::new(situation)))
     }
 
+    /// PostgreSQL dies of it by itself, sooner or later; what it acknowledges until then is nowhere.
+    /// Spec: I-2.
+    #[test]
+    fn whoever_leads_on_nothing_resigns() {
+        for (place, left) in [("leading", State::Resigning), ("following", State::Demoting)] {
+            let (_, step) = Machine::start(Node::default());
+            let record = Record { to: place.to_owned(), ..step.record };
+            let (mut node, _) = Machine::resume(record);
+            let lease = match place {
+                "leading" => Standing::Mine { epoch: 0, creates: false },
+                _ => Standing::Theirs { leader: Some(String::from("b")) },
+            };
+            let beat = |data_is_gone| {
+                Input::Event(Event::Beat(Box::new(Situation {
+                    lease: lease.clone(),
+                    initialized: Some(String::from("771")),
+                    postmaster_alive: true,
+                    in_recovery: Some(place != "leading"),
+                    data_is_gone,
+                    ..Situation::default()
+                })))
+            };
+            node.handle(beat(false));
+            assert_eq!(node.state().to_string(), place);
+            node.handle(beat(true));
+            assert_eq!(node.state(), left);
+        }
+    }
+
     /// Spec: SC-23.
     #[test]
     fn while_nobody_knows_the_leader_the_old_source_is_kept() {
