@@ -11,13 +11,12 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 
 use super::explore::{self, Outcome};
-use super::fault::{DRAWN, THERE};
+use super::fault::{ADDED, DRAWN};
 use super::plan::{Plan, Wanted};
+use super::reach::{StepWalked, reach};
 use super::run::{self, Failure, Summary};
 use super::scenario::Scenario;
 use super::shrink::shrink;
-use crate::pure::chart::{Chart, Trigger};
-use crate::pure::flow::BUILT_IN;
 
 /// `surus sim …`
 #[derive(Args, Debug)]
@@ -68,7 +67,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn kinds() -> clap::builder::PossibleValuesParser {
-    DRAWN.iter().chain(&THERE).copied().collect::<Vec<_>>().into()
+    DRAWN.iter().chain(&ADDED).copied().collect::<Vec<_>>().into()
 }
 
 /// A line of output; whoever reads no further has what was wanted.
@@ -186,7 +185,7 @@ struct Tally {
     events: u64,
     simulated_ms: u64,
     slowest_ms: u64,
-    edges: BTreeSet<(&'static str, String, String)>,
+    edges: BTreeSet<StepWalked>,
 }
 
 impl Tally {
@@ -200,36 +199,25 @@ impl Tally {
 
     fn line(&self, took: Duration, threads: usize) -> String {
         let ratio = self.simulated_ms as f64 / 1000.0 / took.as_secs_f64().max(0.001);
+        let reach = reach(&self.edges);
         format!(
-            "{} seeds, {} events, {} of {} states entered by {} moves, {:.0} times real time \
-             ({:.0} on each core), slowest recovery {:.1} s",
+            "{} seeds, {} events, {} of {} states entered, {} of {} steps walked, {:.0} times real \
+             time ({:.0} on each core), slowest recovery {:.1} s",
             HumanCount(self.runs),
             HumanCount(self.events),
-            self.states_entered(),
-            states_of_charts(),
-            self.edges.len(),
+            reach.states_entered,
+            reach.states,
+            reach.steps_walked,
+            reach.steps,
             ratio,
             ratio / threads as f64,
             self.slowest_ms as f64 / 1000.0
         )
     }
-
-    fn states_entered(&self) -> usize {
-        let states = self.edges.iter().flat_map(|(flow, from, to)| [(flow, from), (flow, to)]);
-        states.collect::<BTreeSet<_>>().len()
-    }
 }
 
-/// States in which a machine can be: not those around others, and not those that only decide.
-fn states_of_charts() -> usize {
-    let rests = |chart: &Chart, place: usize| {
-        let decides = chart.edges_of(place).any(|edge| edge.trigger == Trigger::Always);
-        chart.states[place].initial.is_none() && !decides
-    };
-    let count =
-        |chart: &Chart| (0..chart.states.len()).filter(|place| rests(chart, *place)).count();
-    BUILT_IN.iter().filter_map(|(_, json)| Chart::parse(json).ok()).map(|c| count(&c)).sum()
-}
+/// Between two renewals of the line that shows how far it is.
+const SHOWN_EVERY: Duration = Duration::from_millis(200);
 
 fn seeds(args: &SimArgs) -> i32 {
     let wanted =
@@ -237,6 +225,7 @@ fn seeds(args: &SimArgs) -> i32 {
     let range = which(args);
     let threads = args.jobs.unwrap_or_else(explore::cores);
     let began = Instant::now();
+    let mut shown = began;
     let limit = args.time.or(args.seeds.is_none().then_some(Duration::from_secs(60)));
     say!("seeds from {}", range.start);
     args.seed.into_iter().for_each(|seed| write_history(Plan::drawn_as(seed, &wanted), args));
@@ -253,7 +242,10 @@ fn seeds(args: &SimArgs) -> i32 {
                 failed = Some(lowest.unwrap_or(failure));
             }
         }
-        bar.set_message(tally.line(began.elapsed(), threads));
+        if !bar.is_hidden() && shown.elapsed() > SHOWN_EVERY {
+            shown = Instant::now();
+            bar.set_message(tally.line(began.elapsed(), threads));
+        }
         failed.is_none() && (args.seed.is_some() || limit.is_none_or(|l| began.elapsed() < l))
     });
     bar.finish_and_clear();

@@ -31,5 +31,6 @@ pub mod remote;
 pub mod run;
 pub mod scenario;
 pub mod shrink;
+pub mod strike;
 pub mod what_if;
 pub mod world;

@@ -6,6 +6,7 @@ use super::fault::{self, Fault, Whom};
 use super::luck::{Luck, PPM_MAX};
 use super::network::{FAIR, Weather};
 use crate::pure::cluster::Millis;
+use crate::pure::config::{Dynamic, SynchronousMode};
 
 /// Which misfortunes a drawn plan is made of, and for how many nodes; all, where nothing is said.
 #[derive(Clone, Debug, Default)]
@@ -20,14 +21,19 @@ pub struct Wanted {
 pub struct Plan {
     pub seed: u64,
     pub nodes: usize,
+    /// These and the next two lines are what `config` says ([`Plan::read_config`]).
+    #[serde(skip)]
     pub ttl_ms: Millis,
+    #[serde(skip)]
     pub loop_wait_ms: Millis,
     /// The dynamic configuration that the founder writes, `bootstrap.dcs`.
     pub config: Value,
     /// How a cluster is created, in the order of trying.
     pub methods: Vec<String>,
+    #[serde(skip)]
     pub synchronous: bool,
     /// It follows another site until all faults have ended, and takes over then.
+    #[serde(skip)]
     pub standby: bool,
     pub use_pg_rewind: bool,
     pub ppm: Vec<i64>,
@@ -80,6 +86,14 @@ impl Plan {
             misfortunes: Vec::new(),
             heal_at: 60_000,
         }
+    }
+
+    /// Takes over what the dynamic configuration says about the cluster.
+    pub fn read_config(&mut self) {
+        let dynamic = Dynamic::from_value(Some(&self.config));
+        (self.ttl_ms, self.loop_wait_ms) = (dynamic.ttl_ms, dynamic.loop_wait_ms);
+        self.synchronous = dynamic.synchronous_mode != SynchronousMode::Off;
+        self.standby = dynamic.standby_cluster.is_some();
     }
 
     /// Everything from the seed.

@@ -3,6 +3,7 @@ use serde_json::{Map, Value};
 
 use super::check::Violation;
 use super::plan::Plan;
+use super::reach::StepWalked;
 use super::world::World;
 use crate::pure::cluster::Millis;
 use crate::pure::replay::history::History;
@@ -24,7 +25,7 @@ pub struct Summary {
     pub promotions: u64,
     /// Simulated ms from the end of the faults until all was well.
     pub recovered_in_ms: Millis,
-    pub edges: std::collections::BTreeSet<(&'static str, String, String)>,
+    pub edges: std::collections::BTreeSet<StepWalked>,
 }
 
 /// A run that broke a promise.

@@ -3,14 +3,15 @@
 //! ```yaml
 //! scenario: The leader's host dies.
 //! source: users-and-peers 4.3, 24
-//! cluster: {nodes: 3, seed: 7, ttl_ms: 3000}
+//! cluster: {nodes: 3, seed: 7, config: {ttl: 3, loop_wait: 1, synchronous_mode: true}}
 //! story:
 //!   - {at_ms: 9950, expect: {leader: some}}
 //!   - {at_ms: 10000, fault: {power_cut: {whom: leader, ms: 300000}}}
 //!   - {at_ms: 15000, expect: {leader: another, lost: 0}}
 //! ```
 //!
-//! Everything under `cluster` has a default ([`Plan::quiet`]). All seven promises are checked
+//! Everything under `cluster` has a default ([`Plan::quiet`]); `config` is the dynamic configuration as
+//! the founder writes it. All seven promises are checked
 //! besides, and after `heal_at` the cluster has to become well.
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
@@ -97,7 +98,7 @@ impl Scenario {
                 Err(format!("line {} column {}: {what}", place.line(), place.column()))
             };
             match &fault {
-                Some(fault) if (plan.nodes..NODES_MAX).any(|node| fault.names(node)) => {
+                Some(fault) if fault.numbers().iter().any(|node| *node >= plan.nodes) => {
                     return wrong(&format!("there are only n0 to n{}", plan.nodes - 1));
                 }
                 None if expect.is_none() => return wrong("neither `fault` nor `expect`"),
@@ -107,9 +108,7 @@ impl Scenario {
             expects.extend(expect.map(|expect| (at_ms, expect)));
         }
         expects.sort_by_key(|(at, _)| *at);
-        if plan.standby {
-            plan.config["standby_cluster"] = super::remote::section();
-        }
+        plan.read_config();
         Ok(Scenario { title: file.scenario, source: file.source, plan, expects })
     }
 
@@ -228,7 +227,7 @@ mod tests {
             ("scenario: x\nstory:\n  - {at_ms: 1, fault: swichover}\n", "line 3 column 23"),
             ("scenario: x\nstory:\n  - {at_ms: 1}\n", "line 3 column 5: neither"),
             (
-                "scenario: x\nstory:\n  - {at_ms: 1, fault: {freeze: {whom: n7, ms: 4}}}\n",
+                "scenario: x\nstory:\n  - {at_ms: 1, fault: {freeze: {whom: n12, ms: 4}}}\n",
                 "n0 to n2",
             ),
             (

@@ -4,22 +4,32 @@
 //! when no simpler plan does, or when its time is up: the result is short, not the shortest.
 use std::time::{Duration, Instant};
 
+use super::fault::Fault;
 use super::network::FAIR;
 use super::plan::Plan;
 use super::run::{Failure, run};
 
-/// Shrinks for at most this long; answers with the origin failure that was found.
+/// Shrinks for at most this long; answers with the simplest failure that was found.
 pub fn shrink(failure: Box<Failure>, time: Duration) -> Box<Failure> {
+    shrunk(failure, time, &|plan| run(plan, false).err())
+}
+
+fn shrunk(
+    failure: Box<Failure>,
+    time: Duration,
+    fails: &dyn Fn(Plan) -> Option<Box<Failure>>,
+) -> Box<Failure> {
     let began = Instant::now();
     let mut best = failure;
     loop {
-        let simpler = simpler_plans(&best.plan).into_iter().take_while(|_| began.elapsed() < time);
         let promise = best.violation.promise;
-        let still = |plan| run(plan, false).err().filter(|f| f.violation.promise == promise);
-        let mut failing = simpler.filter_map(still);
-        let Some(found) = failing.next() else { return best };
-        drop(failing);
-        best = found;
+        let simpler = simpler_plans(&best.plan).into_iter().take_while(|_| began.elapsed() < time);
+        let still = |plan| fails(plan).filter(|failure| failure.violation.promise == promise);
+        let found = simpler.filter_map(still).next();
+        match found {
+            Some(simpler) => best = simpler,
+            None => return best,
+        }
     }
 }
 
@@ -63,10 +73,40 @@ fn simpler_plans(plan: &Plan) -> Vec<Plan> {
 
 /// Three nodes, where nothing befalls the others by their number.
 fn fewer_nodes(plan: &mut Plan) {
-    let named = |node: usize| plan.misfortunes.iter().any(|(_, fault)| fault.names(node));
-    if plan.nodes > 3 && !(3..plan.nodes).any(named) {
+    let others = |fault: &Fault| fault.numbers().iter().any(|node| *node >= 3);
+    if plan.nodes > 3 && !plan.misfortunes.iter().any(|(_, fault)| others(fault)) {
         plan.nodes = 3;
         plan.ppm.truncate(3);
         plan.config["synchronous_node_count"] = 1.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::check::Violation;
+    use crate::sim::fault::Whom;
+
+    /// Breaks P1 where the leader is frozen, and another promise where PostgreSQL is killed.
+    fn fails(plan: Plan) -> Option<Box<Failure>> {
+        let has = |wanted: &str| plan.misfortunes.iter().any(|(_, fault)| fault.kind() == wanted);
+        let promise = if has("freeze") { "P1" } else { "P2" };
+        let violation = Violation { promise, what: String::new() };
+        let broken = has("freeze") || has("kill_postgres");
+        let (lines, standing, again) = (Vec::new(), String::new(), String::new());
+        broken.then(|| Box::new(Failure { plan, violation, at: 0, lines, standing, again }))
+    }
+
+    #[test]
+    fn what_is_left_is_what_it_needs() {
+        let mut plan = Plan::drawn(5);
+        let frozen = Fault::Freeze { whom: Whom::Holder, ms: 9 };
+        plan.misfortunes = vec![(7_000, Fault::Switchover); 6];
+        plan.misfortunes.push((8_000, Fault::KillPostgres { whom: Whom::Holder }));
+        plan.misfortunes.insert(3, (7_500, frozen));
+        plan.deeds_fail = 50;
+        let short = shrunk(fails(plan).expect("it fails"), Duration::from_secs(5), &fails);
+        assert_eq!(short.plan.misfortunes, [(7_500, frozen)]);
+        assert_eq!((short.plan.deeds_fail, short.violation.promise), (0, "P1"));
     }
 }

@@ -10,6 +10,7 @@ pub mod one_writer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::reach::StepWalked;
 use super::world::World;
 
 /// A promise that was broken, and how.
@@ -47,7 +48,7 @@ pub struct Checks {
     /// Who is named in it.
     pub synchronous: Vec<String>,
     /// Edges that machines have walked: flow, from, to.
-    pub edges: BTreeSet<(&'static str, String, String)>,
+    pub edges: BTreeSet<StepWalked>,
     /// Found while something happened; reported at the end of the event.
     found: Option<Violation>,
     /// Commits that asynchronous failovers have cost.

@@ -120,10 +120,9 @@ fn run<F: Hears>(known: F, b: &mut Bytes) {
 
 /// A machine that was resumed, in the hands of the same world.
 pub fn resumed<F: Hears>(record: Record<F>, b: &mut Bytes) {
-    let text = serde_json::to_string(&record).expect("a record is plain data");
     let (machine, asked) = Machine::resume(record);
-    let mut run = Run { machine, disk: Memory(text), asked };
-    run.stands();
+    let mut run = Run { machine, disk: Memory(String::new()), asked };
+    run.settles();
     go_on(&mut run, b);
 }
 
@@ -259,6 +258,12 @@ impl<F: Flow> Run<F> {
         assert_eq!(machine.state(), old.state(), "it stands where it stood");
         assert!(machine.visit() > old.visit() || machine.is_ended(), "old answers are stale");
         (self.machine, self.asked) = (machine, asked);
+        self.settles();
+    }
+
+    /// A resumed machine, with its visit on the disk: the next life's has to be another. (In production
+    /// nothing is written then, as no answer outlives the process that it was asked in.)
+    fn settles(&mut self) {
         self.disk.0 = serde_json::to_string(&Record {
             seq: self.machine.seq(),
             visit: self.machine.visit(),

@@ -64,7 +64,13 @@ fn answered(args: &WhatIfArgs) -> Result<i32, String> {
     for run in 0..args.runs {
         let aloud = args.aloud && run == 0;
         let mut world = settled(&dumped, run, aloud)?;
-        answers.push(play(&mut world, &actions).map_err(|broken| format!("{broken}"))?);
+        match play(&mut world, &actions) {
+            Ok(answer) => answers.push(answer),
+            Err(broken) => {
+                say!("run {run}: {broken}");
+                return Ok(1);
+            }
+        }
     }
     print(&dumped, &answers);
     Ok(0)

@@ -1,0 +1,191 @@
+//! Misfortunes happen: what each does to the made-up world, and when it ends.
+use super::disk::JournalFate;
+use super::fault::{Fault, Whom};
+use super::world::{Event, World};
+use crate::pure::cluster::Millis;
+use crate::pure::cluster::command::Command;
+use crate::pure::cluster::state::FailoverRequest;
+use crate::pure::consensus::core::Input;
+
+impl World {
+    fn hit(&self, whom: Whom) -> usize {
+        match whom {
+            Whom::Node(node) => node,
+            Whom::Holder => self.holder().unwrap_or(0),
+            Whom::Arbiter => self.arbiter().unwrap_or(0),
+        }
+    }
+
+    /// Who leads the Raft group, or believes so.
+    pub fn arbiter(&self) -> Option<usize> {
+        let leads = |d: &super::node::Daemon| d.core.group().is_some_and(|g| g.is_leader());
+        self.nodes.iter().position(|n| n.daemon.as_ref().is_some_and(leads))
+    }
+
+    /// Who holds the lease, as the node that has applied most knows it.
+    pub fn holder(&self) -> Option<usize> {
+        let states = self.nodes.iter().filter_map(|n| n.daemon.as_ref()).map(|d| d.core.cluster());
+        let newest = states.max_by_key(|state| state.applied)?;
+        let lease = newest.lease.as_ref()?;
+        self.nodes.iter().position(|n| super::node::raft_id(n.at) == lease.holder)
+    }
+
+    pub fn strike(&mut self, fault: Fault) {
+        self.say(0, &format!("MISFORTUNE {fault:?}"));
+        match fault {
+            Fault::KillDaemon { whom, back_ms } => {
+                let node = self.hit(whom);
+                self.kill_daemon(node, "kill -9");
+                self.after(back_ms, Event::StartDaemon { node });
+            }
+            Fault::Freeze { whom, ms } => {
+                let node = self.hit(whom);
+                self.nodes[node].frozen = self.nodes[node].daemon.is_some();
+                self.after(ms, Event::Misfortune(Fault::Thaw { node }));
+            }
+            Fault::Thaw { node } => self.thaw(node),
+            Fault::PowerCut { whom, ms } => {
+                let node = self.hit(whom);
+                self.cut_power(node);
+                self.after(ms, Event::Misfortune(Fault::PowerBack { node }));
+            }
+            Fault::PowerBack { node } => {
+                if !self.nodes[node].powered {
+                    self.give_power(node);
+                }
+            }
+            Fault::KillPostgres { whom } => {
+                let node = self.hit(whom);
+                self.postgres_ends(node, false);
+            }
+            Fault::CutOneWay { from, to, ms } => {
+                self.network.cut(from, to);
+                self.after(ms, Event::Misfortune(Fault::MendNode { node: from }));
+            }
+            Fault::Isolate { whom, ms } => {
+                let node = self.hit(whom);
+                self.isolate(node);
+                self.after(ms, Event::Misfortune(Fault::MendNode { node }));
+            }
+            Fault::MendNode { node } => self.mend(node),
+            Fault::StickDisk { whom, ms } => {
+                let node = self.hit(whom);
+                self.nodes[node].disk.stuck = true;
+                self.after(ms, Event::Misfortune(Fault::Unstick { node }));
+            }
+            Fault::Unstick { node } => self.unstick(node),
+            Fault::Journal { whom, fate } => {
+                let node = self.hit(whom);
+                self.nodes[node].disk.fate = fate;
+            }
+            Fault::Switchover => self.ask_switchover(),
+            Fault::Stop { whom, ms } => self.ask_to_stop(whom, ms),
+            Fault::Start { node } => {
+                self.nodes[node].is_away = false;
+                self.after(0, Event::StartDaemon { node });
+            }
+            Fault::LoseData { whom } => self.lose_data(whom),
+            Fault::StallStreams { ms } => self.streams_stall_until = self.now + ms,
+            Fault::RemoteDown { .. }
+            | Fault::RemoteReplaced { .. }
+            | Fault::RemoteBack
+            | Fault::SectionSlips { .. }
+            | Fault::SectionBack => self.strike_there(fault),
+            Fault::Reinitialize { whom } => {
+                let node = self.hit(whom);
+                self.checks.reinitialized.insert(node);
+                if let Some(daemon) = &mut self.nodes[node].daemon {
+                    daemon.wishes.reinitialize = true;
+                }
+            }
+        }
+    }
+
+    /// What befalls the other site, and the section that names it.
+    fn strike_there(&mut self, fault: Fault) {
+        match fault {
+            Fault::RemoteDown { ms } => {
+                self.remote.up = false;
+                self.after(ms, Event::Misfortune(Fault::RemoteBack));
+            }
+            Fault::RemoteReplaced { ms } => {
+                self.remote.replaced = true;
+                self.after(ms, Event::Misfortune(Fault::RemoteBack));
+            }
+            Fault::RemoteBack => (self.remote.up, self.remote.replaced) = (true, false),
+            Fault::SectionSlips { ms } => {
+                self.edit_section(serde_json::Value::Null);
+                self.after(ms, Event::Misfortune(Fault::SectionBack));
+            }
+            Fault::SectionBack if !self.healed => self.edit_section(super::remote::section()),
+            _ => {}
+        }
+    }
+
+    fn lose_data(&mut self, whom: Whom) {
+        let node = self.hit(whom);
+        self.postgres_ends(node, false);
+        self.nodes[node].postgres.data = super::postgres::Data::Empty;
+    }
+
+    fn thaw(&mut self, node: usize) {
+        if self.nodes[node].frozen {
+            self.nodes[node].frozen = false;
+            self.deliver_stalled(node);
+        }
+    }
+
+    fn isolate(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            self.network.cut(node, other);
+            self.network.cut(other, node);
+        }
+    }
+
+    fn mend(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            self.network.mend(node, other);
+            self.network.mend(other, node);
+        }
+    }
+
+    fn ask_switchover(&mut self) {
+        let Some(holder) = self.holder() else { return };
+        let leader = Some(self.nodes[holder].name.clone());
+        let request = FailoverRequest { leader, candidate: None, scheduled_at: None };
+        let ticket = self.fresh();
+        self.feed(holder, Input::Propose { ticket, command: Command::SetFailover { request } });
+    }
+
+    fn ask_to_stop(&mut self, whom: Whom, ms: Millis) {
+        let node = self.hit(whom);
+        // Whoever stops a node that is creating the cluster has to look at its data afterwards.
+        let away = self.nodes.iter().any(|n| n.is_away) || self.checks.identity.is_none();
+        let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|_| !away) else { return };
+        daemon.wishes.stop = true;
+        self.nodes[node].is_away = true;
+        self.pump_soon(node);
+        self.after(ms + 1000, Event::Misfortune(Fault::Start { node }));
+    }
+
+    /// All faults end: everybody is started, connected, and has a working disk.
+    pub fn heal(&mut self) {
+        self.say(0, "ALL FAULTS END");
+        self.healed = true;
+        self.network.mend_all();
+        self.streams_stall_until = 0;
+        self.network.weather = super::network::FAIR;
+        self.hand_over_here();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.fate = JournalFate::Well;
+            self.nodes[node].is_away = false;
+            self.unstick(node);
+            self.thaw(node);
+            if !self.nodes[node].powered {
+                self.give_power(node);
+            } else if self.nodes[node].daemon.is_none() {
+                self.after(100, Event::StartDaemon { node });
+            }
+        }
+    }
+}
