@@ -86,6 +86,8 @@ fn a_recovery_is_asked_for_and_waited_for() {
     assert_eq!(run(&url, &RECOVER), 1);
     let (url, _asked) = api(vec![OK, BEGUN, (500, ""), (200, "{}")]);
     assert_eq!(run(&url, &RECOVER), 2, "nobody says how it ended");
+    let (url, _asked) = api(vec![OK, (500, ""), BEGUN, (500, ""), (200, r#"{"status": "DONE"}"#)]);
+    assert_eq!(run(&url, &RECOVER), 0, "it is asked again, once");
     let (url, _asked) = api(vec![(200, "\"starting\"")]);
     assert_eq!(run(&url, &RECOVER), 254);
     assert_eq!(run("http://127.0.0.1:1", &RECOVER), 1);

@@ -333,3 +333,16 @@ fn imports_against_the_layers_are_caught() {
     caught(&keeps_to_its_layer("src/sim/world.rs", "use crate::host::clock;"), "real world");
     caught(&keeps_to_its_layer("src/pure/new.rs", "use super::deed::Deed;"), "no row in LAYERS");
 }
+
+/// A planted fault whose place is gone would be found out only by the next long run.
+#[test]
+fn every_planted_fault_has_its_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match Command::new("python3").arg(root.join("scripts/sabotage")).arg("--list").output() {
+        Ok(done) => assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr)),
+        Err(error) => assert!(
+            std::env::var_os("SURUS_REQUIRE_POSTGRES").is_none(),
+            "the list is read by python3: {error}"
+        ),
+    }
+}

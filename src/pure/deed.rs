@@ -46,8 +46,11 @@ pub enum Deed {
     StopPostgres {
         mode: StopMode,
     },
-    /// Leave recovery; done when writes are possible. Reports the new timeline.
-    Promote,
+    /// Leave recovery and begin this timeline, which was set aside with the grant (zero: the next one);
+    /// done when writes are possible. Reports the new timeline.
+    Promote {
+        timeline: u32,
+    },
     Checkpoint,
     /// Replication and rewind roles.
     CreateRoles,
@@ -234,6 +237,8 @@ pub enum Brief {
         epoch: u64,
         pre_promote: bool,
         start_needed: bool,
+        #[serde(default)]
+        set_aside: u32,
     },
     Demote {
         mode: StopMode,

@@ -67,6 +67,15 @@ pub struct Situation {
     /// It does not stream, and the remote went on to another timeline.
     #[serde(default)]
     pub adrift: bool,
+    /// The timeline that was set aside with the lease that is in force.
+    #[serde(default)]
+    pub set_aside: u32,
+    /// On which our PostgreSQL is.
+    #[serde(default)]
+    pub timeline: u32,
+    /// The remote answers and takes writes: the other site's primary, and no standby.
+    #[serde(default)]
+    pub remote_writes: bool,
     /// The section was taken out, and nothing speaks against the promotion.
     #[serde(default)]
     pub may_be_promoted: bool,
@@ -157,6 +166,9 @@ impl Situation {
             remote_standing: section
                 .map(|c| standing_of(c, facts, s.cluster.system_identifier()))
                 .unwrap_or_default(),
+            set_aside: s.cluster.timeline,
+            timeline: own.and_then(|f| f.sql.as_ref()).map_or(0, |sql| sql.timeline),
+            remote_writes: facts.is_some_and(|facts| facts.accepts_writes == Some(true)),
             adrift: section.is_some() && is_adrift(facts, own.and_then(|f| f.sql.as_ref())),
             may_be_promoted: s.dynamic.leaves_standby && may_be_promoted(&s, section),
             never_followed,
@@ -359,7 +371,7 @@ fn waits_for_somebody(own: Option<&&Facts>) -> bool {
 }
 
 fn in_synchronous_set(s: &Sources, name: &String) -> bool {
-    if s.dynamic.standby_cluster.is_some() {
+    if s.cluster.only_follows(s.dynamic) {
         return true;
     }
     s.cluster

@@ -51,6 +51,9 @@ pub struct SimArgs {
     /// Print every event of a run
     #[arg(long)]
     aloud: bool,
+    /// Afterwards list the states and steps of the charts that no run has walked
+    #[arg(long)]
+    unreached: bool,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -218,6 +221,8 @@ impl Tally {
 
 /// Between two renewals of the line that shows how far it is.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
+/// The same where no terminal is, and every line stays.
+const SAID_EVERY: Duration = Duration::from_secs(30);
 
 fn seeds(args: &SimArgs) -> i32 {
     let wanted =
@@ -242,14 +247,19 @@ fn seeds(args: &SimArgs) -> i32 {
                 failed = Some(lowest.unwrap_or(failure));
             }
         }
-        if !bar.is_hidden() && shown.elapsed() > SHOWN_EVERY {
+        if shown.elapsed() > if bar.is_hidden() { SAID_EVERY } else { SHOWN_EVERY } {
             shown = Instant::now();
-            bar.set_message(tally.line(began.elapsed(), threads));
+            show(&bar, tally.line(began.elapsed(), threads));
         }
         failed.is_none() && (args.seed.is_some() || limit.is_none_or(|l| began.elapsed() < l))
     });
     bar.finish_and_clear();
     say!("{}", tally.line(began.elapsed(), threads));
+    if args.unreached {
+        let reach = reach(&tally.edges);
+        reach.states_missing.iter().for_each(|state| say!("never entered: {state}"));
+        reach.steps_missing.iter().for_each(|step| say!("never walked: {step}"));
+    }
     match failed {
         None => 0,
         Some(failure) => tell(failure, args),
@@ -261,6 +271,13 @@ fn which(args: &SimArgs) -> Range<u64> {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(seeds)) => seeds.clone(),
         (None, None) => Timestamp::now().as_second().unsigned_abs() * 1000..u64::MAX,
+    }
+}
+
+fn show(bar: &ProgressBar, line: String) {
+    match bar.is_hidden() {
+        true => say!("{line}"),
+        false => bar.set_message(line),
     }
 }
 

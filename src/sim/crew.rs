@@ -147,6 +147,7 @@ impl World {
         let Some(daemon) = self.nodes[at].daemon.as_mut().filter(|_| flow == NodeFlow::ID) else {
             return;
         };
+        daemon.wishes.cancel_build &= to == "building";
         match to {
             "rebuilding" => daemon.wishes.reinitialize = false,
             "restarting" => daemon.wishes.restart = false,

@@ -42,7 +42,11 @@ impl World {
         let Some(mut work) = work.filter(|work| work.token == token) else { return };
         let life = self.nodes[at].life;
         work.looks += 1;
-        let look = self.look(at, &mut work);
+        let look = if self.fails_at_once(at, &work) {
+            failed("it fails by bad luck")
+        } else {
+            self.look(at, &mut work)
+        };
         let visit = work.visit;
         if let Some(slot) = self.slot(at, serial) {
             slot.work = Some(work);
@@ -58,6 +62,15 @@ impl World {
                 self.tell(at, serial, Tell::Failed { visit, problem });
             }
         }
+    }
+
+    /// A misfortune lets the next deeds fail, whatever they are; only a proposal is answered by the log.
+    fn fails_at_once(&mut self, at: usize, work: &Work) -> bool {
+        let first = work.looks == 1 && !matches!(work.deed, Deed::Propose { .. });
+        let left = &mut self.nodes[at].deeds_to_fail;
+        let fails = first && *left > 0;
+        *left -= u64::from(fails);
+        fails
     }
 
     fn observe_soon(&mut self, at: usize) {
@@ -77,10 +90,11 @@ impl World {
             Deed::SealCluster => self.seal(at),
             Deed::StartPostgres { as_ } => self.start_postgres(at, work, &as_),
             Deed::StopPostgres { mode } => self.stop_postgres(at, work, mode),
-            Deed::Promote => self.promote(at, work),
+            Deed::Promote { timeline } => self.promote(at, work, timeline),
             Deed::Checkpoint => self.checkpoint(at, work),
             Deed::CreateRoles | Deed::CreateSuperuser => self.create_roles(at),
             Deed::RunPostBootstrap => self.run_script(at),
+            Deed::RunPrePromote if self.fails() => failed("pre_promote ended with exit code 1"),
             Deed::RunPrePromote => Done(Report::Done),
             Deed::CheckMethod { source, .. } => self.check_method(at, source.as_ref()),
             Deed::CopyCluster { source, .. } => self.copy(at, work, source.as_ref()),
@@ -211,7 +225,7 @@ impl World {
         Again(50)
     }
 
-    fn builds(&self, at: usize) -> bool {
+    pub(super) fn builds(&self, at: usize) -> bool {
         let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
         crew.is_some_and(|slots| slots.iter().any(|slot| slot.body.flow() == ReplicaBuild::ID))
     }
@@ -260,7 +274,7 @@ impl World {
         Again(took.min(500) + 1)
     }
 
-    fn promote(&mut self, at: usize, work: &mut Work) -> Look {
+    fn promote(&mut self, at: usize, work: &mut Work, wanted: u32) -> Look {
         let fails = self.fails();
         let Some(server) = &self.nodes[at].postgres.server else {
             return failed("PostgreSQL does not run");
@@ -278,7 +292,6 @@ impl World {
                 return failed("pg_ctl promote failed");
             }
             let node = &mut self.nodes[at];
-            let wanted = node.daemon.as_ref().map_or(0, |d| d.core.cluster().timeline);
             if wanted != 0 && node.postgres.cluster().is_some_and(|c| c.wal.timeline() >= wanted) {
                 return failed("the timeline that was set aside is behind us");
             }
@@ -294,6 +307,9 @@ impl World {
     fn checkpoint(&mut self, at: usize, work: &Work) -> Look {
         if self.nodes[at].postgres.server.is_none() {
             return failed("PostgreSQL does not run");
+        }
+        if self.nodes[at].disk.stuck {
+            return Again(200);
         }
         if work.looks == 1 { Again(self.luck.between(20, 400)) } else { Done(Report::Done) }
     }

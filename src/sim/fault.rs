@@ -96,6 +96,10 @@ pub enum Fault {
         ms: Millis,
     },
     SectionBack,
+    /// The two sites change places, and back after a while.
+    SitesChange {
+        ms: Millis,
+    },
     /// The data directory is gone, and PostgreSQL with it; a scenario's, never drawn: it takes what
     /// was acknowledged with it, unless another copy has it.
     LoseData {
@@ -104,6 +108,19 @@ pub enum Fault {
     /// The operator asks for a new copy.
     Reinitialize {
         whom: Whom,
+    },
+    /// The operator calls the running copy off.
+    CancelBuild {
+        whom: Whom,
+    },
+    /// The operator asks for a restart of PostgreSQL.
+    Restart {
+        whom: Whom,
+    },
+    /// Of what a node begins from now on, so much fails at once, whatever it is.
+    FailDeeds {
+        whom: Whom,
+        count: u64,
     },
 }
 
@@ -142,6 +159,11 @@ impl std::fmt::Display for Fault {
                 write!(f, "the operator stops {whom}, and starts it again {ms} ms later")
             }
             Fault::Reinitialize { whom } => write!(f, "the operator reinitializes {whom}"),
+            Fault::CancelBuild { whom } => write!(f, "the operator calls off the copy on {whom}"),
+            Fault::Restart { whom } => write!(f, "the operator restarts PostgreSQL of {whom}"),
+            Fault::FailDeeds { whom, count } => {
+                write!(f, "whatever {whom} begins next fails, {count} times")
+            }
             Fault::LoseData { whom } => write!(f, "the data directory of {whom} is gone"),
             Fault::RemoteDown { ms } => write!(f, "the other site is away for {ms} ms"),
             Fault::RemoteReplaced { ms } => {
@@ -149,6 +171,9 @@ impl std::fmt::Display for Fault {
             }
             Fault::SectionSlips { ms } => {
                 write!(f, "the section standby_cluster is taken out by a slip for {ms} ms")
+            }
+            Fault::SitesChange { ms } => {
+                write!(f, "the two sites change places, and back {ms} ms later")
             }
             other => write!(f, "{other:?}"),
         }
@@ -180,7 +205,7 @@ impl From<Whom> for String {
     }
 }
 
-fn whom(luck: &mut Luck, nodes: usize) -> Whom {
+pub fn whom(luck: &mut Luck, nodes: usize) -> Whom {
     match luck.below(5) {
         0 | 1 => Whom::Holder,
         2 => Whom::Arbiter,
@@ -213,8 +238,17 @@ pub const DRAWN: [&str; 11] = [
     "reinitialize",
 ];
 
-/// What a plan adds by itself: the misfortunes of a standby cluster's other site, and lag.
-pub const ADDED: [&str; 4] = ["remote_down", "remote_replaced", "section_slips", "stall_streams"];
+/// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
+pub const ADDED: [&str; 8] = [
+    "sites_change",
+    "remote_down",
+    "remote_replaced",
+    "section_slips",
+    "stall_streams",
+    "restart",
+    "cancel_build",
+    "fail_deeds",
+];
 
 impl Fault {
     /// As scenario files name it.

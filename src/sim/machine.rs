@@ -213,12 +213,13 @@ pub fn begin(
             begun(ReplicaBuild::new(node, permission, methods, wish), pen)
         }
         Brief::Rejoin { source, rules } => begun(Rejoin { source, rules }, pen),
-        Brief::Promote { epoch, pre_promote, start_needed } => begun(
+        Brief::Promote { epoch, pre_promote, start_needed, set_aside } => begun(
             Promote {
                 epoch,
                 node: node.to_string(),
                 pre_promote,
                 start_needed: start_needed || !postgres_runs,
+                set_aside,
                 timeline: 0,
                 lsn: Lsn(0),
             },

@@ -31,6 +31,7 @@ pub mod remote;
 pub mod run;
 pub mod scenario;
 pub mod shrink;
+mod sites;
 pub mod strike;
 pub mod what_if;
 pub mod world;

@@ -50,6 +50,8 @@ pub struct Node {
     /// A stopped daemon that the operator wants to stay stopped.
     pub is_away: bool,
     pub facts_serial: u64,
+    /// Of the deeds that begin here, so many fail at once.
+    pub deeds_to_fail: u64,
     /// So many records its copy stays behind, for as long as faults last.
     pub held_back: usize,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
@@ -98,6 +100,7 @@ impl Node {
             stalled: VecDeque::new(),
             is_away: false,
             facts_serial: 0,
+            deeds_to_fail: 0,
             held_back: 0,
             right_until: None,
             heard_leader_at: Lsn(0),

@@ -8,6 +8,7 @@ use crate::pure::cluster::state::Lease;
 use crate::pure::cluster::sync;
 use crate::pure::config::Dynamic;
 use crate::pure::consensus::core::Input;
+use crate::pure::deed::Method;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::situation::{Situation, Sources};
 use crate::pure::view::Heard;
@@ -79,6 +80,7 @@ impl World {
             replication_state: (recovers && streams).then(|| String::from("streaming")),
             replication: self.walsenders(at),
             synchronous_standby_names: cluster.synchronous_standby_names.clone(),
+            names_are_ours: !cluster.synchronous_standby_names.is_empty(),
             ..SqlFacts::default()
         })
     }
@@ -140,7 +142,7 @@ impl World {
             live_epoch: live,
             heard: &facts,
             wishes: daemon.wishes.clone(),
-            methods: Vec::new(),
+            methods: if self.plan.has_tool { tool_first() } else { Vec::new() },
             postmaster_alive: node.postgres.server.is_some(),
             data_is_gone: false,
             guarded,
@@ -149,10 +151,16 @@ impl World {
             use_slots: true,
             remove_on_rewind_failure: false,
             remove_on_diverged_timelines: false,
-            pre_promote: false,
+            pre_promote: self.plan.pre_promote,
             sync_step,
         }))
     }
+}
+
+/// `create_replica_methods: [tool, basebackup]`.
+fn tool_first() -> Vec<Method> {
+    let method = |name: &str| Method { name: name.to_owned(), keep_data: false, no_leader: false };
+    vec![method("tool"), method("basebackup")]
 }
 
 pub fn data_directory(postgres: &Postgres) -> DataDirectory {

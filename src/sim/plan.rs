@@ -36,6 +36,10 @@ pub struct Plan {
     #[serde(skip)]
     pub standby: bool,
     pub use_pg_rewind: bool,
+    /// A script is asked before every promotion; it says no as often as deeds fail.
+    pub pre_promote: bool,
+    /// A tool has its turn before pg_basebackup.
+    pub has_tool: bool,
     pub ppm: Vec<i64>,
     pub weather: Weather,
     /// Times in a thousand that a deed fails by itself.
@@ -74,6 +78,8 @@ impl Plan {
             synchronous: false,
             standby: false,
             use_pg_rewind: true,
+            pre_promote: false,
+            has_tool: false,
             ppm: vec![0; nodes],
             weather: FAIR,
             deeds_fail: 0,
@@ -142,6 +148,7 @@ impl Plan {
             plan.follows(&mut luck);
         }
         plan.falls_behind();
+        plan.is_operated();
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
     }
@@ -163,12 +170,43 @@ impl Plan {
         self.heal_at = self.heal_at.max(at + ms + 2 * self.ttl_ms);
     }
 
+    /// Somebody restarts a server, asks for a copy and calls it off; or what a node begins fails. Half of
+    /// the seeds; with luck of its own, too.
+    pub fn is_operated(&mut self) {
+        let mut luck = Luck::new(self.seed ^ 0x0BE8_A7ED);
+        (self.pre_promote, self.has_tool) = (luck.in_thousand(200), luck.in_thousand(300));
+        for _ in 0..luck.below(4) {
+            let at = luck.between(4_000, self.heal_at.max(4_001));
+            let whom = fault::whom(&mut luck, self.nodes);
+            match luck.below(6) {
+                0 => self.misfortunes.push((at, Fault::Restart { whom })),
+                1 => {
+                    let later = luck.between(20, 3_000);
+                    self.misfortunes.push((at, Fault::Reinitialize { whom }));
+                    self.misfortunes.push((at + later, Fault::CancelBuild { whom }));
+                }
+                2 => {
+                    self.misfortunes.push((at, Fault::Stop { whom, ms: luck.between(500, 20_000) }))
+                }
+                _ => {
+                    let count = 1 + luck.below(3) as u64;
+                    self.misfortunes.push((at, Fault::FailDeeds { whom, count }));
+                }
+            }
+        }
+    }
+
     /// A standby cluster. Its remote goes away and comes back, or the section slips; not both in
     /// one run, as a slip while the remote is away promotes rightly.
     pub fn follows(&mut self, luck: &mut Luck) {
         self.standby = true;
         self.config["standby_cluster"] = super::remote::section();
         let slips = luck.in_thousand(400);
+        if !slips && luck.in_thousand(600) {
+            let at = luck.between(6_000, self.heal_at.max(6_001));
+            self.misfortunes.push((at, Fault::SitesChange { ms: luck.between(4_000, 20_000) }));
+            self.heal_at = self.heal_at.max(at + luck.between(5_000, 40_000));
+        }
         for _ in 0..luck.between(1, 3) {
             let at = luck.between(8_000, self.heal_at.max(8_001));
             let ms = luck.between(200, 3 * self.ttl_ms);

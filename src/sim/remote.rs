@@ -1,5 +1,6 @@
 //! The other site: the cluster that a simulated standby cluster follows, and what befalls it.
 use super::postgres::{Cluster, Wal};
+use super::sites::Change;
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
@@ -24,6 +25,7 @@ pub struct RemoteSite {
     pub writable: bool,
     /// Another cluster answers under its address.
     pub replaced: bool,
+    pub change: Change,
 }
 
 impl Default for RemoteSite {
@@ -34,6 +36,7 @@ impl Default for RemoteSite {
             up: true,
             writable: true,
             replaced: false,
+            change: Change::None,
         }
     }
 }
@@ -63,8 +66,9 @@ impl World {
     pub fn remote_writes(&mut self) {
         let id = self.fresh();
         if self.remote.is_itself() && self.remote.writable {
-            self.remote.wal.push(1, id);
+            self.remote.wal.push(self.remote.wal.timeline(), id);
         }
+        self.sites_go_on();
         self.after(WRITE_MS, Event::RemoteWrites);
     }
 
@@ -131,7 +135,8 @@ impl World {
         if !self.plan.standby {
             return;
         }
-        (self.remote.up, self.remote.replaced, self.remote.writable) = (true, false, false);
+        let own = RemoteSite { wal: std::mem::take(&mut self.remote.wal), ..RemoteSite::default() };
+        self.remote = RemoteSite { writable: false, ..own };
         let follows = self.nodes.iter().filter_map(|n| n.daemon.as_ref()).any(|d| {
             let config = d.core.cluster().config.as_ref();
             config.is_none_or(|config| config["standby_cluster"].is_object())

@@ -6,6 +6,7 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::consensus::core::Input;
+use crate::pure::situation::Wishes;
 
 impl World {
     fn hit(&self, whom: Whom) -> usize {
@@ -54,10 +55,7 @@ impl World {
                     self.give_power(node);
                 }
             }
-            Fault::KillPostgres { whom } => {
-                let node = self.hit(whom);
-                self.postgres_ends(node, false);
-            }
+            Fault::KillPostgres { whom } => self.postgres_ends(self.hit(whom), false),
             Fault::CutOneWay { from, to, ms } => {
                 self.network.cut(from, to);
                 self.after(ms, Event::Misfortune(Fault::MendNode { node: from }));
@@ -78,8 +76,6 @@ impl World {
                 let node = self.hit(whom);
                 self.nodes[node].disk.fate = fate;
             }
-            Fault::Switchover => self.ask_switchover(),
-            Fault::Stop { whom, ms } => self.ask_to_stop(whom, ms),
             Fault::Start { node } => {
                 self.nodes[node].is_away = false;
                 self.after(0, Event::StartDaemon { node });
@@ -90,14 +86,44 @@ impl World {
             | Fault::RemoteReplaced { .. }
             | Fault::RemoteBack
             | Fault::SectionSlips { .. }
+            | Fault::SitesChange { .. }
             | Fault::SectionBack => self.strike_there(fault),
+            Fault::FailDeeds { whom, count } => {
+                let node = self.hit(whom);
+                self.nodes[node].deeds_to_fail = count;
+            }
+            Fault::Switchover
+            | Fault::Stop { .. }
+            | Fault::Reinitialize { .. }
+            | Fault::Restart { .. }
+            | Fault::CancelBuild { .. } => self.operate(fault),
+        }
+    }
+
+    /// What the operator asks for.
+    fn operate(&mut self, fault: Fault) {
+        match fault {
+            Fault::Switchover => self.ask_switchover(),
+            Fault::Stop { whom, ms } => self.ask_to_stop(whom, ms),
             Fault::Reinitialize { whom } => {
                 let node = self.hit(whom);
                 self.checks.reinitialized.insert(node);
-                if let Some(daemon) = &mut self.nodes[node].daemon {
-                    daemon.wishes.reinitialize = true;
-                }
+                self.wish(node, |wishes| wishes.reinitialize = true);
             }
+            Fault::Restart { whom } => self.wish(self.hit(whom), |wishes| wishes.restart = true),
+            Fault::CancelBuild { whom } => {
+                let node = self.hit(whom);
+                let builds = self.builds(node);
+                self.wish(node, |wishes| wishes.cancel_build = builds);
+            }
+            _ => {}
+        }
+    }
+
+    fn wish(&mut self, node: usize, wish: impl FnOnce(&mut Wishes)) {
+        if let Some(daemon) = &mut self.nodes[node].daemon {
+            wish(&mut daemon.wishes);
+            self.pump_soon(node);
         }
     }
 
@@ -117,6 +143,7 @@ impl World {
                 self.edit_section(serde_json::Value::Null);
                 self.after(ms, Event::Misfortune(Fault::SectionBack));
             }
+            Fault::SitesChange { ms } => self.sites_change(ms),
             Fault::SectionBack if !self.healed => self.edit_section(super::remote::section()),
             _ => {}
         }
@@ -179,6 +206,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.fate = JournalFate::Well;
             self.nodes[node].is_away = false;
+            self.nodes[node].deeds_to_fail = 0;
             self.unstick(node);
             self.thaw(node);
             if !self.nodes[node].powered {

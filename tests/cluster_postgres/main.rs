@@ -34,6 +34,7 @@ mod standby_archive;
 mod stops;
 mod strangers;
 mod stuck_disk;
+mod sync;
 mod upgrade;
 mod wale;
 mod wiped;

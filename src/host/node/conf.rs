@@ -2,7 +2,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::World;
+use super::{World, sync};
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::{ConfFiles, Signal};
 use crate::host::postgres::processes::blocking;
@@ -84,7 +84,7 @@ pub(super) async fn files(
     let version = version(server).await?;
     let control = server.control().await.unwrap_or_default();
     let settings = with_defaults(world.settings());
-    let sync_names = world.sync_names.borrow().clone().filter(|_| standby.is_none());
+    let sync_names = sync::names(world, server).filter(|_| standby.is_none());
     let config_dir = server.config_dir().display().to_string();
     let rendered = settings::parameters(&settings::Server {
         scope: &world.config().scope,
@@ -362,17 +362,6 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
     server.reload_with(&files).await?;
     super::callbacks::pointed(world);
     world.look.notify_one();
-    Ok(Report::Done)
-}
-
-/// Puts synchronous_standby_names into force.
-pub async fn set_sync_names(world: &Rc<World>, value: String) -> Result<Report, String> {
-    *world.sync_names.borrow_mut() = Some(value.clone());
-    let server = world.server()?;
-    let files = files(world, &server, None).await?;
-    server.reload_with(&files).await?;
-    server.await_setting("synchronous_standby_names", &value, Duration::from_secs(5)).await?;
-    super::observe::look(world, 0).await;
     Ok(Report::Done)
 }
 

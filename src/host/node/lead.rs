@@ -143,11 +143,11 @@ pub async fn disarm_guard(world: &Rc<World>) -> Result<Report, String> {
     Ok(Report::Done)
 }
 
-pub async fn promote(world: &Rc<World>) -> Result<Report, String> {
+pub async fn promote(world: &Rc<World>, timeline: u32) -> Result<Report, String> {
     let server = world.server()?;
     let epoch = lock(&world.deadline).epoch;
     must_be_armed(world, epoch)?;
-    server.skip_timelines(world.view().cluster.timeline).await?;
+    server.skip_timelines(timeline).await?;
     let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
     world.seen.borrow_mut().role = Role::Primary;
     super::observe::look(world, 0).await;

@@ -14,6 +14,7 @@ pub mod perform;
 pub mod recover;
 pub mod remote;
 pub mod slots;
+pub mod sync;
 pub mod upheld;
 
 use std::cell::{Cell, RefCell};

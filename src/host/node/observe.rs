@@ -46,7 +46,8 @@ pub async fn keep_looking(world: Rc<World>, mut words: mpsc::UnboundedReceiver<W
 pub async fn look(world: &Rc<World>, round: u64) {
     let before = fingerprint(world);
     if world.seen.borrow().postmaster_alive {
-        let sql = query(world).await;
+        let ours = world.sync_names.borrow().is_some();
+        let sql = query(world).await.map(|sql| SqlFacts { names_are_ours: ours, ..sql });
         let standby = world.standby_role();
         let mut seen = world.seen.borrow_mut();
         if let Some(sql) = &sql {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::upheld::{Needs, upheld};
-use super::{World, birth, build, conf, copy, lead, recover, remote};
+use super::{World, birth, build, conf, copy, lead, recover, remote, sync};
 use crate::host::actor::flow::{FlowActor, Halt, Hear, OnEnd};
 use crate::pure::config;
 use crate::pure::deed::{Brief, Deed, Report, StartAs, StopMode};
@@ -45,7 +45,7 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         }
         Deed::StartPostgres { as_ } => conf::start(&world, as_).await,
         Deed::StopPostgres { mode } => conf::stop(&world, mode).await,
-        Deed::Promote => lead::promote(&world).await,
+        Deed::Promote { timeline } => lead::promote(&world, timeline).await,
         Deed::Checkpoint => world.server()?.checkpoint().await.map(|()| Report::Done),
         Deed::CreateRoles => upheld(&world, Needs::Primary, || birth::create_roles(&world)).await,
         Deed::RunPostBootstrap => {
@@ -65,7 +65,7 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         Deed::DisarmGuard => lead::disarm_guard(&world).await,
         Deed::Propose { command } => lead::propose(&world, command).await,
         Deed::AwaitReceived { member, lsn } => lead::await_received(&world, &member, lsn).await,
-        Deed::SetSynchronousStandbyNames { value } => conf::set_sync_names(&world, value).await,
+        Deed::SetSynchronousStandbyNames { value } => sync::set_names(&world, value).await,
         Deed::ShipWal { timeline, lsn } => remote::ship_wal(&world, timeline, lsn).await,
         Deed::GiveUpVote => lead::give_up_vote(&world).await,
         Deed::Run(_) => Err(String::from("a flow is run by its actor")),
@@ -108,13 +108,14 @@ pub fn start_flow(
             start(world, ReplicaBuild::new(&node, permission, methods, wish), run, on_end)
         }
         Brief::Rejoin { source, rules } => start(world, Rejoin { source, rules }, run, on_end),
-        Brief::Promote { epoch, pre_promote, start_needed } => {
+        Brief::Promote { epoch, pre_promote, start_needed, set_aside } => {
             let start_needed = start_needed || !world.seen.borrow().postmaster_alive;
             let flow = Promote {
                 epoch,
                 node,
                 pre_promote,
                 start_needed,
+                set_aside,
                 timeline: 0,
                 lsn: Default::default(),
             };

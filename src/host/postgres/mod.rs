@@ -33,6 +33,7 @@ pub mod session;
 pub mod slots;
 pub mod start;
 pub mod stop;
+pub mod sync;
 pub mod upstream;
 pub mod vet;
 

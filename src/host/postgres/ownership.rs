@@ -73,15 +73,6 @@ fn is_wal_name(name: &str) -> bool {
     }
 }
 
-/// True where the directory is the root of a mounted file system. Blocks.
-pub fn is_mount_point(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(here), Ok(above)) = (fs::metadata(dir), fs::metadata(dir.join(".."))) else {
-        return false;
-    };
-    here.dev() != above.dev() || here.ino() == above.ino()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -110,6 +110,7 @@ fn facts(row: &SimpleQueryRow) -> Option<SqlFacts> {
         latest_end_lsn: lsn("latest_end_lsn"),
         replication: list(text("replication"), WalsenderRow::into)?,
         synchronous_standby_names: text("synchronous_standby_names")?.to_owned(),
+        names_are_ours: false,
         waits_since: Lsn::default(),
         slots: list(text("slots"), SlotRow::into)?,
     })

@@ -48,7 +48,7 @@ impl ClusterState {
             }
             Command::AddHistory { row } => self.add_history(row),
             Command::PromoteCluster { order } => self.promote_cluster(index, order),
-            Command::LeaveStandby { epoch } => self.leave_standby(index, epoch),
+            Command::LeaveStandby { epoch, timeline } => self.leave_standby(index, epoch, timeline),
             Command::Demoted { epoch, shutdown } => self.demoted(epoch, shutdown),
             Command::SetStatus { epoch, status } => self.with_lease(epoch, |s| s.status = status),
         }

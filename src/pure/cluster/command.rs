@@ -99,6 +99,9 @@ pub enum Command {
     /// The leader of a standby cluster saw the terms met: from now on it is a primary cluster.
     LeaveStandby {
         epoch: u64,
+        /// The one on which its leader stands; the next is set aside for the promotion.
+        #[serde(default)]
+        timeline: Option<u32>,
     },
     /// The leader of a cluster that follows another one from now on stopped writing here.
     Demoted {

@@ -116,6 +116,9 @@ pub struct SqlFacts {
     pub latest_end_lsn: Lsn,
     pub replication: Vec<Walsender>,
     pub synchronous_standby_names: String,
+    /// Surus has put them there; otherwise they are the operator's own.
+    #[serde(default)]
+    pub names_are_ours: bool,
     /// Primary: where its WAL ended when it was first seen to wait for these names; whoever has
     /// flushed as much holds everything that was acknowledged before. Noted by the consensus.
     #[serde(default)]

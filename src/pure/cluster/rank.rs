@@ -131,7 +131,7 @@ fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
 /// In a standby cluster nobody acknowledges anything, and what its leader lacks comes from the
 /// remote: the furthest leads, however far that is.
 fn follows(race: &Race) -> bool {
-    race.dynamic.standby_cluster.is_some()
+    race.cluster.only_follows(race.dynamic)
 }
 
 fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> Result<(), Refusal> {

@@ -21,6 +21,10 @@ pub struct Standby {
     pub section: Value,
     /// What the operator said when asking for the promotion; an edit says nothing.
     pub order: Option<Order>,
+    /// It was a primary cluster when the section came, and nobody has stood down yet: what was
+    /// acknowledged here still binds whoever leads.
+    #[serde(default)]
+    pub owes_demotion: bool,
 }
 
 /// The terms of a promotion.
@@ -56,8 +60,16 @@ impl ClusterState {
     pub(super) fn note_standby(&mut self) {
         let Some(section) = section(self.config.as_ref()).cloned() else { return };
         if self.standby.as_ref().is_none_or(|old| old.order.is_some() || old.section != section) {
-            self.standby = Some(Standby { section, order: None });
+            let led = self.system_identifier().is_some();
+            let owes_demotion = self.standby.as_ref().map_or(led, |old| old.owes_demotion);
+            self.standby = Some(Standby { section, order: None, owes_demotion });
         }
+    }
+
+    /// It follows another cluster, and nothing that was acknowledged here binds its leader any more.
+    pub fn only_follows(&self, dynamic: &Dynamic) -> bool {
+        let owes = self.standby.as_ref().is_some_and(|standby| standby.owes_demotion);
+        dynamic.standby_cluster.is_some() && !owes
     }
 
     pub(super) fn promote_cluster(&mut self, index: u64, order: Order) -> Outcome {
@@ -72,7 +84,7 @@ impl ClusterState {
         Outcome::Done
     }
 
-    pub(super) fn leave_standby(&mut self, index: u64, epoch: u64) -> Outcome {
+    pub(super) fn leave_standby(&mut self, index: u64, epoch: u64, on: Option<u32>) -> Outcome {
         if section(self.config.as_ref()).is_some() {
             return Outcome::refused("the configuration says again that this is a standby cluster");
         }
@@ -82,7 +94,7 @@ impl ClusterState {
             s.status = Status::default();
             s.config_version = index;
             // What was set aside at the grant was before the remote's own timelines.
-            s.timeline = 0;
+            s.timeline = on.map_or(0, |on| s.timeline.max(on) + 1);
         })
     }
 
@@ -95,7 +107,23 @@ impl ClusterState {
                 lsn: shutdown.optime,
             });
             s.status = shutdown;
+            s.standby.iter_mut().for_each(|standby| standby.owes_demotion = false);
         })
+    }
+
+    /// Where this cluster was demoted itself, its leader has replayed that far, or another primary's
+    /// timeline since.
+    fn holds_what_was_acknowledged(&self, own: &SqlFacts) -> Result<(), String> {
+        let holds = |left: &&Token| (own.timeline, own.replay_lsn) >= (left.timeline, left.lsn);
+        match self.handover.as_ref().filter(|left| !holds(left)) {
+            None => Ok(()),
+            Some(left) => Err(format!(
+                "this cluster was demoted on timeline {} at {}, and its leader has replayed only {} on \
+                 timeline {}: start the member that holds the rest, or give it up with promote-cluster \
+                 --even-if-remote-writes",
+                left.timeline, left.lsn, own.replay_lsn, own.timeline
+            )),
+        }
     }
 
     /// May the cluster whose section is gone be promoted now? `leader` is what its leader last
@@ -113,6 +141,9 @@ impl ClusterState {
         let own = leader.ok_or("the standby leader's PostgreSQL does not answer")?;
         if let Some(token) = &order.token {
             token.is_replayed(&own.system_identifier, own.timeline, own.replay_lsn)?;
+        }
+        if !order.even_if_remote_writes {
+            self.holds_what_was_acknowledged(own)?;
         }
         if order.even_if_remote_writes || section.host.is_none() {
             return Ok(());
@@ -218,14 +249,15 @@ mod tests {
     #[test]
     fn the_log_says_first_that_nobody_is_followed() {
         let mut cluster = cluster();
-        let leave = Command::LeaveStandby { epoch: 4 };
+        let leave = Command::LeaveStandby { epoch: 4, timeline: Some(6) };
         let refused = cluster.apply(11, leave.clone());
         assert!(matches!(refused, Outcome::Refused(_)), "the section stands");
         edit(&mut cluster);
-        let other = cluster.apply(12, Command::LeaveStandby { epoch: 3 });
+        let other = cluster.apply(12, Command::LeaveStandby { epoch: 3, timeline: None });
         assert!(matches!(other, Outcome::Refused(_)), "another led then");
         assert_eq!(cluster.apply(13, leave), Outcome::Done);
         assert_eq!((cluster.standby.clone(), cluster.config_version), (None, 13));
+        assert_eq!(cluster.timeline, 7, "set aside: whoever leads next takes another");
         assert_eq!(cluster.dynamic().standby_cluster, None);
         let order = Order::default();
         let again = cluster.apply(14, Command::PromoteCluster { order });

@@ -12,9 +12,10 @@ use super::state::{ClusterState, Sync};
 use crate::pure::config::{Dynamic, SynchronousMode};
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::PgState;
-use crate::pure::postgres::sync_names::first_names;
+use crate::pure::postgres::sync_names::{first_names, waited_for};
 
-/// Nobody has this name: with `synchronous_mode_strict` commits wait until a standby is there.
+/// Nobody has this name: with `synchronous_mode_strict` commits wait until a standby is there. For a moment
+/// it stands there too before PostgreSQL waits for anybody, to see whether it waits at all.
 pub const STRICT_PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
 
 /// One step towards the wanted synchronous set.
@@ -53,7 +54,10 @@ pub fn next_step(
         };
         (cluster.sync.as_ref() != Some(&sync)).then_some(SyncStep::Publish(Some(sync)))
     };
-    let kept: BTreeSet<String> = known.intersection(&wanted).cloned().collect();
+    // Whoever is not waited for any longer, whatever took it out of the setting, leaves at once.
+    let waited = waited_for(&sql.synchronous_standby_names);
+    let still = |name: &&String| wanted.contains(*name) && waited.contains(*name);
+    let kept: BTreeSet<String> = known.iter().filter(still).cloned().collect();
     if kept != known || cluster.sync.as_ref().is_none_or(|s| s.leader != leader) {
         return publish(&kept);
     }
@@ -85,8 +89,7 @@ fn switch_off(cluster: &ClusterState, sql: &SqlFacts) -> Option<SyncStep> {
         return Some(SyncStep::Publish(None));
     }
     // Only what we set ourselves is taken back; the operator's own value comes with the files.
-    let ours = sql.synchronous_standby_names == STRICT_PLACEHOLDER;
-    ours.then(|| SyncStep::Apply(String::new()))
+    sql.names_are_ours.then(|| SyncStep::Apply(String::new()))
 }
 
 /// The members that should be synchronous now: running, streaming, not tagged away; who already is
@@ -118,5 +121,84 @@ fn setting(dynamic: &Dynamic, wanted: &BTreeSet<String>) -> String {
         (true, true) => STRICT_PLACEHOLDER.to_string(),
         (true, false) => String::new(),
         (false, _) => first_names(wanted.len() as u32, wanted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::cluster::facts::Walsender;
+
+    const LEADER: &str = "a";
+
+    fn dynamic(mode: SynchronousMode) -> Dynamic {
+        Dynamic { synchronous_mode: mode, ..Dynamic::default() }
+    }
+
+    /// A leader that names `names`, and to which b streams synchronously.
+    fn leading(names: &str) -> SqlFacts {
+        let b = Walsender {
+            application_name: String::from("b"),
+            state: String::from("streaming"),
+            sync_state: String::from("sync"),
+            ..Walsender::default()
+        };
+        SqlFacts {
+            synchronous_standby_names: names.to_owned(),
+            replication: vec![b],
+            ..SqlFacts::default()
+        }
+    }
+
+    fn counted_on(names: &[&str]) -> ClusterState {
+        let sync = Sync {
+            leader: LEADER.to_owned(),
+            sync_standby: names.iter().map(|name| name.to_string()).collect(),
+            quorum: 0,
+        };
+        ClusterState { sync: Some(sync), ..ClusterState::default() }
+    }
+
+    fn step(cluster: &ClusterState, mode: SynchronousMode, sql: &SqlFacts) -> Option<SyncStep> {
+        let member = |name: &str, sql: Option<SqlFacts>| Facts {
+            name: name.to_owned(),
+            state: PgState::Running,
+            sql,
+            ..Facts::default()
+        };
+        let (a, b) = (member(LEADER, Some(sql.clone())), member("b", None));
+        next_step(LEADER, cluster, &dynamic(mode), sql, &[&a, &b])
+    }
+
+    fn published(names: &[&str]) -> Option<SyncStep> {
+        Some(SyncStep::Publish(counted_on(names).sync))
+    }
+
+    #[test]
+    fn waits_first_and_counts_on_it_afterwards() {
+        let apply = Some(SyncStep::Apply(String::from("b")));
+        assert_eq!(step(&counted_on(&[]), SynchronousMode::On, &leading("")), apply);
+        let now = leading("b");
+        assert_eq!(step(&counted_on(&[]), SynchronousMode::On, &now), published(&["b"]));
+        assert_eq!(step(&counted_on(&["b"]), SynchronousMode::On, &now), None);
+    }
+
+    #[test]
+    fn whoever_is_not_waited_for_is_not_counted_on() {
+        for names in ["", "1 (b,c)", STRICT_PLACEHOLDER] {
+            let found = step(&counted_on(&["b"]), SynchronousMode::On, &leading(names));
+            assert_eq!(found, published(&[]), "{names}");
+        }
+    }
+
+    #[test]
+    fn switched_off_the_log_goes_first_and_the_operators_names_stay() {
+        let off = SynchronousMode::Off;
+        let ours = SqlFacts { names_are_ours: true, ..leading("b") };
+        let gone = Some(SyncStep::Publish(None));
+        assert_eq!(step(&counted_on(&["b"]), off, &ours), gone);
+        let apply = Some(SyncStep::Apply(String::new()));
+        assert_eq!(step(&ClusterState::default(), off, &ours), apply);
+        assert_eq!(step(&ClusterState::default(), off, &leading("theirs")), None);
     }
 }

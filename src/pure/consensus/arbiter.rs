@@ -106,7 +106,7 @@ impl Core {
         let holder = self.cluster.lease.as_ref().map(|l| l.holder);
         let Some(arbitration) = &mut self.arbitration else { return };
         let Some(sql) = &facts.sql else { return };
-        if self.dynamic.standby_cluster.is_some() {
+        if self.cluster.only_follows(&self.dynamic) {
             // What was written here before it followed another cluster binds nobody any more.
             (arbitration.optime, arbitration.timeline) = (Lsn(0), 0);
             return;

@@ -38,6 +38,9 @@ pub struct Node {
     pub rules: RejoinRules,
     pub permission: Option<WipePermission>,
     pub pre_promote: bool,
+    /// The timeline that was set aside with our lease: a daemon that comes back knows less of the log.
+    #[serde(default)]
+    pub set_aside: u32,
     pub remote: Option<Remote>,
     /// PostgreSQL here is a primary under our guard.
     #[serde(default)]
@@ -211,6 +214,7 @@ impl Node {
     fn take_situation(&mut self, s: &Situation) {
         self.rules = s.rules.clone();
         self.pre_promote = s.pre_promote;
+        self.set_aside = s.set_aside;
         self.remote = s.remote.clone();
         self.writes = s.guarded && s.in_recovery != Some(true);
         self.led_when_stopped = s.guarded || s.epoch().is_some_and(|epoch| epoch == self.epoch);
@@ -325,11 +329,7 @@ impl Flow for Node {
             Activity::CheckDivergence => {
                 Deed::CheckDivergence { source: self.upstream.clone().unwrap_or_default() }
             }
-            Activity::RunPromoteFlow => Deed::Run(Brief::Promote {
-                epoch,
-                pre_promote: self.pre_promote,
-                start_needed: false,
-            }),
+            Activity::RunPromoteFlow => Deed::Run(self.promotion()),
             Activity::ClearFailover => Deed::Propose {
                 command: Command::ClearFailover {
                     expected: self.hand_over.as_ref().map(|(request, _)| request.clone()),
@@ -341,7 +341,9 @@ impl Flow for Node {
                 remote: self.remote.clone().unwrap_or_default(),
             }),
             Activity::RunStandingDownFlow => Deed::Run(Brief::StandDown { epoch }),
-            Activity::LeaveStandby => Deed::Propose { command: Command::LeaveStandby { epoch } },
+            Activity::LeaveStandby => {
+                Deed::Propose { command: Command::LeaveStandby { epoch, timeline: Some(0) } }
+            }
             Activity::RunRecoveryFlow => {
                 Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })
             }
@@ -406,6 +408,15 @@ impl Node {
         };
         if matches!(self.sync_step, Some(SyncStep::Publish(_))) {
             self.sync_settled = false;
+        }
+    }
+
+    fn promotion(&self) -> Brief {
+        Brief::Promote {
+            epoch: self.epoch,
+            pre_promote: self.pre_promote,
+            start_needed: false,
+            set_aside: self.set_aside,
         }
     }
 

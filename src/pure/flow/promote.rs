@@ -24,6 +24,9 @@ pub struct Promote {
     pub node: String,
     pub pre_promote: bool,
     pub start_needed: bool,
+    /// The timeline to begin; zero: the next one.
+    #[serde(default)]
+    pub set_aside: u32,
     /// Of the new timeline, and where it began.
     pub timeline: u32,
     pub lsn: Lsn,
@@ -67,7 +70,7 @@ impl Flow for Promote {
             Activity::StartStandby => {
                 Deed::StartPostgres { as_: StartAs::Standby { source: None } }
             }
-            Activity::Promote => Deed::Promote,
+            Activity::Promote => Deed::Promote { timeline: self.set_aside },
             Activity::RecordHistory => Deed::Propose {
                 command: Command::AddHistory {
                     row: HistoryRow {

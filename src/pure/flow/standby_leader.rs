@@ -25,6 +25,9 @@ pub struct StandbyLeader {
     /// A planned exchange, and to whom.
     #[serde(default)]
     pub hand_over: Option<(FailoverRequest, Option<String>)>,
+    /// Where its PostgreSQL stood when it stopped following.
+    #[serde(default)]
+    pub timeline: u32,
 }
 
 /// What can happen to it.
@@ -36,7 +39,7 @@ pub enum Event {
 
 impl StandbyLeader {
     pub fn new(epoch: u64, remote: Remote) -> StandbyLeader {
-        StandbyLeader { epoch, remote, hand_over: None }
+        StandbyLeader { epoch, remote, hand_over: None, timeline: 0 }
     }
 
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
@@ -51,6 +54,7 @@ impl StandbyLeader {
             Guard::RemoteChanged => !same,
             Guard::RemoteIsStranger => stands(RemoteStanding::Stranger),
             Guard::RemoteIsKin => stands(RemoteStanding::Kin),
+            Guard::RemoteIsPrimary => stands(RemoteStanding::Kin) && s.remote_writes,
             Guard::ArchiveIsAll => same && self.remote.source.is_none(),
             Guard::IsAdrift => same && s.adrift,
             Guard::IsBackOnCourse => !s.adrift,
@@ -72,6 +76,7 @@ impl Meaning<Names, Input<StandbyLeader>> for StandbyLeader {
         let Input::Event(Event::SituationChanged(s)) = input else { return };
         match action {
             Action::TakeRemote => self.remote = s.remote.clone().unwrap_or_default(),
+            Action::TakeTimeline => self.timeline = s.timeline,
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.clone().map(|h| (h.request, h.candidate));
             }
@@ -99,7 +104,9 @@ impl Flow for StandbyLeader {
             }
             Activity::PointUpstream => Deed::PointUpstream { source },
             Activity::PointNowhere => Deed::PointUpstream { source: None },
-            Activity::LeaveStandby => Deed::Propose { command: Command::LeaveStandby { epoch } },
+            Activity::LeaveStandby => Deed::Propose {
+                command: Command::LeaveStandby { epoch, timeline: Some(self.timeline) },
+            },
             Activity::ReleaseLease => Deed::Propose {
                 command: Command::Release {
                     epoch,

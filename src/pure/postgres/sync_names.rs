@@ -30,6 +30,36 @@ pub fn quoted(name: &str) -> String {
     if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
+/// Whom every commit waits for: all names if as many are wanted as there are, nobody where PostgreSQL
+/// may choose among them, as in `1 (a,b)` or `ANY 1 (a,b)`.
+pub fn waited_for(setting: &str) -> BTreeSet<String> {
+    let (head, list) = setting.split_once('(').unwrap_or(("", setting));
+    let names: BTreeSet<String> =
+        names_in(list.trim_end().trim_end_matches(')')).into_iter().collect();
+    let count = head.rsplit(' ').find(|word| !word.is_empty()).map_or(Ok(1), str::parse);
+    if count == Ok(names.len()) { names } else { BTreeSet::new() }
+}
+
+/// The names of a list with commas, without their quotes.
+fn names_in(list: &str) -> Vec<String> {
+    let (mut names, mut inside, mut last) = (vec![String::new()], false, ' ');
+    for c in list.chars() {
+        match c {
+            '"' if !inside && last == '"' => names.last_mut().into_iter().for_each(|n| n.push('"')),
+            '"' => {}
+            ',' if !inside => names.push(String::new()),
+            c if inside || !c.is_whitespace() => {
+                names.last_mut().into_iter().for_each(|n| n.push(c))
+            }
+            _ => {}
+        }
+        inside ^= c == '"';
+        last = c;
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +79,18 @@ mod tests {
     fn any_always_has_its_count() {
         assert_eq!(any_names(1, &names(&["a"])), "ANY 1 (a)");
         assert_eq!(any_names(2, &names(&["a", "c", "b"])), "ANY 2 (a,b,c)");
+    }
+
+    #[test]
+    fn whom_commits_wait_for_is_read_back() {
+        for list in [&["a"][..], &["a", "b"], &["pg-2", "x,y", "q\"q"], &["Any"], &[]] {
+            let all = names(list);
+            assert_eq!(waited_for(&first_names(all.len() as u32, &all)), all, "{list:?}");
+        }
+        for choice in ["1 (a,b)", "ANY 1 (a,b)", "FIRST 1 (a, b)", "*,a", "3 (a,b)", "x (a)"] {
+            assert!(waited_for(choice).is_empty(), "{choice}");
+        }
+        assert_eq!(waited_for("FIRST 2 (a, \"b\")"), names(&["a", "b"]));
     }
 
     #[test]

@@ -92,6 +92,7 @@ fn promote(b: &mut Bytes) -> Promote {
         node: invent::name(b),
         pre_promote: b.flag(),
         start_needed: b.flag(),
+        set_aside: b.below(9) as u32,
         timeline: b.number() as u32,
         lsn: invent::lsn(b),
     }

@@ -204,7 +204,7 @@ mod tests {
     use crate::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose};
     use crate::pure::postgres::lsn::Lsn;
 
-    /// Three members as a dump shows them; n1 leads, and n3 is far behind.
+    /// Three members as a dump shows them; n1 leads, and n2 is far behind: among equals it would be next.
     fn dump() -> Value {
         let mut cluster = ClusterState {
             applied: 90,
@@ -216,7 +216,7 @@ mod tests {
         let (holder, purpose) = (11, Purpose::Lead);
         cluster.lease = Some(Lease { holder, epoch: 4, ttl_ms: 5000, purpose });
         let mut facts = serde_json::Map::new();
-        for (id, name, lag) in [(11, "n1", 0), (22, "n2", 0), (33, "n3", 5_000_000)] {
+        for (id, name, lag) in [(11, "n1", 0), (22, "n2", 5_000_000), (33, "n3", 0)] {
             cluster.members.insert(id, Member { name: name.into(), ..Member::default() });
             let at = Lsn(0x9000_0000 - lag);
             let sql = SqlFacts {
@@ -246,8 +246,8 @@ mod tests {
 
     #[test]
     fn who_is_behind_too_far_does_not_lead() {
-        assert_eq!(leader_after(&["kill n1"]), Some(1));
-        assert_eq!(leader_after(&["cut n1"]), Some(1));
+        assert_eq!(leader_after(&["kill n1"]), Some(2));
+        assert_eq!(leader_after(&["cut n1"]), Some(2));
     }
 
     #[test]

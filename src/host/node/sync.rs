@@ -1,0 +1,59 @@
+//! The deed that puts synchronous_standby_names into force, and what the files say of it.
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::World;
+use super::conf::files;
+use crate::host::postgres::Server;
+use crate::host::postgres::inspect::read_optional;
+use crate::pure::cluster::sync::STRICT_PLACEHOLDER;
+use crate::pure::config::SynchronousMode;
+use crate::pure::deed::Report;
+use crate::pure::postgres::recovery::setting_in;
+
+const SETTING: &str = "synchronous_standby_names";
+/// The step is tried again at the next beat.
+const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Puts synchronous_standby_names into force; who waits for nobody yet waits for a name that nobody has
+/// until it is seen to wait.
+pub async fn set_names(world: &Rc<World>, value: String) -> Result<Report, String> {
+    let server = world.server()?;
+    if value.is_empty() && lets_go(world) {
+        *world.sync_names.borrow_mut() = None;
+        server.reload_with(&files(world, &server, None).await?).await?;
+    } else {
+        if !value.is_empty() && server.may_wait_for_nobody().await? {
+            put_names(world, &server, STRICT_PLACEHOLDER).await?;
+            server.await_commits_wait(IN_FORCE_TIMEOUT).await?;
+        }
+        put_names(world, &server, &value).await?;
+    }
+    super::observe::look(world, 0).await;
+    Ok(Report::Done)
+}
+
+async fn put_names(world: &Rc<World>, server: &Server, value: &str) -> Result<(), String> {
+    *world.sync_names.borrow_mut() = Some(value.to_owned());
+    server.reload_with(&files(world, server, None).await?).await?;
+    server.await_setting(SETTING, value, IN_FORCE_TIMEOUT).await
+}
+
+/// What Surus wants synchronous_standby_names to be. A daemon that has just come back has said nothing
+/// yet: then what stands in the files stays, for the log may count on it.
+pub(super) fn names(world: &World, server: &Server) -> Option<String> {
+    let mut said = world.sync_names.borrow_mut();
+    if said.is_none() && !lets_go(world) {
+        let text = read_optional(&server.config_dir().join("postgresql.conf")).ok().flatten();
+        *said = text.and_then(|text| setting_in(&text, SETTING)).filter(|names| !names.is_empty());
+    }
+    said.clone()
+}
+
+/// The operator's own synchronous_standby_names are in force: nothing in the log counts on ours.
+fn lets_go(world: &World) -> bool {
+    let known = world.seen.borrow().dynamic_version.is_some();
+    let counted_on = world.view().cluster.sync.is_some();
+    let off = world.dynamic().synchronous_mode == SynchronousMode::Off;
+    known && off && !counted_on
+}
