@@ -19,6 +19,25 @@ SABOTAGES = [
     ("timelines of one number taken for one", "timeline", "P7", [
         ("src/pure/postgres/history.rs", "if timeline > leader.timeline || ours == theirs {",
          "if true {")]),
+    ("a copy that runs on is never stopped", "copies", "P7", [
+        ("statecharts/replica_build.json",
+         '"onError": { "target": "stopping", "actions": ["note_failure"], "description": "An earlier copy',
+         '"onError": { "target": "backing_off", "actions": ["note_failure"], "description": "An earlier copy')]),
+    ("rewound to a standby that is behind", "sites", "P2", [
+        (FLOW + "standby_leader.rs", "stands(RemoteStanding::Kin) && s.remote_writes,",
+         "stands(RemoteStanding::Kin),")]),
+    ("a section frees from what was acknowledged", "sites", "P2", [
+        ("src/pure/cluster/standby.rs", "map_or(led, |old| old.owes_demotion);",
+         "map_or(led && false, |old| old.owes_demotion);"),
+        ("src/pure/cluster/standby.rs", "self.holds_what_was_acknowledged(own)?;", "")]),
+    ("leaving the other site sets no timeline aside", "sites", "P7", [
+        ("src/pure/cluster/standby.rs", "on.map_or(0, |on| s.timeline.max(on) + 1);",
+         "on.map_or(0, |_| 0);")]),
+    ("a promotion asks the log for its timeline", "timeline", "P7", [
+        ("src/sim/deeds.rs", "Deed::Promote { timeline } => self.promote(at, work, timeline),",
+         "Deed::Promote { .. } => {\n                let known = self.nodes[at].daemon.as_ref();\n"
+         "                let known = known.map_or(0, |d| d.core.cluster().timeline);\n"
+         "                self.promote(at, work, known)\n            }")]),
     # ---- lease arithmetic
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),
@@ -57,7 +76,8 @@ SABOTAGES = [
         (LOG, "hard_state.term = hard_state.term.max(at.1);",
          "hard_state.term = hard_state.term.max(at.1);\n        hard_state.vote = 0;")]),
     ("term and vote are not written", "vote", "P6", [
-        (GROUP, "hard_state: ready.hs().map(|hs| bytes(hs)),", "hard_state: None,")]),
+        (GROUP, "hard_state: Some(bytes(ready.hs().unwrap_or(known))),",
+         "hard_state: Some(bytes(known)).filter(|_| false),")]),
     ("messages before the write", "vote", "P6", [
         (GROUP, "if alive && !vote_pending {", "if true {")]),
     ("acknowledged before the write", "vote", "P6", [
@@ -80,8 +100,8 @@ SABOTAGES = [
         (FLOW + "demote.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },",
          "Activity::StopPostgres => Deed::DisarmGuard,")]),
     ("a lost lease is no reason to stop", "guard", "P7", [
-        (FLOW + "node.rs", "Guard::LeaseIsLost => match &s.lease {",
-         "Guard::LeaseIsLost if !runs || runs => false,\n            Guard::LeaseIsLost => match &s.lease {")]),
+        (FLOW + "node.rs", "Guard::LeaseIsLost => self.lease_is_lost(s),",
+         "Guard::LeaseIsLost => self.lease_is_lost(s) && false,")]),
     ("the lease goes back while PostgreSQL runs", "guard", "P1", [
         (FLOW + "demote.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },",
          "Activity::StopPostgres => Deed::Checkpoint,"),
@@ -119,8 +139,8 @@ SABOTAGES = [
         (MACHINE, "if input.visit().is_some_and(|visit| visit != self.visit) {",
          "if input.visit().is_some_and(|visit| visit > self.visit) {")]),
     ("effects before the record", "machine", "P6", [
-        (MACHINE, "journal.append(&self.record)?;\n        Ok(self.effects)",
-         "let _ = journal.append(&self.record);\n        Ok(self.effects)")]),
+        (MACHINE, "journal.append(&self.record, &self.input)?;",
+         "let _ = journal.append(&self.record, &self.input);")]),
     ("a resumed machine begins nothing", "machine", "P5", [
         (MACHINE, "        (machine.visit, machine.seq) = (record.visit + 1, record.seq);\n"
          "        let effects = machine.arrival();",
