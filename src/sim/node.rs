@@ -263,6 +263,7 @@ impl World {
                 Output::Told(sentence) => {
                     self.say(at, &sentence);
                     self.check_lease_over(&sentence);
+                    self.note_holders_word(&sentence);
                 }
             }
         }

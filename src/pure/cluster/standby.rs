@@ -281,6 +281,41 @@ mod tests {
         assert_eq!(primary.standby, None, "there is nothing to follow in it");
     }
 
+    /// A section that comes, by a slip or for good, takes nothing back of what was acknowledged here.
+    #[test]
+    fn what_was_acknowledged_binds_until_somebody_has_stood_down() {
+        let follows = |cluster: &ClusterState| cluster.only_follows(&cluster.dynamic());
+        let mut cluster = cluster();
+        assert!(!follows(&cluster), "nobody has stood down");
+        let shutdown = Status { optime: Lsn(100), timeline: 1 };
+        cluster.apply(11, Command::Demoted { epoch: 4, shutdown });
+        assert!(follows(&cluster));
+        let patch = json!({"standby_cluster": {"host": "a"}});
+        let mut born = ClusterState { config: Some(json!({})), ..ClusterState::default() };
+        born.apply(1, Command::PatchConfig { patch });
+        assert!(follows(&born), "it never was a primary cluster");
+    }
+
+    #[test]
+    fn who_was_demoted_is_promoted_with_all_that_it_had() {
+        let demoted = |timeline, lsn| {
+            let mut cluster = cluster();
+            let shutdown = Status { optime: Lsn(lsn), timeline };
+            cluster.apply(11, Command::Demoted { epoch: 4, shutdown });
+            edit(&mut cluster);
+            cluster
+        };
+        let asked = |cluster: &ClusterState| may(cluster, Some(&seen(cluster, Some(false))));
+        assert_eq!(asked(&demoted(1, 100)), Ok(()));
+        let why = asked(&demoted(1, 101)).expect_err("it lacks a byte");
+        assert!(why.contains("demoted on timeline 1 at 0/65") && why.contains("0/64"), "{why}");
+        assert!(asked(&demoted(2, 50)).is_err(), "it is on the timeline before");
+        let mut given_up = demoted(2, 50);
+        let order = Order { token: None, even_if_remote_writes: true };
+        given_up.apply(12, Command::PromoteCluster { order });
+        assert_eq!(asked(&given_up), Ok(()), "the operator's word");
+    }
+
     /// Spec: SC-32.
     #[test]
     fn a_demotion_leaves_a_token() {

@@ -141,3 +141,31 @@ impl Hears for StandbyLeader {
         vec![Event::SituationChanged(Box::new(situation.clone()))]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::machine::{Machine, Record};
+    use crate::pure::situation::Standing;
+
+    /// The other site may be behind, and not promoted yet: ours is not rewound to that.
+    #[test]
+    fn ours_is_compared_with_a_primary_only() {
+        for (writes, wanted) in [(true, State::Comparing), (false, State::Pointing)] {
+            let remote = Remote { source: Some(Default::default()), ..Remote::default() };
+            let (_, step) = Machine::start(StandbyLeader::new(3, remote.clone()));
+            let judging = Record { to: String::from("judging"), ..step.record };
+            let (mut machine, _) = Machine::resume(judging);
+            let situation = Situation {
+                lease: Standing::Mine { epoch: 3, creates: false },
+                remote: Some(remote),
+                remote_standing: RemoteStanding::Kin,
+                remote_writes: writes,
+                ..Situation::default()
+            };
+            let heard = Event::SituationChanged(Box::new(situation));
+            machine.handle(Input::Event(heard)).expect("it goes on");
+            assert_eq!(machine.state(), wanted);
+        }
+    }
+}

@@ -88,3 +88,25 @@ impl Flow for Switchover {
 }
 
 impl Hears for Switchover {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::machine::{Machine, Record};
+
+    /// After an immediate shutdown nobody knows what the candidate lacks.
+    #[test]
+    fn without_a_fast_shutdown_nobody_is_handed_anything() {
+        let candidate = Some(String::from("b"));
+        let (_, step) = Machine::start(Switchover { epoch: 3, candidate, shutdown: None });
+        let at_once = Record { to: String::from("stopping_at_once"), ..step.record };
+        let (mut machine, _) = Machine::resume(at_once);
+        let visit = machine.visit();
+        machine.handle(Input::Done { visit, report: Report::Done }).expect("it stopped");
+        assert_eq!(machine.state(), State::Clearing);
+        assert!(matches!(
+            machine.knowledge().deed(Activity::ClearRequest),
+            Deed::Propose { command: Command::ClearFailover { expected: None } }
+        ));
+    }
+}

@@ -54,6 +54,15 @@ impl World {
         }
     }
 
+    /// The holder says itself that it could not create the cluster, and nothing runs there: what its
+    /// guard might still have allowed, had it been slower, is over.
+    pub fn note_holders_word(&mut self, sentence: &str) {
+        let Some((_, rest)) = sentence.split_once("applied: ") else { return };
+        let Some((name, _)) = rest.split_once(" failed to create the cluster") else { return };
+        let stopped = self.nodes.iter_mut().filter(|n| n.postgres.server.is_none());
+        stopped.filter(|n| n.name == name).for_each(|n| n.right_until = None);
+    }
+
     /// The log has ended a lease that was not given back: its holder may not count on it any more.
     pub fn check_lease_over(&mut self, sentence: &str) {
         let Some((_, rest)) = sentence.split_once("applied: lease of epoch ") else { return };
