@@ -138,7 +138,9 @@ fn a_missed_target_is_no_cluster() {
     let (code, text) = cluster.ctl(0, &["list"]);
     assert!(code == 0 && text.contains("Creating the cluster failed on n"), "{text}");
     for node in &mut cluster.nodes {
-        assert!(node.is_running() && node.dir.join("data.failed/PG_VERSION").exists());
+        let aside = node.dir.join("data.failed/PG_VERSION");
+        wait_until("its data to be moved aside", 20, || aside.exists());
+        assert!(node.is_running());
     }
     assert!(lines(&born).is_empty(), "nothing ran on what is no cluster");
 }
