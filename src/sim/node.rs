@@ -161,6 +161,7 @@ impl World {
             knows_generation: node.postgres.server.as_ref().map(|s| s.generation),
         });
         self.say(at, "the daemon starts");
+        self.connections_are_new(at);
         self.after(0, Event::Tick { node: at, life });
         self.observe(at, 0);
         self.after(200, Event::Observe { node: at, life });
@@ -370,6 +371,16 @@ impl World {
             let life = self.nodes[to].life;
             let input = Box::new(Input::Gone { addr: addr_of(of), id: raft_id(of) });
             self.after(0, Event::Told { node: to, life, input });
+        }
+    }
+
+    /// A new process knows nothing of its predecessor's connections: whoever still holds one hears so.
+    fn connections_are_new(&mut self, at: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != at) {
+            let pair = (at.min(other), at.max(other));
+            if self.network.connected.contains(&pair) {
+                self.disconnect(pair.0, pair.1);
+            }
         }
     }
 
