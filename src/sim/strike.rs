@@ -186,8 +186,12 @@ impl World {
 
     fn ask_to_stop(&mut self, whom: Whom, ms: Millis) {
         let node = self.hit(whom);
-        // Whoever stops a node that is creating the cluster has to look at its data afterwards.
-        let away = self.nodes.iter().any(|n| n.is_away) || self.checks.identity.is_none();
+        // Whoever stops a node that is creating the cluster, or has created one that is not the
+        // cluster, has to look at its data afterwards: a daemon that begins anew calls it another's.
+        let born = self.nodes[node].postgres.cluster().map(|c| c.system_identifier.to_string());
+        let another = self.checks.identity.is_none()
+            || born.is_some_and(|id| Some(id) != self.checks.identity);
+        let away = self.nodes.iter().any(|n| n.is_away) || another;
         let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|_| !away) else { return };
         daemon.wishes.stop = true;
         self.nodes[node].is_away = true;
