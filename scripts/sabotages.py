@@ -38,6 +38,8 @@ SABOTAGES = [
          "Deed::Promote { .. } => {\n                let known = self.nodes[at].daemon.as_ref();\n"
          "                let known = known.map_or(0, |d| d.core.cluster().timeline);\n"
          "                self.promote(at, work, known)\n            }")]),
+    ("a lease that was given up counts again", "lease", "P1", [
+        ("src/pure/consensus/holder.rs", "self.given_up = self.given_up.max(Some(*epoch));", "")]),
     # ---- lease arithmetic
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),

@@ -152,6 +152,8 @@ pub struct Core {
     pub(super) own: Facts,
     pub(super) asked_by: Option<(RaftId, u64)>,
     pub(super) holder: Option<Holder>,
+    /// The newest of our leases whose end we have asked for.
+    pub(super) given_up: Option<u64>,
     /// Epoch, ttl and time of our last wish to use another ttl.
     pub(super) retimed: Option<(u64, Millis, Millis)>,
     pub(super) arbitration: Option<Arbitration>,
@@ -206,6 +208,7 @@ impl Core {
             own: Facts { raft_id: seat.id, ..Facts::default() },
             asked_by: None,
             holder: None,
+            given_up: None,
             retimed: None,
             arbitration: None,
             arbiter_seen: 0,

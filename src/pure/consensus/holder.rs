@@ -10,7 +10,9 @@ const RETIME_REPEAT_MS: u64 = 1000;
 impl Core {
     /// Keeps our side of the lease in step with what was applied, and beats when it is due.
     pub(super) fn hold_lease(&mut self) {
-        let mine = self.cluster.lease.clone().filter(|lease| lease.holder == self.id);
+        let mine = self.cluster.lease.clone().filter(|lease| {
+            lease.holder == self.id && self.given_up.is_none_or(|epoch| lease.epoch > epoch)
+        });
         let Some(lease) = mine else {
             if let Some(old) = self.holder.take() {
                 self.out.push(Output::Deadline { epoch: old.epoch, deadline: None });
@@ -29,6 +31,17 @@ impl Core {
         if due && self.group.as_ref().is_some_and(|g| g.leader() != 0) {
             self.send_beat(ttl_ms);
         }
+    }
+
+    /// Whoever asks for the end of its own lease never counts on it again, whatever becomes of that: it
+    /// may be in the log, and another lead, long before we hear of it.
+    pub(super) fn give_up_lease(&mut self, command: &Command) {
+        let (Command::Release { epoch, .. } | Command::InitialiseFailed { epoch, .. }) = command
+        else {
+            return;
+        };
+        self.given_up = self.given_up.max(Some(*epoch));
+        self.hold_lease();
     }
 
     /// The ttl we count on: never more than what the arbiter knows (the lease's), and less as soon

@@ -68,6 +68,7 @@ impl Core {
     }
 
     pub(super) fn propose(&mut self, ticket: u64, command: Command) {
+        self.give_up_lease(&command);
         let refused = match &mut self.group {
             None => Some("this node is not part of a cluster yet"),
             Some(group) => {
