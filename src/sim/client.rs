@@ -1,10 +1,11 @@
 //! What happens to a PostgreSQL by itself, and the clients that write and remember.
 use super::guard::KILL_MS_MAX;
-use super::postgres::{Sender, synchronous_names};
+use super::postgres::Sender;
 use super::remote::REMOTE;
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Outcome;
+use crate::pure::postgres::sync_names;
 
 /// A commit that a client was told of.
 #[derive(Clone, Debug)]
@@ -304,7 +305,7 @@ impl World {
     /// How much of the WAL all synchronous standbys have; `None`: commits wait for nobody.
     fn flushed_by_synchronous(&self, at: usize) -> Option<usize> {
         let postgres = &self.nodes[at].postgres;
-        let (number, names) = synchronous_names(&postgres.cluster()?.synchronous_standby_names)?;
+        let (number, names) = sync_names::read(&postgres.cluster()?.synchronous_standby_names)?;
         let server = postgres.server.as_ref()?;
         let of = |name: &String| {
             let (_, sender) =

@@ -1,7 +1,7 @@
 //! What a node's observer sees of its own PostgreSQL, and what the situation is made from.
 use std::collections::BTreeMap;
 
-use super::postgres::{Data, Postgres, lsn_of, synchronous_names};
+use super::postgres::{Data, Postgres, lsn_of};
 use super::world::{Event, World};
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
 use crate::pure::cluster::state::Lease;
@@ -10,6 +10,7 @@ use crate::pure::config::Dynamic;
 use crate::pure::consensus::core::Input;
 use crate::pure::deed::Method;
 use crate::pure::postgres::state::{PgState, Role};
+use crate::pure::postgres::sync_names;
 use crate::pure::situation::{Situation, Sources};
 use crate::pure::view::Heard;
 
@@ -90,7 +91,7 @@ impl World {
         let (Some(server), Some(cluster)) = (&postgres.server, postgres.cluster()) else {
             return Vec::new();
         };
-        let wanted = synchronous_names(&cluster.synchronous_standby_names);
+        let wanted = sync_names::read(&cluster.synchronous_standby_names);
         let fresh = server.senders.iter().filter(|(_, s)| self.now < s.seen_at + SENDER_MS);
         let sender = |(other, sender): (&usize, &super::postgres::Sender)| {
             let name = self.nodes[*other].name.clone();

@@ -170,8 +170,8 @@ impl Plan {
         self.heal_at = self.heal_at.max(at + ms + 2 * self.ttl_ms);
     }
 
-    /// Somebody restarts a server, asks for a copy and calls it off; or what a node begins fails. Half of
-    /// the seeds; with luck of its own, too.
+    /// Somebody restarts a server, asks for a copy and calls it off; or what a node begins fails. Three
+    /// of four seeds; with luck of its own, too.
     pub fn is_operated(&mut self) {
         let mut luck = Luck::new(self.seed ^ 0x0BE8_A7ED);
         (self.pre_promote, self.has_tool) = (luck.in_thousand(200), luck.in_thousand(300));

@@ -272,17 +272,3 @@ impl Postgres {
         self.server.as_ref().is_some_and(|s| s.generation == generation)
     }
 }
-
-/// Number and names of a `synchronous_standby_names`; nothing when commits wait for nobody.
-pub fn synchronous_names(setting: &str) -> Option<(usize, Vec<String>)> {
-    if setting.is_empty() {
-        return None;
-    }
-    let Some((head, rest)) = setting.split_once('(') else {
-        return Some((1, vec![setting.trim_matches('"').to_string()]));
-    };
-    let number = head.chars().filter(char::is_ascii_digit).collect::<String>();
-    let names = rest.trim_end_matches(')').split(',');
-    let names = names.map(|n| n.trim().trim_matches('"').to_string()).collect();
-    Some((number.parse().unwrap_or(1), names))
-}

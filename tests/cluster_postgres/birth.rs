@@ -34,6 +34,11 @@ fn rows(cluster: &Cluster) -> Option<String> {
     cluster.nodes[0].sql("SELECT string_agg(x::text, ',' ORDER BY x) FROM t")
 }
 
+/// The configuration of a cluster that was managed, too: commits waited for a standby of its own.
+const OF_ANOTHER: &str = "sleep 3\nmv $data/postgresql.conf $data/postgresql.base.conf\n\
+    echo \"include 'postgresql.base.conf'\" > $data/postgresql.conf\n\
+    echo \"synchronous_standby_names = 'gone'\" >> $data/postgresql.conf";
+
 /// Restored to a restore point: the argument words, the settings during recovery, the superuser's
 /// password, the order of roles and script, the usual settings afterwards, and nothing of the old
 /// cluster's cached configuration.
@@ -46,8 +51,8 @@ fn a_backup_is_restored_to_its_target() {
     let section = json!({"recovery_conf": {"restore_command": origin.restore_command(),
         "recovery_target_name": "here"}, "scope": "evil", "datadir": "/evil", "list": [1, 2],
         "flag": true});
-    let (mut spec, born) = restoring(&origin, dir.path(), "sleep 3", &section);
-    spec.file["bootstrap"]["dcs"] = json!({"member_slots_ttl": 2});
+    let (mut spec, born) = restoring(&origin, dir.path(), OF_ANOTHER, &section);
+    spec.file["bootstrap"]["dcs"] = json!({"member_slots_ttl": 2, "synchronous_mode": true});
     let Some(mut cluster) = Cluster::plan(spec) else { return };
     cluster.start(0);
     wait_until("the state of the method", 20, || {
@@ -81,6 +86,7 @@ fn a_backup_is_restored_to_its_target() {
     let show = |name: &str| node.sql(&format!("SHOW {name}")).unwrap_or_default();
     assert_eq!((show("max_connections"), show("hot_standby")), ("40".into(), "on".into()));
     assert_eq!(show("recovery_target_name"), "");
+    assert_eq!(show("synchronous_standby_names"), "", "another cluster's standbys");
     assert!(show("hba_file").ends_with("/pg_hba.conf"), "{}", show("hba_file"));
     let left = ["surus_recovery_hba.conf", "recovery.signal", "standby.signal"];
     assert!(left.iter().all(|name| !data.join(name).exists()));

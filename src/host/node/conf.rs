@@ -84,7 +84,7 @@ pub(super) async fn files(
     let version = version(server).await?;
     let control = server.control().await.unwrap_or_default();
     let settings = with_defaults(world.settings());
-    let sync_names = sync::names(world, server).filter(|_| standby.is_none());
+    let sync_names = if standby.is_none() { sync::names(world, server) } else { None };
     let config_dir = server.config_dir().display().to_string();
     let rendered = settings::parameters(&settings::Server {
         scope: &world.config().scope,

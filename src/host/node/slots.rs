@@ -10,7 +10,8 @@ use crate::pure::cluster::state::Member;
 use crate::pure::postgres::slot::slot_name;
 
 /// Every node has a slot for every other member that streams, and for each permanent one that fits
-/// the kind of cluster. On the leader they hold WAL; on a replica they hold none, they are there so that whoever follows it after a promotion is let in at once.
+/// the kind of cluster. On the leader they hold WAL; on a replica they hold none, they are there so that
+/// whoever follows it after a promotion is let in at once.
 pub async fn keep_slots(world: &Rc<World>) {
     if world.settings().use_slots == Some(false) {
         return;

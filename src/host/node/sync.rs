@@ -50,10 +50,10 @@ pub(super) fn names(world: &World, server: &Server) -> Option<String> {
     said.clone()
 }
 
-/// The operator's own synchronous_standby_names are in force: nothing in the log counts on ours.
+/// The operator's own synchronous_standby_names are in force: nothing in the log counts on ours. That is
+/// so before there is a cluster as well: what a backup brought along names another cluster's standbys.
 fn lets_go(world: &World) -> bool {
-    let known = world.seen.borrow().dynamic_version.is_some();
-    let counted_on = world.view().cluster.sync.is_some();
+    let cluster = &world.view().cluster;
     let off = world.dynamic().synchronous_mode == SynchronousMode::Off;
-    known && off && !counted_on
+    cluster.config.is_none() || off && cluster.sync.is_none()
 }

@@ -93,7 +93,8 @@ impl ClusterState {
             s.handover = None;
             s.status = Status::default();
             s.config_version = index;
-            // What was set aside at the grant was before the remote's own timelines.
+            // What was set aside at the grant was before the remote's own timelines. An entry of an
+            // older version does not say where its leader stood.
             s.timeline = on.map_or(0, |on| s.timeline.max(on) + 1);
         })
     }

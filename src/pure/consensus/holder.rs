@@ -3,6 +3,7 @@ use super::core::{Core, Output};
 use super::message::PeerMessage;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::lease::{Holder, beat_every};
+use crate::pure::cluster::state::Lease;
 
 /// A change of the ttl that was not applied is proposed again after this long.
 const RETIME_REPEAT_MS: u64 = 1000;
@@ -10,9 +11,8 @@ const RETIME_REPEAT_MS: u64 = 1000;
 impl Core {
     /// Keeps our side of the lease in step with what was applied, and beats when it is due.
     pub(super) fn hold_lease(&mut self) {
-        let mine = self.cluster.lease.clone().filter(|lease| {
-            lease.holder == self.id && self.given_up.is_none_or(|epoch| lease.epoch > epoch)
-        });
+        let counts = |lease: &Lease| lease.holder == self.id && Some(lease.epoch) > self.given_up;
+        let mine = self.cluster.lease.clone().filter(counts);
         let Some(lease) = mine else {
             if let Some(old) = self.holder.take() {
                 self.out.push(Output::Deadline { epoch: old.epoch, deadline: None });
@@ -41,7 +41,6 @@ impl Core {
             return;
         };
         self.given_up = self.given_up.max(Some(*epoch));
-        self.hold_lease();
     }
 
     /// The ttl we count on: never more than what the arbiter knows (the lease's), and less as soon

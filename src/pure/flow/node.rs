@@ -341,6 +341,7 @@ impl Flow for Node {
                 remote: self.remote.clone().unwrap_or_default(),
             }),
             Activity::RunStandingDownFlow => Deed::Run(Brief::StandDown { epoch }),
+            // It leads already, on what was set aside for it.
             Activity::LeaveStandby => {
                 Deed::Propose { command: Command::LeaveStandby { epoch, timeline: Some(0) } }
             }

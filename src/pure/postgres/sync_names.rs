@@ -33,11 +33,16 @@ pub fn quoted(name: &str) -> String {
 /// Whom every commit waits for: all names if as many are wanted as there are, nobody where PostgreSQL
 /// may choose among them, as in `1 (a,b)` or `ANY 1 (a,b)`.
 pub fn waited_for(setting: &str) -> BTreeSet<String> {
+    let (count, names) = read(setting).unwrap_or_default();
+    if count == names.len() { names.into_iter().collect() } else { BTreeSet::new() }
+}
+
+/// How many of whom; nothing where nobody is waited for, or what stands there cannot be read.
+pub fn read(setting: &str) -> Option<(usize, Vec<String>)> {
     let (head, list) = setting.split_once('(').unwrap_or(("", setting));
-    let names: BTreeSet<String> =
-        names_in(list.trim_end().trim_end_matches(')')).into_iter().collect();
+    let names = names_in(list.trim_end().trim_end_matches(')'));
     let count = head.rsplit(' ').find(|word| !word.is_empty()).map_or(Ok(1), str::parse);
-    if count == Ok(names.len()) { names } else { BTreeSet::new() }
+    Some((count.ok()?, names)).filter(|(_, names)| !names.is_empty())
 }
 
 /// The names of a list with commas, without their quotes.
