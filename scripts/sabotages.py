@@ -40,6 +40,34 @@ SABOTAGES = [
          "                self.promote(at, work, known)\n            }")]),
     ("a lease that was given up counts again", "lease", "P1", [
         ("src/pure/consensus/holder.rs", "self.given_up = self.given_up.max(Some(*epoch));", "")]),
+    ("another copy under a synchronous name", "sync", "P2", [
+        (RANK, "match (manual_failover || named && same, named) {",
+         "match (manual_failover || named && (same || true), named) {")]),
+    ("a copy made anew has been waited for all along", "sync", "P2", [
+        (CORE, "                && old.waits_for == copies\n", ""),
+        (SYNC, "wanted.retain(|name| !known.contains(name) || is_counted(cluster, name, copies.get(name)));",
+         "let _ = is_counted;"),
+        (SYNC, "        && matches!(standby.data, DataDirectory::Present { .. });",
+         "        && matches!(standby.data, _);\n    let same = same || true;"),
+        (SYNC, "sql.position() >= leader.waits_since", "sql.timeline > 0")]),
+    ("a vote is given up that the others need", "membership", "P7", [
+        ("src/pure/consensus/membership.rs", "if !self.can_spare(id, &voters) {", "if false {")]),
+    ("whoever stopped once is leaving for ever", "membership", "P7", [
+        (CORE, "            self.leaving = None;\n", "")]),
+    ("who we were is taken for another", "membership", "P7", [
+        ("src/pure/situation.rs", "Some(lease) if was_us(s, lease.holder) => Standing::Nobody,",
+         "Some(lease) if false && was_us(s, lease.holder) => Standing::Nobody,")]),
+    ("messages to who we were are ours", "membership", "P7", [
+        ("src/pure/consensus/inside.rs", "if message.to != self.id {", "if false {")]),
+    ("another copy is wanted though nobody leads", "copies", "P7", [
+        (FLOW + "replica_build.rs", "nobody_leads && self.permission != WipePermission::OwnLeftovers",
+         "nobody_leads && false")]),
+    ("a standby leader that was interrupted starts nothing", "sites", "P7", [
+        (FLOW + "standby_leader.rs", "Guard::PostmasterIsGone => !s.postmaster_alive,",
+         "Guard::PostmasterIsGone => false,"),
+        ("statecharts/standby_leader.json",
+         '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.judging"',
+         '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.leading_standbys"')]),
     # ---- lease arithmetic
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),
@@ -163,9 +191,10 @@ SABOTAGES = [
         (RANK, "if !manual && lag > race.dynamic.maximum_lag_on_failover {", "if false {")]),
     # ---- the synchronous set
     ("the old synchronous set outlives a grant", "sync", "P2", [
-        (APPLY, "            self.name_synchronous_leader();\n", "")]),
+        (APPLY, "            self.name_synchronous_leader(copy);\n", "")]),
     ("named before it holds what was acknowledged", "sync", "P2", [
-        (SYNC, "w.flush_lsn >= since", "true")]),
+        (SYNC, "w.flush_lsn >= own.waits_since", "true"),
+        (SYNC, "sql.position() >= leader.waits_since", "sql.timeline > 0")]),
     ("PostgreSQL stops waiting before the log knows", "sync", "P2", [
         (SYNC, "if kept != known || cluster.sync.as_ref().is_none_or(|s| s.leader != leader) {",
          "if cluster.sync.as_ref().is_none_or(|s| s.leader != leader) {")]),

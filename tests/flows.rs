@@ -296,7 +296,10 @@ proptest! {
         let weather = Weather { failures: weather.failures / 4, ..weather };
         let mut world = World::new(weather, build(methods, operator.clone()), replica_build_beat);
         let end = world.run()?;
-        prop_assert!(["streaming", "copied", "restored"].contains(&end.as_str()), "ended in {}", end);
+        let removed = world.journal.records.iter().any(|r| r.cause == "done clear_data_directory");
+        let called_off = end == "cancelled" && !removed; // nobody led: what lies there stays
+        let ended = ["streaming", "copied", "restored"].contains(&end.as_str());
+        prop_assert!(ended || called_off, "ended in {}", end);
         owns_what_it_removes(&world, &operator)?;
     }
 

@@ -66,7 +66,8 @@ fn write_store(state_dir: &Path) {
     state.members = [(1, member("a")), (2, member("b")), (3, member("c"))].into();
     state.initialize = Initialize::Done { system_identifier: "77".into() };
     state.config = Some(json!({"ttl": 7}));
-    state.sync = Some(Sync { leader: "b".into(), sync_standby: vec!["c".into()], quorum: 0 });
+    state.sync =
+        Some(Sync { leader: "b".into(), sync_standby: vec!["c".into()], ..Sync::default() });
     let mut snapshot = Snapshot::default();
     let meta = snapshot.mut_metadata();
     (meta.index, meta.term) = (1, 1);

@@ -33,7 +33,16 @@ struct Build {
 
 impl Build {
     fn new(methods: Vec<Method>, wish: BuildWish) -> Build {
+        Build::permitted(WipePermission::OwnLeftovers, methods, wish)
+    }
+
+    /// A copy lies there, and the operator wants another.
+    fn asked(methods: Vec<Method>) -> Build {
         let permission = WipePermission::Operator { what: "reinitialize".into() };
+        Build::permitted(permission, methods, BuildWish::default())
+    }
+
+    fn permitted(permission: WipePermission, methods: Vec<Method>, wish: BuildWish) -> Build {
         let (machine, step) = Machine::start(ReplicaBuild::new("n9", permission, methods, wish));
         let mut build = Build { machine, deed: None, waits_ms: None };
         build.note(step.persist(&mut Nowhere).expect("nowhere takes all"));
@@ -215,7 +224,7 @@ fn keep_data_means_keep_also_when_everything_failed() {
         build.elapsed(Delay::RetryDelay);
     }
     // The next method that does not keep clears, with the permission that was given once.
-    let mut build = Build::new(vec![delta, method("basebackup")], BuildWish::default());
+    let mut build = Build::asked(vec![delta, method("basebackup")]);
     build.beat(Some("lead"), &offers());
     build.done();
     build.failed("the repository is away");
@@ -227,6 +236,25 @@ fn keep_data_means_keep_also_when_everything_failed() {
     assert_eq!(build.done(), State::Clearing);
     let ours = WipePermission::OwnLeftovers;
     assert_eq!(build.deed, Some(Deed::ClearDataDirectory { permission: ours }));
+}
+
+/// What was to be removed may be what the others need when their leader is gone.
+#[test]
+fn a_copy_is_not_removed_while_nobody_leads() {
+    let mut build = Build::asked(vec![method("basebackup")]);
+    assert_eq!(build.beat(None, &offers()), State::Waiting, "a failover is over sooner");
+    assert_eq!(build.elapsed(Delay::LeaderlessDelay), State::Leaderless);
+    assert_eq!(build.beat(None, &offers()), State::Cancelled);
+    // From where it was removed there is no way back.
+    let mut build = Build::asked(vec![method("basebackup")]);
+    build.beat(Some("lead"), &offers());
+    build.copying();
+    build.failed("connection lost");
+    build.copying();
+    assert_eq!(build.failed("connection lost"), State::BackingOff);
+    build.elapsed(Delay::RetryDelay);
+    build.elapsed(Delay::LeaderlessDelay);
+    assert_eq!(build.beat(None, &offers()), State::Checking);
 }
 
 /// Spec: NL-1, NL-4, M-4, S-4.

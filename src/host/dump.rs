@@ -6,7 +6,7 @@ use super::journal::Journal;
 use super::restored::restored;
 use super::store::SledLog;
 use crate::pure::config::{Config, redact};
-use crate::pure::consensus::recover::committed_state;
+use crate::pure::consensus::recover::last_state;
 
 /// What the state directory knows while no daemon runs.
 ///
@@ -18,7 +18,7 @@ pub fn from_state_dir(config: &Config) -> Result<Value, String> {
     let loaded = SledLog::read_stopped(&log_path)
         .map_err(|error| format!("{} cannot be read: {error}", log_path.display()))?;
     let log = restored(&loaded)?;
-    let cluster = committed_state(&log)?;
+    let cluster = last_state(&log)?;
     let journal_path = dir.join("journal");
     let machines = Journal::read_stopped(&journal_path)
         .map_err(|error| format!("{} cannot be read: {error}", journal_path.display()))?;

@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod guard;
 pub mod journal;
 pub mod log;
+pub mod luck;
 pub mod node;
 pub mod peer;
 pub mod places;

@@ -13,6 +13,7 @@ use super::actor::consensus::{
 };
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
+use super::luck::draw_id;
 use super::node::{Seen, World, beat, desk, observe};
 use super::peer::{Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
@@ -386,12 +387,4 @@ fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
         },
         state_dir: own,
     })
-}
-
-/// A number nobody else draws; zero means nobody in Raft.
-fn draw_id() -> u64 {
-    let mut bytes = [0u8; 8];
-    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    let id = u64::from_ne_bytes(bytes) >> 1;
-    if drawn.is_ok() && id != 0 { id } else { clock::now() | 1 }
 }

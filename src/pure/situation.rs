@@ -195,12 +195,20 @@ impl Situation {
     }
 }
 
+/// The holder has our name and is not us: we were that before our state directory was lost, and nobody is
+/// it any more.
+fn was_us(s: &Sources, holder: RaftId) -> bool {
+    let own = s.heard.get(&s.own).map(|facts| facts.name.as_str());
+    holder != s.own && own.is_some() && s.cluster.name_of(holder) == own
+}
+
 /// What our own guard was armed for was granted: a log that does not know of it has not caught up
 /// since the daemon came back, and what it says of the lease is old.
 fn standing(s: &Sources) -> Standing {
     match &s.cluster.lease {
         _ if s.guarded.is_some_and(|epoch| epoch > s.cluster.epoch) => Standing::Nobody,
         None => Standing::Nobody,
+        Some(lease) if was_us(s, lease.holder) => Standing::Nobody,
         Some(lease) if lease.holder == s.own => match s.live_epoch {
             Some(epoch) if epoch == lease.epoch => {
                 Standing::Mine { epoch, creates: lease.purpose == Purpose::Initialise }

@@ -41,6 +41,7 @@ impl World {
             scripted: false,
             sealed: false,
             unripe: false,
+            copy: 0,
             synchronous_standby_names: String::new(),
         });
         Done(Report::Done)

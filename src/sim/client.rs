@@ -49,7 +49,9 @@ impl World {
         let node = &mut self.nodes[at];
         let runs = node.postgres.server.is_some();
         let Some(guard) = node.guard.as_ref().filter(|g| !g.fires && runs) else { return };
-        let until = node.clock.when(guard.deadline).max(self.now) + KILL_MS_MAX;
+        // Of a host that has just gone on nothing is expected any more.
+        let now = if self.now < node.waking_until { 0 } else { self.now };
+        let until = node.clock.when(guard.deadline).max(now) + KILL_MS_MAX;
         node.right_until = Some((guard.epoch, until));
     }
 
@@ -266,7 +268,8 @@ impl World {
         for at in 0..self.nodes.len() {
             let postgres = &self.nodes[at].postgres;
             let ours = postgres.cluster().map(|c| c.system_identifier.to_string());
-            if !postgres.takes_writes() || ours.as_ref() != Some(&identity) {
+            let writes = postgres.takes_writes() && !self.nodes[at].asleep;
+            if !writes || ours.as_ref() != Some(&identity) {
                 continue;
             }
             let id = self.fresh();
@@ -288,17 +291,22 @@ impl World {
             return;
         }
         let flushed = self.flushed_by_synchronous(at);
-        let protected = self.is_protected(at);
+        let protected = self.is_protected();
         let epoch = self.nodes[at].guard.as_ref().map_or(0, |g| g.epoch);
         let now = self.now;
+        let mut acknowledged = false;
         let Some(server) = &mut self.nodes[at].postgres.server else { return };
         while let Some((place, id)) = server.waiting.front().copied() {
             if flushed.is_some_and(|flushed| place >= flushed) {
                 break;
             }
             server.waiting.pop_front();
+            acknowledged = true;
             let promised = Promised { id, place, at: now, node: at, epoch, protected };
             self.client.promised.push(promised);
+        }
+        if acknowledged && protected {
+            self.check_acknowledged_by_the_leader(at);
         }
     }
 
@@ -317,9 +325,7 @@ impl World {
     }
 
     /// The log knows who is synchronous: from then on nothing may be lost.
-    fn is_protected(&self, at: usize) -> bool {
-        let Some(daemon) = &self.nodes[at].daemon else { return self.checks.sync_in_force };
-        let _ = daemon;
+    fn is_protected(&self) -> bool {
         self.checks.sync_in_force
     }
 }

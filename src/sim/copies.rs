@@ -8,6 +8,9 @@ use super::world::World;
 use crate::pure::deed::{Report, Source};
 use crate::pure::postgres::history::{divergence, namesake};
 
+/// Of a thousand copies, so many need WAL of their source before they are consistent.
+const UNRIPE: u64 = 400;
+
 impl World {
     /// The node that a source names, or the other site.
     pub(super) fn node_at(&self, source: &Source) -> Option<usize> {
@@ -44,7 +47,7 @@ impl World {
         };
         if work.looks == 1 {
             let postgres = &self.nodes[at].postgres;
-            if matches!(postgres.data, Data::Present(_)) && !postgres.unproven {
+            if matches!(postgres.data, Data::Present(_)) && !postgres.is_its_builds() {
                 return failed("a complete data directory lies there");
             }
             self.nodes[at].postgres.data = Data::Incomplete;
@@ -59,12 +62,16 @@ impl World {
             return failed("the source has no data");
         };
         let names = String::new();
+        // A copy brings the WAL that makes it consistent along; one that was cut short, or whose source
+        // wrote on, needs more. The other site keeps what its copies need; a member may be gone.
+        let unripe = from != REMOTE && self.luck.in_thousand(UNRIPE);
+        let copy = self.fresh();
         self.nodes[at].postgres.unproven = true;
         self.nodes[at].postgres.data = Data::Present(Cluster {
             standby: true,
             clean: true,
-            // The other site keeps the WAL that its copies need; a member here may be gone.
-            unripe: from != REMOTE,
+            unripe,
+            copy,
             synchronous_standby_names: names,
             ..cluster
         });
@@ -120,6 +127,7 @@ impl World {
         let Some(source) = self.nodes[from].postgres.cluster().cloned() else {
             return failed("the source has no data");
         };
+        let copy = self.fresh();
         let (theirs, lineage) = (&source.wal, source.lineage());
         let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
             return failed("there is no data to rewind");
@@ -129,7 +137,7 @@ impl World {
         }
         let common = ours.wal.common(theirs);
         ours.wal.cut(common);
-        (ours.standby, ours.unripe) = (true, true);
+        (ours.standby, ours.unripe, ours.copy) = (true, true, copy);
         Done(Report::Done)
     }
 }

@@ -127,6 +127,7 @@ impl World {
     fn inspect(&mut self, at: usize) -> Look {
         let node = &mut self.nodes[at];
         node.postgres.unproven &= node.postgres.server.is_none();
+        node.postgres.on_trial = false;
         Done(Report::Inspected(Inspection {
             data: data_directory(&node.postgres),
             postmaster_alive: node.postgres.server.is_some(),
@@ -142,7 +143,7 @@ impl World {
             return failed("PostgreSQL runs in it");
         }
         let foreign =
-            postgres.cluster().is_some_and(|cluster| cluster.sealed) && !postgres.unproven;
+            postgres.cluster().is_some_and(|cluster| cluster.sealed) && !postgres.is_its_builds();
         if postgres.cluster().is_some_and(|cluster| !cluster.sealed) {
             return self.move_aside(at);
         }
@@ -153,7 +154,8 @@ impl World {
             self.check_removal(at, permission);
         }
         let postgres = &mut self.nodes[at].postgres;
-        (postgres.data, postgres.unproven) = (Data::Empty, false);
+        postgres.data = Data::Empty;
+        (postgres.unproven, postgres.on_trial) = (false, false);
         Done(Report::Done)
     }
 
@@ -162,7 +164,7 @@ impl World {
         if postgres.server.is_some() {
             return failed("PostgreSQL runs in it");
         }
-        postgres.unproven = false;
+        (postgres.unproven, postgres.on_trial) = (false, false);
         if let Data::Present(cluster) = std::mem::replace(&mut postgres.data, Data::Empty) {
             postgres.aside.push(cluster);
         }
@@ -217,6 +219,8 @@ impl World {
             server.upstream = upstream;
         }
         if server.accepts {
+            let postgres = &mut self.nodes[at].postgres;
+            postgres.on_trial |= std::mem::take(&mut postgres.unproven);
             return Done(self.position(at));
         }
         if work.looks > VAIN_LOOKS && self.builds(at) && self.needs_more_wal(at) {

@@ -122,6 +122,29 @@ pub enum Fault {
         whom: Whom,
         count: u64,
     },
+    /// The whole host is suspended.
+    Sleep {
+        whom: Whom,
+        ms: Millis,
+    },
+    Wake {
+        node: usize,
+    },
+    /// The state directory is lost: Raft log, promises, journal. The daemon is back after a while.
+    WipeState {
+        whom: Whom,
+        ms: Millis,
+    },
+    /// Another machine takes its place, with neither state nor data.
+    Replace {
+        whom: Whom,
+        ms: Millis,
+    },
+    /// It is switched on for the first time so late; at the beginning of a story.
+    ComesLate {
+        node: usize,
+        ms: Millis,
+    },
 }
 
 impl std::fmt::Display for Whom {
@@ -163,6 +186,16 @@ impl std::fmt::Display for Fault {
             Fault::Restart { whom } => write!(f, "the operator restarts PostgreSQL of {whom}"),
             Fault::FailDeeds { whom, count } => {
                 write!(f, "whatever {whom} begins next fails, {count} times")
+            }
+            Fault::Sleep { whom, ms } => write!(f, "the host of {whom} is suspended for {ms} ms"),
+            Fault::WipeState { whom, ms } => {
+                write!(f, "{whom} loses its state directory, and its daemon is back {ms} ms later")
+            }
+            Fault::Replace { whom, ms } => {
+                write!(f, "another machine takes the place of {whom} {ms} ms later")
+            }
+            Fault::ComesLate { node, ms } => {
+                write!(f, "n{node} is switched on only {ms} ms after the others")
             }
             Fault::LoseData { whom } => write!(f, "the data directory of {whom} is gone"),
             Fault::RemoteDown { ms } => write!(f, "the other site is away for {ms} ms"),
@@ -239,7 +272,7 @@ pub const DRAWN: [&str; 11] = [
 ];
 
 /// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
-pub const ADDED: [&str; 8] = [
+pub const ADDED: [&str; 12] = [
     "sites_change",
     "remote_down",
     "remote_replaced",
@@ -248,6 +281,10 @@ pub const ADDED: [&str; 8] = [
     "restart",
     "cancel_build",
     "fail_deeds",
+    "sleep",
+    "wipe_state",
+    "replace",
+    "comes_late",
 ];
 
 impl Fault {

@@ -19,6 +19,7 @@ pub mod explore;
 pub mod fault;
 pub mod fuzz;
 pub mod guard;
+pub mod hosts;
 pub mod luck;
 pub mod machine;
 pub mod network;

@@ -1,5 +1,5 @@
 //! The network between hosts: which way it is cut, how slow it is, and which connections stand.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,13 +32,13 @@ pub struct Network {
     pub weather: Weather,
     /// Nothing gets from the first to the second.
     cut: BTreeSet<(usize, usize)>,
-    /// Pairs of daemons that are connected, the smaller number first.
-    pub connected: BTreeSet<(usize, usize)>,
+    /// Pairs of daemons that are connected, the smaller number first, and who they said to be.
+    pub connected: BTreeMap<(usize, usize), (u64, u64)>,
 }
 
 impl Network {
     pub fn new(weather: Weather) -> Network {
-        Network { weather, cut: BTreeSet::new(), connected: BTreeSet::new() }
+        Network { weather, cut: BTreeSet::new(), connected: BTreeMap::new() }
     }
 
     pub fn cut(&mut self, from: usize, to: usize) {
@@ -64,7 +64,7 @@ impl Network {
     }
 
     pub fn is_connected(&self, a: usize, b: usize) -> bool {
-        self.connected.contains(&(a.min(b), a.max(b)))
+        self.connected.contains_key(&(a.min(b), a.max(b)))
     }
 
     /// When the copies of a message arrive, counted from now; none if it is lost.

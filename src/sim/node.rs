@@ -33,6 +33,8 @@ pub struct Daemon {
 
 pub struct Node {
     pub at: usize,
+    /// Drawn once for each state directory.
+    pub raft_id: u64,
     pub name: String,
     pub member: Member,
     pub clock: Clock,
@@ -46,6 +48,11 @@ pub struct Node {
     pub boot: u64,
     pub powered: bool,
     pub frozen: bool,
+    /// The whole host is suspended, and so is what should happen there.
+    pub asleep: bool,
+    pub sleeping: VecDeque<Event>,
+    /// It was suspended past its guard's deadline, and the guard is not scheduled yet.
+    pub waking_until: Millis,
     pub stalled: VecDeque<Event>,
     /// A stopped daemon that the operator wants to stay stopped.
     pub is_away: bool,
@@ -69,7 +76,7 @@ pub fn node_of(addr: &str) -> usize {
     host.and_then(|last| last.parse::<usize>().ok()).expect("addresses are made by addr_of") - 1
 }
 
-/// The identity in Raft: drawn once per state directory.
+/// The identity in Raft of a node's first state directory.
 pub fn raft_id(node: usize) -> u64 {
     100 + node as u64
 }
@@ -86,6 +93,7 @@ impl Node {
         let clock = Clock { offset: luck.between(1_000_000, 9_000_000), ppm: plan.ppm[at] };
         Node {
             at,
+            raft_id: raft_id(at),
             name,
             member,
             clock,
@@ -97,6 +105,9 @@ impl Node {
             boot: 0,
             powered: true,
             frozen: false,
+            asleep: false,
+            sleeping: VecDeque::new(),
+            waking_until: 0,
             stalled: VecDeque::new(),
             is_away: false,
             facts_serial: 0,
@@ -139,10 +150,10 @@ impl World {
         let life = node.life;
         let partners = (0..self.plan.nodes).filter(|other| *other != at).map(addr_of).collect();
         let core = Core::new(Seat {
-            id: raft_id(at),
+            id: node.raft_id,
             member: node.member.clone(),
             partners,
-            voters_max: 5,
+            voters_max: self.plan.voters_max,
             ttl_ms: self.plan.ttl_ms,
             seed: self.plan.seed.wrapping_mul(31).wrapping_add((at as u64) << 8),
             promises: node.disk.promises.clone(),
@@ -188,6 +199,9 @@ impl World {
     /// The power is cut: nothing that was not flushed remains, nothing runs.
     pub fn cut_power(&mut self, at: usize) {
         self.say(at, "the power is cut");
+        self.nodes[at].asleep = false;
+        let sleeping = std::mem::take(&mut self.nodes[at].sleeping);
+        sleeping.into_iter().for_each(|event| self.after(0, event));
         self.kill_daemon(at, "no power");
         let node = &mut self.nodes[at];
         node.disk.crash(0);
@@ -224,7 +238,7 @@ impl World {
     }
 
     fn carry_out(&mut self, at: usize, outputs: Vec<Output>) {
-        let life = self.nodes[at].life;
+        let (life, own) = (self.nodes[at].life, self.nodes[at].raft_id);
         for output in outputs {
             if !self.nodes[at].lives(life) {
                 return;
@@ -232,10 +246,10 @@ impl World {
             match output {
                 Output::SendRaft { addr, message } => {
                     self.check_promise_is_durable(at, &message);
-                    self.send(at, node_of(&addr), Input::Raft { from: raft_id(at), message });
+                    self.send(at, node_of(&addr), Input::Raft { from: own, message });
                 }
                 Output::SendPeer { addr, message } => {
-                    self.send(at, node_of(&addr), Input::Peer { from: raft_id(at), message });
+                    self.send(at, node_of(&addr), Input::Peer { from: own, message });
                 }
                 Output::Keep(promises) => {
                     self.check_one_promise(at, &promises);
@@ -311,7 +325,7 @@ impl World {
     fn greeting(&self, at: usize) -> Option<Greeting> {
         let promises = self.nodes[at].daemon.as_ref()?.core.promises();
         Some(Greeting {
-            id: raft_id(at),
+            id: self.nodes[at].raft_id,
             name: self.nodes[at].name.clone(),
             addr: addr_of(at),
             standing: Standing {
@@ -355,7 +369,8 @@ impl World {
         if self.nodes[a].frozen || self.nodes[b].frozen {
             return;
         }
-        self.network.connected.insert((a, b));
+        let ids = (self.nodes[a].raft_id, self.nodes[b].raft_id);
+        self.network.connected.insert((a, b), ids);
         for (from, to) in [(a, b), (b, a)] {
             if let Some(greeting) = self.greeting(from) {
                 let life = self.nodes[to].life;
@@ -366,10 +381,10 @@ impl World {
     }
 
     fn disconnect(&mut self, a: usize, b: usize) {
-        self.network.connected.remove(&(a, b));
-        for (of, to) in [(a, b), (b, a)] {
+        let Some(ids) = self.network.connected.remove(&(a, b)) else { return };
+        for (of, id, to) in [(a, ids.0, b), (b, ids.1, a)] {
             let life = self.nodes[to].life;
-            let input = Box::new(Input::Gone { addr: addr_of(of), id: raft_id(of) });
+            let input = Box::new(Input::Gone { addr: addr_of(of), id });
             self.after(0, Event::Told { node: to, life, input });
         }
     }
@@ -378,7 +393,7 @@ impl World {
     fn connections_are_new(&mut self, at: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             let pair = (at.min(other), at.max(other));
-            if self.network.connected.contains(&pair) {
+            if self.network.connected.contains_key(&pair) {
                 self.disconnect(pair.0, pair.1);
             }
         }
@@ -388,7 +403,7 @@ impl World {
     fn connections_end(&mut self, at: usize) {
         for other in 0..self.nodes.len() {
             let pair = (at.min(other), at.max(other));
-            if self.network.connected.contains(&pair) && self.network.reaches(at, other) {
+            if self.network.connected.contains_key(&pair) && self.network.reaches(at, other) {
                 self.disconnect(pair.0, pair.1);
             }
         }

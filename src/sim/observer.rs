@@ -49,7 +49,7 @@ impl World {
             Some(_) => (PgState::Running, Role::Primary),
         };
         Facts {
-            raft_id: super::node::raft_id(at),
+            raft_id: node.raft_id,
             name: node.name.clone(),
             serial: node.facts_serial,
             has_postgres: true,
@@ -57,8 +57,10 @@ impl World {
             role,
             postmaster_alive: postgres.server.is_some(),
             data: data_directory(postgres),
+            copy: postgres.cluster().map_or(0, |cluster| cluster.copy),
             sql: self.sql(at),
             tags: node.member.tags.clone(),
+            leaving: node.daemon.as_ref().is_some_and(|daemon| daemon.wishes.stop),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
             ..Facts::default()
         }
@@ -166,9 +168,7 @@ fn tool_first() -> Vec<Method> {
 
 pub fn data_directory(postgres: &Postgres) -> DataDirectory {
     match &postgres.data {
-        Data::Present(_) if postgres.unproven && postgres.server.is_none() => {
-            DataDirectory::Incomplete
-        }
+        Data::Present(_) if postgres.unproven || postgres.on_trial => DataDirectory::Incomplete,
         Data::Empty => DataDirectory::Empty,
         Data::Incomplete => DataDirectory::Incomplete,
         Data::Present(cluster) if !cluster.sealed => DataDirectory::Incomplete,

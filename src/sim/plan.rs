@@ -40,6 +40,7 @@ pub struct Plan {
     pub pre_promote: bool,
     /// A tool has its turn before pg_basebackup.
     pub has_tool: bool,
+    pub voters_max: usize,
     pub ppm: Vec<i64>,
     pub weather: Weather,
     /// Times in a thousand that a deed fails by itself.
@@ -80,6 +81,7 @@ impl Plan {
             use_pg_rewind: true,
             pre_promote: false,
             has_tool: false,
+            voters_max: 5,
             ppm: vec![0; nodes],
             weather: FAIR,
             deeds_fail: 0,
@@ -149,6 +151,7 @@ impl Plan {
         }
         plan.falls_behind();
         plan.is_operated();
+        plan.changes_hosts();
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
     }
@@ -193,6 +196,30 @@ impl Plan {
                     self.misfortunes.push((at, Fault::FailDeeds { whom, count }));
                 }
             }
+        }
+    }
+
+    /// Hosts sleep, lose their state directory, are replaced or switched on late. Every other seed, with
+    /// luck of its own.
+    pub fn changes_hosts(&mut self) {
+        let mut luck = Luck::new(self.seed ^ 0x0B5E_1BED);
+        if self.nodes > 3 && luck.in_thousand(300) {
+            self.voters_max = 3;
+        }
+        if luck.in_thousand(100) {
+            let (node, ms) = (luck.below(self.nodes), luck.between(3_000, 30_000));
+            self.misfortunes.push((0, Fault::ComesLate { node, ms }));
+        }
+        for _ in 0..[0, 0, 1, 1, 2][luck.below(5)] {
+            let at = luck.between(4_000, self.heal_at.max(4_001));
+            let whom = fault::whom(&mut luck, self.nodes);
+            let ms = luck.between(50, 3 * self.ttl_ms);
+            self.misfortunes.push(match luck.below(5) {
+                0 => (at, Fault::WipeState { whom, ms }),
+                1 => (at, Fault::Replace { whom, ms }),
+                2 => (at, Fault::Sleep { whom, ms: self.ttl_ms * luck.between(90, 120) / 100 }),
+                _ => (at, Fault::Sleep { whom, ms }),
+            });
         }
     }
 

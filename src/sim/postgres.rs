@@ -118,6 +118,8 @@ pub struct Cluster {
     pub sealed: bool,
     /// Copied or rewound, and not consistent before it has streamed what its source wrote meanwhile.
     pub unripe: bool,
+    /// Which copy it is.
+    pub copy: u64,
     /// As it stands in the configuration files.
     pub synchronous_standby_names: String,
 }
@@ -187,6 +189,8 @@ pub struct Postgres {
     pub server: Option<Server>,
     /// Our own copy, on which no server was ever found to run: it may be removed.
     pub unproven: bool,
+    /// A server ran on the copy, and its build is not over: that may remove it, nobody else.
+    pub on_trial: bool,
     /// What was moved aside, for a person.
     pub aside: Vec<Cluster>,
     pub generation: u64,
@@ -204,6 +208,7 @@ impl Postgres {
             data: Data::Empty,
             server: None,
             unproven: false,
+            on_trial: false,
             aside: Vec::new(),
             generation: 0,
         }
@@ -221,6 +226,11 @@ impl Postgres {
             Data::Present(cluster) => Some(cluster),
             Data::Empty | Data::Incomplete => None,
         }
+    }
+
+    /// A copy whose build is not over.
+    pub fn is_its_builds(&self) -> bool {
+        self.unproven || self.on_trial
     }
 
     /// Can it commit? Counted until the last process is gone.

@@ -168,6 +168,7 @@ impl World {
             scripted: true,
             sealed: true,
             unripe: false,
+            copy: 0,
             synchronous_standby_names: String::new(),
         })
     }
@@ -175,7 +176,7 @@ impl World {
     /// Two sites, one writer: nobody here may write while the other site does.
     pub fn check_one_site(&mut self) {
         let theirs = self.plan.standby && self.remote.up && self.remote.writable;
-        let writer = self.nodes.iter().find(|n| theirs && n.postgres.is_writable());
+        let writer = self.nodes.iter().find(|n| theirs && self.may_commit(n));
         if let Some(writer) = writer {
             let what = format!("{} can commit while the remote accepts writes", writer.name);
             self.checks.broken("P1", what);

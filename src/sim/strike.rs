@@ -28,11 +28,14 @@ impl World {
         let states = self.nodes.iter().filter_map(|n| n.daemon.as_ref()).map(|d| d.core.cluster());
         let newest = states.max_by_key(|state| state.applied)?;
         let lease = newest.lease.as_ref()?;
-        self.nodes.iter().position(|n| super::node::raft_id(n.at) == lease.holder)
+        self.nodes.iter().position(|n| n.raft_id == lease.holder)
     }
 
     pub fn strike(&mut self, fault: Fault) {
         self.say(0, &format!("MISFORTUNE {fault:?}"));
+        if self.is_slept_through(fault) {
+            return;
+        }
         match fault {
             Fault::KillDaemon { whom, back_ms } => {
                 let node = self.hit(whom);
@@ -56,16 +59,9 @@ impl World {
                 }
             }
             Fault::KillPostgres { whom } => self.postgres_ends(self.hit(whom), false),
-            Fault::CutOneWay { from, to, ms } => {
-                self.network.cut(from, to);
-                self.after(ms, Event::Misfortune(Fault::MendNode { node: from }));
+            Fault::CutOneWay { .. } | Fault::Isolate { .. } | Fault::MendNode { .. } => {
+                self.strike_network(fault);
             }
-            Fault::Isolate { whom, ms } => {
-                let node = self.hit(whom);
-                self.isolate(node);
-                self.after(ms, Event::Misfortune(Fault::MendNode { node }));
-            }
-            Fault::MendNode { node } => self.mend(node),
             Fault::StickDisk { whom, ms } => {
                 let node = self.hit(whom);
                 self.nodes[node].disk.stuck = true;
@@ -92,11 +88,56 @@ impl World {
                 let node = self.hit(whom);
                 self.nodes[node].deeds_to_fail = count;
             }
+            Fault::Sleep { .. }
+            | Fault::Wake { .. }
+            | Fault::WipeState { .. }
+            | Fault::Replace { .. }
+            | Fault::ComesLate { .. } => self.strike_host(fault),
             Fault::Switchover
             | Fault::Stop { .. }
             | Fault::Reinitialize { .. }
             | Fault::Restart { .. }
             | Fault::CancelBuild { .. } => self.operate(fault),
+        }
+    }
+
+    /// A process of a suspended host cannot be killed.
+    fn is_slept_through(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::KillDaemon { whom, .. }
+            | Fault::Freeze { whom, .. }
+            | Fault::KillPostgres { whom }
+            | Fault::LoseData { whom } => self.nodes[self.hit(whom)].asleep,
+            _ => false,
+        }
+    }
+
+    fn strike_network(&mut self, fault: Fault) {
+        match fault {
+            Fault::CutOneWay { from, to, ms } => {
+                self.network.cut(from, to);
+                self.after(ms, Event::Misfortune(Fault::MendNode { node: from }));
+            }
+            Fault::Isolate { whom, ms } => {
+                let node = self.hit(whom);
+                self.isolate(node);
+                self.after(ms, Event::Misfortune(Fault::MendNode { node }));
+            }
+            Fault::MendNode { node } => self.mend(node),
+            _ => {}
+        }
+    }
+
+    fn strike_host(&mut self, fault: Fault) {
+        match fault {
+            Fault::Sleep { whom, ms } => self.sleep(self.hit(whom), ms),
+            Fault::Wake { node } => self.wake_host(node),
+            Fault::WipeState { whom, ms } => {
+                self.wipe_state(self.hit(whom), ms);
+            }
+            Fault::Replace { whom, ms } => self.replace_host(self.hit(whom), ms),
+            Fault::ComesLate { node, ms } => self.comes_late(node, ms),
+            _ => {}
         }
     }
 
@@ -150,9 +191,7 @@ impl World {
     }
 
     fn lose_data(&mut self, whom: Whom) {
-        let node = self.hit(whom);
-        self.postgres_ends(node, false);
-        self.nodes[node].postgres.data = super::postgres::Data::Empty;
+        self.lose_all_data(self.hit(whom));
     }
 
     fn thaw(&mut self, node: usize) {
@@ -162,14 +201,14 @@ impl World {
         }
     }
 
-    fn isolate(&mut self, node: usize) {
+    pub(super) fn isolate(&mut self, node: usize) {
         for other in 0..self.nodes.len() {
             self.network.cut(node, other);
             self.network.cut(other, node);
         }
     }
 
-    fn mend(&mut self, node: usize) {
+    pub(super) fn mend(&mut self, node: usize) {
         for other in 0..self.nodes.len() {
             self.network.mend(node, other);
             self.network.mend(other, node);
@@ -186,12 +225,7 @@ impl World {
 
     fn ask_to_stop(&mut self, whom: Whom, ms: Millis) {
         let node = self.hit(whom);
-        // Whoever stops a node that is creating the cluster, or has created one that is not the
-        // cluster, has to look at its data afterwards: a daemon that begins anew calls it another's.
-        let born = self.nodes[node].postgres.cluster().map(|c| c.system_identifier.to_string());
-        let another = self.checks.identity.is_none()
-            || born.is_some_and(|id| Some(id) != self.checks.identity);
-        let away = self.nodes.iter().any(|n| n.is_away) || another;
+        let away = self.nodes.iter().any(|n| n.is_away);
         let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|_| !away) else { return };
         daemon.wishes.stop = true;
         self.nodes[node].is_away = true;
@@ -207,10 +241,12 @@ impl World {
         self.streams_stall_until = 0;
         self.network.weather = super::network::FAIR;
         self.hand_over_here();
+        self.call_a_person();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.fate = JournalFate::Well;
             self.nodes[node].is_away = false;
             self.nodes[node].deeds_to_fail = 0;
+            self.wake_host(node);
             self.unstick(node);
             self.thaw(node);
             if !self.nodes[node].powered {

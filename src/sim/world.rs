@@ -117,6 +117,8 @@ pub enum Event {
     HandOver,
     /// All faults end now.
     Heal,
+    /// A person looks at what only a person can decide.
+    PersonLooks,
 }
 
 impl Event {
@@ -147,7 +149,24 @@ impl Event {
             | Event::Misfortune(_)
             | Event::RemoteWrites
             | Event::HandOver
+            | Event::PersonLooks
             | Event::Heal => None,
+        }
+    }
+
+    /// The host on which it happens without any daemon.
+    fn host(&self) -> Option<usize> {
+        match self {
+            Event::StartDaemon { node }
+            | Event::Flush { node, .. }
+            | Event::GuardWake { node, .. }
+            | Event::GuardKill { node, .. }
+            | Event::PgReady { node, .. }
+            | Event::PgPromoted { node, .. }
+            | Event::PgStopped { node, .. }
+            | Event::Stream { node }
+            | Event::Ack { primary: node, .. } => Some(*node),
+            _ => None,
         }
     }
 
@@ -190,6 +209,7 @@ impl Event {
             Event::Heal => (22, 0, 0),
             Event::RemoteWrites => (23, 0, 0),
             Event::HandOver => (24, 0, 0),
+            Event::PersonLooks => (26, 0, 0),
             Event::Late { node, visit, .. } => (25, *node as u64, *visit),
         }
     }
@@ -303,13 +323,17 @@ impl World {
         self.now = at;
         self.events += 1;
         (at, event.mark()).hash(&mut self.fingerprint);
+        if let Some(node) = event.host().filter(|node| self.nodes[*node].asleep) {
+            self.nodes[node].sleeping.push_back(event);
+            return Ok(());
+        }
         if let Some((node, life)) = event.daemon() {
             if !self.nodes[node].lives(life) {
                 return Ok(());
             }
-            let waits =
-                self.nodes[node].frozen || (self.nodes[node].disk.stuck && event.is_for_crew());
-            if waits {
+            let host = &self.nodes[node];
+            let stands = host.frozen || host.asleep;
+            if stands || (host.disk.stuck && event.is_for_crew()) {
                 self.nodes[node].stalled.push_back(event);
                 return Ok(());
             }
@@ -370,6 +394,7 @@ impl World {
             Event::RemoteWrites => self.remote_writes(),
             Event::HandOver => self.hand_over_here(),
             Event::Heal => self.heal(),
+            Event::PersonLooks => self.person_looks(),
         }
     }
 

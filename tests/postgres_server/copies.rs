@@ -7,7 +7,7 @@ use std::time::Duration;
 use surus::host::postgres::Server;
 use surus::host::postgres::method::{self, MethodCall};
 use surus::host::postgres::processes;
-use surus::host::postgres::replica::{COPIED, Call, News, Remote};
+use surus::host::postgres::replica::{COPIED, Call, News, Remote, STARTED};
 use surus::host::postgres::start::Ready;
 use surus::pure::cluster::facts::DataDirectory;
 use surus::pure::config::ReplicaMethod;
@@ -88,8 +88,30 @@ async fn a_replica_method_is_called_and_its_copy_judged() {
     assert!(run(&restore).await.expect_err("full").contains("not empty"));
     replica.start(&files(&replica, Some(&primary)), LONG, Ready::Accepting).await.expect("start");
     assert!(matches!(replica.inspect().await.expect("look").data, DataDirectory::Present { .. }));
-    replica.mark_proven().expect("proven");
-    assert_eq!(replica.unfinished(), Ok(None));
+    // From then on it is whole whatever happens, and only its build may still remove it.
+    replica.mark_started().expect("marked");
+    replica.stop(StopMode::Immediate, Some(LONG)).await.expect("stop");
+    assert_eq!(replica.unfinished(), Ok(Some(STARTED.into())));
+    assert!(matches!(replica.inspect().await.expect("look").data, DataDirectory::Present { .. }));
+}
+
+/// Whoever is counted on by name is counted on with the copy that it had; what is copied from it is another.
+#[tokio::test]
+async fn every_copy_has_a_number_of_its_own() {
+    let Some(mut place) = Place::new() else { return };
+    let primary = place.primary("one").await;
+    let replica = place.server("two");
+    assert_eq!(primary.copy_id().await, 0, "nobody copied it");
+    let first = primary.name_copy().await.expect("named");
+    assert_eq!(primary.copy_id().await, first);
+    primary.stop(StopMode::Fast, Some(LONG)).await.expect("stop");
+    let cp = format!("cp -a {}/. {}", primary.data_dir.display(), replica.data_dir.display());
+    let command = script(&place, "cp.sh", &cp);
+    replica.run_method(&call(&command, false), &Remote::default(), &mut |_| {}).await.expect("0");
+    assert_eq!(replica.copy_id().await, first, "the file was copied, too");
+    let second = replica.name_copy().await.expect("named");
+    assert!(second != first && second != 0);
+    assert_eq!((replica.copy_id().await, primary.copy_id().await), (second, first));
 }
 
 /// Spec: M-15, NL-2, EX-78.

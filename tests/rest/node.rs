@@ -65,7 +65,8 @@ impl Node {
     pub fn synchronous(mut self, mode: SynchronousMode, standbys: &[&str]) -> Node {
         self.dynamic.synchronous_mode = mode;
         let sync_standby = standbys.iter().map(|name| (*name).to_owned()).collect();
-        self.view.cluster.sync = Some(Sync { leader: "pg0".into(), sync_standby, quorum: 0 });
+        self.view.cluster.sync =
+            Some(Sync { leader: "pg0".into(), sync_standby, ..Sync::default() });
         self
     }
 

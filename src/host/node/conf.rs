@@ -8,6 +8,7 @@ use crate::host::postgres::conf_files::{ConfFiles, Signal};
 use crate::host::postgres::processes::blocking;
 use crate::host::postgres::start::Ready;
 use crate::host::postgres::stop::StoppedBy;
+use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
 use crate::pure::deed::{Inspection, Report, Source, StartAs, StopMode};
 use crate::pure::postgres::conninfo::{PrimaryConninfo, pgpass};
@@ -33,13 +34,14 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
         tracing::warn!(killed, "ended programs that an earlier life had left running");
     }
     let found = server.inspect().await?;
-    if found.postmaster.is_some() && found.unfinished.is_none() {
-        // A copy that a server runs on has proved itself.
+    if found.unfinished.is_some() && matches!(found.data, DataDirectory::Present { .. }) {
+        // Its build is over: a copy that a server has run on is nobody's leftover.
         let server = server.clone();
-        blocking(move || server.mark_proven()).await??;
+        blocking(move || server.mark_finished()).await??;
     }
     let guard_epoch = super::lead::find_guard(world).await;
     let restored = server.birth().is_some_and(|birth| birth.is_worth_keeping());
+    let copy = server.copy_id().await;
     let unmanaged = found.postmaster.is_some() && !found.started_by_us;
     let inspection = Inspection {
         data: found.data.clone(),
@@ -50,7 +52,7 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
     };
     {
         let mut seen = world.seen.borrow_mut();
-        (seen.data, seen.data_is_gone) = (found.data, false);
+        (seen.data, seen.data_is_gone, seen.copy) = (found.data, false, copy);
         seen.restored = restored;
         seen.postmaster_alive = found.postmaster.is_some();
         if !seen.postmaster_alive {
@@ -294,6 +296,10 @@ async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Re
         seen.rest = PgState::Crashed;
     }
     world.started.notify_one();
+    if role != Role::Primary {
+        let server = server.clone();
+        blocking(move || server.mark_started()).await??;
+    }
     let standby = match as_ {
         StartAs::Primary { .. } | StartAs::Restored { .. } => None,
         StartAs::Standby { source } => Some(source),

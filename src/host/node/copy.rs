@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::World;
 use super::conf::passfile;
 use super::perform::until_view_changes;
-use crate::host::postgres::replica::Remote;
+use crate::host::postgres::replica::{Remote, STARTED};
 use crate::host::postgres::{Connection, Server};
 use crate::pure::cluster::facts::{DataDirectory, Facts};
 use crate::pure::config::{CommandOption, HostPort, Postgresql};
@@ -47,6 +47,7 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
             return Ok(Report::Done);
         }
         (WipePermission::OwnLeftovers, DataDirectory::Incomplete) => {}
+        (WipePermission::OwnLeftovers, _) if found.unfinished.as_deref() == Some(STARTED) => {}
         (WipePermission::OwnLeftovers, found) => {
             return Err(format!("the data directory holds {found} and is not removed"));
         }
@@ -96,6 +97,7 @@ pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report,
         return Ok(Report::Identified { system_identifier });
     }
     let system_identifier = server.verify_copy(wanted.as_deref()).await?;
+    world.seen.borrow_mut().copy = server.name_copy().await?;
     Ok(Report::Identified { system_identifier })
 }
 
@@ -215,6 +217,7 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
     };
     super::conf::write_standby_files(world, &server, &source).await?;
     server.rewind(&remote, &arguments(&own.rewind_options)).await?;
+    world.seen.borrow_mut().copy = server.name_copy().await?;
     Ok(Report::Done)
 }
 

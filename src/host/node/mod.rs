@@ -35,7 +35,7 @@ use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::slots::Orphans;
-use crate::pure::cluster::state::Purpose;
+use crate::pure::cluster::state::{CopyId, Purpose};
 use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, Postgresql, effective};
 use crate::pure::consensus::core::Input;
 use crate::pure::patroni::look::Look;
@@ -112,6 +112,8 @@ pub struct Seen {
     /// The last warning about the data directory.
     pub warned: String,
     pub node_state: String,
+    /// Which copy lies in the data directory.
+    pub copy: CopyId,
     /// The last look at the remote, while we lead a standby cluster.
     pub remote: Option<RemoteFacts>,
     /// The configuration that `dynamic` holds, and the one that PostgreSQL's files hold.
@@ -359,6 +361,7 @@ impl World {
             role: seen.role,
             postmaster_alive: seen.postmaster_alive,
             data: seen.data.clone(),
+            copy: seen.copy,
             sql: seen.sql.clone(),
             tags: config.tags.clone(),
             pending_restart: seen.pending_restart.clone(),

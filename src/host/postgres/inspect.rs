@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::processes::{self, beside, blocking};
-use super::replica::COPIED;
+use super::replica::{COPIED, STARTED};
 use super::{Server, TOOL_TIMEOUT};
 use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::postgres::backup_label::{self, BackupLabel};
@@ -33,6 +33,17 @@ pub struct Inspected {
     pub major: Option<u32>,
 }
 
+impl Inspected {
+    /// A copy that a server has run on is whole, whatever became of its build.
+    fn is_whole(&self) -> bool {
+        match self.unfinished.as_deref() {
+            None | Some(STARTED) => true,
+            Some(COPIED) => self.postmaster.is_some(),
+            Some(_) => false,
+        }
+    }
+}
+
 /// Who is alive on a data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Presence {
@@ -55,18 +66,15 @@ impl Server {
         found.running_as_primary = found.postmaster.is_some()
             && !found.standby_signal
             && found.control.as_ref().is_some_and(Control::out_of_recovery);
-        if found.postmaster.is_some() && found.unfinished.as_deref() == Some(COPIED) {
-            found.unfinished = None;
-        }
-        found.data = match (&found.unfinished, control) {
-            (Some(_), _) => DataDirectory::Incomplete,
-            (None, Err(problem)) => DataDirectory::Broken { problem },
-            (None, Ok(_)) if found.major.is_none() && found.postmaster.is_none() => {
+        found.data = match (found.is_whole(), control) {
+            (false, _) => DataDirectory::Incomplete,
+            (true, Err(problem)) => DataDirectory::Broken { problem },
+            (true, Ok(_)) if found.major.is_none() && found.postmaster.is_none() => {
                 let problem = "PG_VERSION is missing or cannot be read, so that PostgreSQL will \
                                not start on it";
                 DataDirectory::Broken { problem: problem.into() }
             }
-            (None, Ok(control)) => present(&control, &found),
+            (true, Ok(control)) => present(&control, &found),
         };
         Ok(found)
     }
@@ -141,10 +149,10 @@ impl Server {
         Err(format!("could not note that the copy is unfinished: {problem}"))
     }
 
-    /// A server runs on the copy that was made here: it is whole. Blocks.
-    pub fn mark_proven(&self) -> Result<(), String> {
+    /// A server runs on the copy that was made here: only its build may still remove it. Blocks.
+    pub fn mark_started(&self) -> Result<(), String> {
         match self.unfinished()?.as_deref() {
-            Some(COPIED) => self.mark_finished(),
+            Some(COPIED) => self.mark_unfinished(STARTED),
             _ => Ok(()),
         }
     }

@@ -17,6 +17,7 @@ pub mod callback;
 pub mod conf_files;
 pub mod create;
 pub mod disk;
+mod identity;
 pub mod inspect;
 mod kept;
 pub mod method;

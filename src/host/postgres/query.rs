@@ -112,6 +112,7 @@ fn facts(row: &SimpleQueryRow) -> Option<SqlFacts> {
         synchronous_standby_names: text("synchronous_standby_names")?.to_owned(),
         names_are_ours: false,
         waits_since: Lsn::default(),
+        waits_for: Default::default(),
         slots: list(text("slots"), SlotRow::into)?,
     })
 }

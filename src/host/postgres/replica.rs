@@ -70,6 +70,8 @@ const FORBIDDEN: [&str; 12] = [
 
 /// Written down of a copy that is complete, until a server was seen to run on it.
 pub const COPIED: &str = "copied";
+/// The same, and one did: the copy is whole, and its build is not over.
+pub const STARTED: &str = "started";
 
 /// A directory that is being filled: the data directory, or one inside it when there is
 /// something in the data directory that does not count but that tools stumble over.

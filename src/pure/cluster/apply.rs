@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 use super::RaftId;
 use super::command::{Command, Outcome};
 use super::state::{
-    ClusterState, DECISIONS_MAX, Decision, Initialize, InitializeFailure, Lease, Purpose, Status,
+    ClusterState, CopyId, DECISIONS_MAX, Decision, Initialize, InitializeFailure, Lease, Purpose,
+    Status,
 };
 
 /// Rows kept in `history` at most, whatever the configuration says.
@@ -17,9 +18,9 @@ impl ClusterState {
         match command {
             Command::SetMember { id, member } => self.set_member(id, member),
             Command::RemoveMember { id } => self.remove_member(id),
-            Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline } => {
+            Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline, copy } => {
                 self.timeline = self.timeline.max(timeline);
-                self.grant(index, Lease { holder, epoch, ttl_ms, purpose }, decision)
+                self.grant(index, Lease { holder, epoch, ttl_ms, purpose }, decision, copy)
             }
             Command::LeaseOver { epoch, reason: _ } => self.end_lease(epoch),
             Command::Release { epoch, shutdown, hand_over_to, .. } => {
@@ -79,7 +80,13 @@ impl ClusterState {
         }
     }
 
-    fn grant(&mut self, index: u64, lease: Lease, decision: Decision) -> Outcome {
+    fn grant(
+        &mut self,
+        index: u64,
+        lease: Lease,
+        decision: Decision,
+        copy: Option<CopyId>,
+    ) -> Outcome {
         if let Some(held) = &self.lease {
             return Outcome::refused(format!("the lease of epoch {} is not over", held.epoch));
         }
@@ -100,7 +107,7 @@ impl ClusterState {
         self.lease = Some(lease);
         if !creates {
             self.failover = None;
-            self.name_synchronous_leader();
+            self.name_synchronous_leader(copy);
             self.sync_version = index;
         }
         self.remember(decision);
@@ -110,10 +117,11 @@ impl ClusterState {
     /// In synchronous modes the new leader alone is known to hold everything, from the very entry
     /// that makes it the leader: what it acknowledges before it has named its own standbys would
     /// else be lost to a member of the old set.
-    fn name_synchronous_leader(&mut self) {
+    fn name_synchronous_leader(&mut self, copy: Option<CopyId>) {
         let holder = self.lease.as_ref().and_then(|lease| self.name_of(lease.holder));
         let Some(leader) = holder.map(str::to_string) else { return };
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.leader != leader) {
+            sync.copies = copy.map(|copy| (leader.clone(), copy)).into_iter().collect();
             (sync.leader, sync.sync_standby) = (leader, Vec::new());
         }
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::RaftId;
 use super::standby::Order;
-use super::state::{Decision, FailoverRequest, HistoryRow, Member, Purpose, Status, Sync};
+use super::state::{CopyId, Decision, FailoverRequest, HistoryRow, Member, Purpose, Status, Sync};
 use crate::pure::postgres::lsn::Lsn;
 
 /// One proposal. Guarded by what it expects, so that repeating it does no harm.
@@ -29,6 +29,9 @@ pub enum Command {
         /// If it promotes, it begins this timeline or a later one.
         #[serde(default)]
         timeline: u32,
+        /// The copy that was looked at.
+        #[serde(default)]
+        copy: Option<CopyId>,
     },
     /// The arbiter saw the lease run out.
     LeaseOver {

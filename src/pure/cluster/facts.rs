@@ -1,9 +1,12 @@
 //! What a node tells the others about itself: soft state, gossip, never a log entry.
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RaftId;
 use super::remote::RemoteFacts;
+use super::state::CopyId;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::target::RecoveryProgress;
@@ -24,6 +27,9 @@ pub struct Facts {
     /// A postmaster of this data directory is alive.
     pub postmaster_alive: bool,
     pub data: DataDirectory,
+    /// Which copy lies there.
+    #[serde(default)]
+    pub copy: CopyId,
     /// Facts from SQL; absent while PostgreSQL does not answer.
     pub sql: Option<SqlFacts>,
     /// Tags that are in force (`nofailover`, `failover_priority`, `clonefrom`, …).
@@ -123,6 +129,9 @@ pub struct SqlFacts {
     /// flushed as much holds everything that was acknowledged before. Noted by the consensus.
     #[serde(default)]
     pub waits_since: Lsn,
+    /// Whose copies it has waited for since then. Noted by the consensus, too.
+    #[serde(default)]
+    pub waits_for: BTreeMap<String, CopyId>,
     /// Names of physical and logical slots with their restart LSN.
     pub slots: Vec<Slot>,
 }

@@ -119,13 +119,21 @@ fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
     let manual = race.wanted == Some(name.as_str()) && race.cluster.lease.is_none();
     let manual_failover =
         manual && race.cluster.failover.as_ref().is_some_and(|f| f.leader.is_none());
-    if manual_failover || sync.leader == *name || sync.sync_standby.contains(name) {
-        return Ok(());
+    let named = sync.leader == *name || sync.sync_standby.contains(name);
+    let copy = candidate.fresh.map(|facts| facts.copy);
+    let same = sync.copies.get(name).is_none_or(|known| Some(*known) == copy);
+    match (manual_failover || named && same, named) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            let known = sync.copies.get(name).copied().unwrap_or_default();
+            let inputs = format!("copy={:016x} synchronous={known:016x}", copy.unwrap_or_default());
+            Err(refuse("its copy is not the one that was synchronous", inputs))
+        }
+        (false, false) => {
+            let inputs = format!("sync_standby={}", sync.sync_standby.join(","));
+            Err(refuse("is not in the synchronous set", inputs))
+        }
     }
-    Err(refuse(
-        "is not in the synchronous set",
-        format!("sync_standby={}", sync.sync_standby.join(",")),
-    ))
 }
 
 /// In a standby cluster nobody acknowledges anything, and what its leader lacks comes from the
@@ -179,7 +187,7 @@ fn verdict(candidate: &Candidate, judged: &Result<Score, Refusal>, winner: Optio
 mod tests {
     use super::*;
     use crate::pure::cluster::facts::SqlFacts;
-    use crate::pure::cluster::state::HistoryRow;
+    use crate::pure::cluster::state::{HistoryRow, Sync};
 
     fn race<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Race<'a> {
         Race { cluster, dynamic, optime: Lsn(2_000_000), timeline: 3, wanted: None }
@@ -189,6 +197,28 @@ mod tests {
         let receive_lsn = Lsn(position);
         let sql = SqlFacts { in_recovery: true, timeline, receive_lsn, ..SqlFacts::default() };
         Facts { state: PgState::Running, sql: Some(sql), ..Facts::default() }
+    }
+
+    /// The name stays; what lies under it today never confirmed anything.
+    #[test]
+    fn another_copy_under_a_synchronous_name_may_not_lead() {
+        let sync = Sync {
+            leader: String::from("a"),
+            sync_standby: vec![String::from("b")],
+            copies: [(String::from("a"), 3), (String::from("b"), 7)].into(),
+            quorum: 0,
+        };
+        let cluster = ClusterState { sync: Some(sync), ..ClusterState::default() };
+        let mode = SynchronousMode::On;
+        let dynamic = Dynamic { synchronous_mode: mode, ..Dynamic::from_value(None) };
+        let leads = |name: &str, copy| {
+            let known = Facts { copy, ..facts(3, 2_000_000) };
+            let member = Member { name: name.to_owned(), ..Member::default() };
+            let candidate = Candidate { id: 1, member: &member, fresh: Some(&known) };
+            rank(&race(&cluster, &dynamic), &[candidate]).0.is_some()
+        };
+        assert!(leads("a", 3) && leads("b", 7));
+        assert!(!leads("a", 4) && !leads("b", 3) && !leads("b", 0) && !leads("c", 7));
     }
 
     /// An old leader wrote on when nobody heard it any more; the next one began timeline 3 before

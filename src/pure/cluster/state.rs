@@ -116,7 +116,15 @@ pub struct Sync {
     /// Sorted names.
     pub sync_standby: Vec<String>,
     pub quorum: u32,
+    /// Which copy each of them had when it was named: another one under the same name holds nothing for
+    /// certain. Whoever is not in it was named by a version that did not tell copies apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub copies: BTreeMap<String, CopyId>,
 }
+
+/// Drawn for every copy of the cluster when it has been made, and kept with it: a member's name stays, its
+/// copy may be another. 0: nobody has drawn one (initdb's, or an older version's).
+pub type CopyId = u64;
 
 /// One row of Patroni's `history` key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

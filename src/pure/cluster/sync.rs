@@ -3,14 +3,13 @@
 //!
 //! The log is told *before* PostgreSQL stops waiting for a member (the member leaves the set of
 //! those who may lead first), and *after* PostgreSQL has begun to wait for a new one.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Facts, SqlFacts};
-use super::state::{ClusterState, Sync};
+use super::facts::{DataDirectory, Facts, SqlFacts};
+use super::state::{ClusterState, CopyId, Sync};
 use crate::pure::config::{Dynamic, SynchronousMode};
-use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::PgState;
 use crate::pure::postgres::sync_names::{first_names, waited_for};
 
@@ -38,19 +37,24 @@ pub fn next_step(
     if dynamic.synchronous_mode == SynchronousMode::Off {
         return switch_off(cluster, sql);
     }
-    let wanted = wanted(leader, dynamic, sql, members);
     let known: BTreeSet<String> = cluster
         .sync
         .iter()
         .filter(|s| s.leader == leader)
         .flat_map(|s| s.sync_standby.clone())
         .collect();
+    let copies: BTreeMap<String, CopyId> =
+        members.iter().map(|facts| (facts.name.clone(), facts.copy)).collect();
+    let mut wanted = wanted(leader, dynamic, sql, members);
+    wanted.retain(|name| !known.contains(name) || is_counted(cluster, name, copies.get(name)));
     let setting = setting(dynamic, &wanted);
     let publish = |names: &BTreeSet<String>| {
+        let named = |name: &String| name == leader || names.contains(name);
         let sync = Sync {
             leader: leader.to_string(),
             sync_standby: names.iter().cloned().collect(),
             quorum: 0,
+            copies: copies.iter().filter(|(n, _)| named(n)).map(|(n, c)| (n.clone(), *c)).collect(),
         };
         (cluster.sync.as_ref() != Some(&sync)).then_some(SyncStep::Publish(Some(sync)))
     };
@@ -64,24 +68,40 @@ pub fn next_step(
     if sql.synchronous_standby_names != setting {
         return Some(SyncStep::Apply(setting));
     }
-    let since = waits_since(leader, &setting, members)?;
+    let own = waiting(leader, &setting, members)?;
     let holds_all = |name: &String| {
-        sql.replication.iter().any(|w| {
+        let row = sql.replication.iter().any(|w| {
             w.application_name.eq_ignore_ascii_case(name)
                 && w.sync_state == "sync"
-                && w.flush_lsn >= since
-        })
+                && w.flush_lsn >= own.waits_since
+        });
+        row && members.iter().any(|facts| facts.name == *name && says_it_holds_all(facts, own))
     };
     let confirmed = wanted.iter().filter(|name| known.contains(*name) || holds_all(name));
     let confirmed: BTreeSet<String> = confirmed.cloned().collect();
     publish(&confirmed)
 }
 
-/// Where the leader's WAL ended when it began to wait: what was acknowledged before then waited
-/// for nobody, so a standby that has not flushed as much may not lead yet.
-fn waits_since(leader: &str, setting: &str, members: &[&Facts]) -> Option<Lsn> {
+/// The log counts on this very copy of it.
+fn is_counted(cluster: &ClusterState, name: &str, copy: Option<&CopyId>) -> bool {
+    let known = cluster.sync.as_ref().and_then(|sync| sync.copies.get(name));
+    known.is_none_or(|known| Some(known) == copy)
+}
+
+/// Since when the leader waits: what was acknowledged before then waited for nobody, so a standby
+/// that has not flushed as much may not lead yet.
+fn waiting<'a>(leader: &str, setting: &str, members: &[&'a Facts]) -> Option<&'a SqlFacts> {
     let own = members.iter().find(|facts| facts.name == leader)?.sql.as_ref()?;
-    (own.synchronous_standby_names == setting).then_some(own.waits_since)
+    (own.synchronous_standby_names == setting).then_some(own)
+}
+
+/// By its own word, too: what the leader shows of a standby may still be of the copy before, whose
+/// connection nobody has closed.
+fn says_it_holds_all(standby: &Facts, leader: &SqlFacts) -> bool {
+    let same = leader.waits_for.get(&standby.name) == Some(&standby.copy)
+        && matches!(standby.data, DataDirectory::Present { .. });
+    let sql = standby.sql.as_ref().filter(|sql| sql.timeline == leader.timeline);
+    same && sql.is_some_and(|sql| sql.position() >= leader.waits_since)
 }
 
 fn switch_off(cluster: &ClusterState, sql: &SqlFacts) -> Option<SyncStep> {
@@ -126,8 +146,11 @@ fn setting(dynamic: &Dynamic, wanted: &BTreeSet<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
     use crate::pure::cluster::facts::Walsender;
+    use crate::pure::postgres::lsn::Lsn;
 
     const LEADER: &str = "a";
 
@@ -146,6 +169,7 @@ mod tests {
         SqlFacts {
             synchronous_standby_names: names.to_owned(),
             replication: vec![b],
+            waits_for: BTreeMap::from([(String::from("b"), 7)]),
             ..SqlFacts::default()
         }
     }
@@ -155,19 +179,39 @@ mod tests {
             leader: LEADER.to_owned(),
             sync_standby: names.iter().map(|name| name.to_string()).collect(),
             quorum: 0,
+            copies: iter::once(&LEADER).chain(names).map(|n| (n.to_string(), copy_of(n))).collect(),
         };
         ClusterState { sync: Some(sync), ..ClusterState::default() }
     }
 
-    fn step(cluster: &ClusterState, mode: SynchronousMode, sql: &SqlFacts) -> Option<SyncStep> {
-        let member = |name: &str, sql: Option<SqlFacts>| Facts {
-            name: name.to_owned(),
-            state: PgState::Running,
-            sql,
-            ..Facts::default()
+    fn copy_of(name: &str) -> CopyId {
+        if name == LEADER { 3 } else { 7 }
+    }
+
+    fn member(name: &str, sql: SqlFacts) -> Facts {
+        let data = DataDirectory::Present {
+            system_identifier: String::new(),
+            timeline: 0,
+            lsn: Lsn(0),
+            was_primary: false,
+            clean: true,
         };
-        let (a, b) = (member(LEADER, Some(sql.clone())), member("b", None));
-        next_step(LEADER, cluster, &dynamic(mode), sql, &[&a, &b])
+        let (state, copy) = (PgState::Running, copy_of(name));
+        Facts { name: name.to_owned(), state, data, copy, sql: Some(sql), ..Facts::default() }
+    }
+
+    fn step(cluster: &ClusterState, mode: SynchronousMode, sql: &SqlFacts) -> Option<SyncStep> {
+        step_with(cluster, mode, sql, &member("b", SqlFacts::default()))
+    }
+
+    fn step_with(
+        cluster: &ClusterState,
+        mode: SynchronousMode,
+        sql: &SqlFacts,
+        b: &Facts,
+    ) -> Option<SyncStep> {
+        let a = member(LEADER, sql.clone());
+        next_step(LEADER, cluster, &dynamic(mode), sql, &[&a, b])
     }
 
     fn published(names: &[&str]) -> Option<SyncStep> {
@@ -181,6 +225,44 @@ mod tests {
         let now = leading("b");
         assert_eq!(step(&counted_on(&[]), SynchronousMode::On, &now), published(&["b"]));
         assert_eq!(step(&counted_on(&["b"]), SynchronousMode::On, &now), None);
+    }
+
+    /// What the leader shows of b may be of the copy before, whose connection nobody has closed.
+    #[test]
+    fn a_copy_that_was_made_anew_begins_again() {
+        let (on, now) = (SynchronousMode::On, leading("b"));
+        let anew = Facts { copy: 8, ..member("b", SqlFacts::default()) };
+        let found = step_with(&counted_on(&["b"]), on, &now, &anew);
+        assert_eq!(found, published(&[]), "the log counts on another copy");
+        let found = step_with(&counted_on(&[]), on, &now, &anew);
+        assert_eq!(found, None, "since when this one is waited for is not known yet");
+        let known = SqlFacts { waits_for: BTreeMap::from([(String::from("b"), 8)]), ..now };
+        assert!(step_with(&counted_on(&[]), on, &known, &anew).is_some());
+    }
+
+    #[test]
+    fn a_standby_is_counted_on_by_its_own_word_too() {
+        let now = SqlFacts { waits_since: Lsn(50), timeline: 2, ..leading("b") };
+        let now = SqlFacts {
+            replication: now
+                .replication
+                .iter()
+                .cloned()
+                .map(|w| Walsender { flush_lsn: Lsn(60), ..w })
+                .collect(),
+            ..now
+        };
+        let said = |timeline, lsn| {
+            let receive_lsn = Lsn(lsn);
+            let sql = SqlFacts { in_recovery: true, timeline, receive_lsn, ..SqlFacts::default() };
+            step_with(&counted_on(&[]), SynchronousMode::On, &now, &member("b", sql))
+        };
+        assert_eq!((said(2, 49), said(1, 50)), (None, None));
+        assert_eq!(said(2, 50), published(&["b"]));
+        let unfinished = Facts { data: DataDirectory::Empty, ..member("b", SqlFacts::default()) };
+        let now = leading("b");
+        let found = step_with(&counted_on(&[]), SynchronousMode::On, &now, &unfinished);
+        assert_eq!(found, None, "its build is not over");
     }
 
     #[test]

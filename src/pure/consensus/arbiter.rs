@@ -247,7 +247,8 @@ impl Core {
             arbitration.asking = None;
         }
         let timeline = self.unused_timeline();
-        self.put(Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline });
+        let copy = self.heard.get(&holder).map(|heard| heard.facts.copy);
+        self.put(Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline, copy });
     }
 
     /// Newer than any that was heard of, and than any that an earlier leader may have begun.

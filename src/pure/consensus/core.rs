@@ -21,10 +21,11 @@ use super::message::{Greeting, PeerMessage, Standing};
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::lease::Holder;
-use crate::pure::cluster::state::{ClusterState, Member};
+use crate::pure::cluster::state::{ClusterState, CopyId, Member};
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::config::Dynamic;
 use crate::pure::postgres::lsn::Lsn;
+use crate::pure::postgres::sync_names::waited_for;
 use crate::pure::view::Heard;
 
 /// Raft's ticks between two wakings of the node: what a tick decides is rarely due, and waking is
@@ -360,10 +361,14 @@ impl Core {
     }
 
     fn local(&mut self, facts: Facts) {
-        let since = waits_since(&self.own, &facts);
+        let waits = self.waits(&facts);
+        if !facts.leaving {
+            // A daemon that died while it stopped resumes giving its vote up, and then hears that it stays.
+            self.leaving = None;
+        }
         self.own = Facts { raft_id: self.id, leaving: self.leaving.is_some(), ..facts };
-        if let (Some(sql), Some(since)) = (&mut self.own.sql, since) {
-            sql.waits_since = since;
+        if let (Some(sql), Some(waits)) = (&mut self.own.sql, waits) {
+            (sql.waits_since, sql.waits_for) = waits;
         }
         let own = self.own.clone();
         self.hear(own.clone());
@@ -376,6 +381,24 @@ impl Core {
         }
     }
 
+    /// Since when (in WAL) this primary waits for the synchronous standbys that it names, and for which
+    /// copies: of one that was made anew it is not known what it was when it was waited for before.
+    fn waits(&self, now: &Facts) -> Option<(Lsn, BTreeMap<String, CopyId>)> {
+        let sql = now.sql.as_ref().filter(|sql| !sql.in_recovery)?;
+        let named = waited_for(&sql.synchronous_standby_names);
+        let facts = self.heard.values().map(|heard| &heard.facts);
+        let named = facts.filter(|facts| named.contains(&facts.name));
+        let copies: BTreeMap<String, CopyId> =
+            named.map(|facts| (facts.name.clone(), facts.copy)).collect();
+        let same = self.own.sql.as_ref().filter(|old| {
+            !old.in_recovery
+                && old.synchronous_standby_names == sql.synchronous_standby_names
+                && old.postmaster_start_time == sql.postmaster_start_time
+                && old.waits_for == copies
+        });
+        Some((same.map_or(sql.flush_lsn, |old| old.waits_since), copies))
+    }
+
     pub(super) fn hear(&mut self, facts: Facts) {
         let known = self.heard.get(&facts.raft_id);
         let older = known.is_some_and(|k| k.facts.serial > facts.serial && facts.serial != 0);
@@ -384,6 +407,10 @@ impl Core {
             return;
         }
         self.note_position(&facts);
+        // Whoever has lost its state directory comes back under another id: what its old self said is over.
+        let (id, greetings) = (facts.raft_id, &self.greetings);
+        let is_over = |other: &RaftId| *other != id && !greetings.contains_key(other);
+        self.heard.retain(|other, old| old.facts.name != facts.name || !is_over(other));
         self.heard.insert(facts.raft_id, Heard { facts, heard_at: self.now });
         self.out.push(Output::Changed);
     }
@@ -437,15 +464,4 @@ impl Core {
             self.out.push(Output::Targets(targets));
         }
     }
-}
-
-/// Since when (in WAL) this primary waits for the synchronous standbys that it names.
-fn waits_since(before: &Facts, now: &Facts) -> Option<Lsn> {
-    let sql = now.sql.as_ref().filter(|sql| !sql.in_recovery)?;
-    let same = before.sql.as_ref().filter(|old| {
-        !old.in_recovery
-            && old.synchronous_standby_names == sql.synchronous_standby_names
-            && old.postmaster_start_time == sql.postmaster_start_time
-    });
-    Some(same.map_or(sql.flush_lsn, |old| old.waits_since))
 }

@@ -12,7 +12,12 @@ use crate::pure::cluster::{Millis, RaftId};
 const REPEAT_MS: Millis = 500;
 
 impl Core {
+    /// What is for who was at this address before, under an id that is no more, is not for us: taken for
+    /// an invitation it would keep a node outside for ever.
     pub(super) fn raft_message(&mut self, from: RaftId, message: Message) {
+        if message.to != self.id {
+            return;
+        }
         if self.group.is_none() && self.founding.is_some() {
             self.let_in(from);
         }
@@ -300,7 +305,8 @@ impl std::fmt::Debug for CommandName<'_> {
                 write!(f, "{node} failed to create the cluster: {reason}")
             }
             Command::NobodyEligible { decision } => {
-                write!(f, "nobody may lead: {}", decision.reason)
+                let why = decision.verdicts.iter().map(|v| format!("{} {}", v.member, v.rule));
+                write!(f, "nobody may lead: {}", why.collect::<Vec<_>>().join(", "))
             }
             Command::SetConfig { .. } => f.write_str("configuration replaced"),
             Command::PatchConfig { .. } => f.write_str("configuration patched"),

@@ -62,11 +62,22 @@ impl Core {
         if group.has_pending_conf() || voters.len() < 2 || !voters.contains(&id) {
             return;
         }
+        if !self.can_spare(id, &voters) {
+            return;
+        }
         if id == self.id {
             self.hand_arbitration_over();
         } else {
             self.change(ConfChangeType::AddLearnerNode, id, Vec::new());
         }
+    }
+
+    /// The other voters that are connected are a majority of those that would be left. Else the vote is
+    /// kept: with a voter that never comes back (its state directory is lost), whoever stops would
+    /// leave a group behind that can decide nothing any more, not even to take it back.
+    fn can_spare(&self, id: RaftId, voters: &[RaftId]) -> bool {
+        let others = || voters.iter().filter(|other| **other != id);
+        others().filter(|other| self.is_reachable(**other)).count() * 2 > others().count()
     }
 
     fn change(&mut self, kind: ConfChangeType, id: RaftId, context: Vec<u8>) {

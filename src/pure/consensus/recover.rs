@@ -119,12 +119,13 @@ fn snapshot(id: RaftId, index: u64, term: u64, cluster: &ClusterState) -> Snapsh
     snapshot
 }
 
-/// The state after every entry of the log that is known to be agreed on.
+/// The state after every entry of the log. That the last of them were agreed on is not always on this
+/// disk: the commit index goes along with the next write.
 ///
 /// # Errors
 /// One sentence: the snapshot or the log cannot be read.
-pub fn committed_state(log: &MemoryLog) -> Result<ClusterState, String> {
-    Told::up_to(log, log.hard_state.commit).map(|told| told.cluster)
+pub fn last_state(log: &MemoryLog) -> Result<ClusterState, String> {
+    Told::of(log).map(|told| told.cluster)
 }
 
 /// The state and the membership after the entries of the log.
@@ -136,10 +137,6 @@ struct Told {
 
 impl Told {
     fn of(log: &MemoryLog) -> Result<Told, String> {
-        Told::up_to(log, u64::MAX)
-    }
-
-    fn up_to(log: &MemoryLog, last: u64) -> Result<Told, String> {
         let cluster: ClusterState = serde_json::from_slice(&log.snapshot.data)
             .or_else(|error| match log.snapshot.data.is_empty() {
                 true => Ok(ClusterState::default()),
@@ -159,8 +156,7 @@ impl Told {
                 .entries(log.first(), log.last().0 + 1, None, context)
                 .map_err(|error| format!("the Raft log cannot be read: {error}"))?,
         };
-        let wanted = entries.iter().filter(|entry| entry.index <= last);
-        wanted.for_each(|entry| told.hear(entry));
+        entries.iter().for_each(|entry| told.hear(entry));
         Ok(told)
     }
 

@@ -263,6 +263,11 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
                 }
                 _ => false,
             },
+            Guard::WouldRemoveACopy => {
+                let nobody_leads =
+                    matches!(input, Input::Event(Event::TopologyChanged { leader: None, .. }));
+                nobody_leads && self.permission != WipePermission::OwnLeftovers
+            }
             Guard::WorksWithoutLeader => match input {
                 Input::Event(Event::TopologyChanged { leader: None, offers, .. }) => {
                     let sources = self.acceptable(offers, true);

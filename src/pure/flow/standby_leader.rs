@@ -58,6 +58,7 @@ impl StandbyLeader {
             Guard::ArchiveIsAll => same && self.remote.source.is_none(),
             Guard::IsAdrift => same && s.adrift,
             Guard::IsBackOnCourse => !s.adrift,
+            Guard::PostmasterIsGone => !s.postmaster_alive,
             Guard::HasDiverged => false, // judged from a report, below
         }
     }

@@ -21,7 +21,8 @@ impl World {
 
     /// A vote leaves: in this term this node, in all its lives, may vote for nobody else.
     fn check_votes_once(&mut self, at: usize, message: &Message) {
-        let given = *self.checks.votes.entry((at, message.term)).or_insert(message.to);
+        let of = (self.nodes[at].raft_id, message.term);
+        let given = *self.checks.votes.entry(of).or_insert(message.to);
         if given != message.to {
             let what = format!(
                 "n{at} votes for {} in term {}, after it voted for {given}",

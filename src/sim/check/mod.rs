@@ -39,8 +39,8 @@ pub struct Checks {
     pub epoch: u64,
     /// The lease that was in force then.
     pub lease: Option<u64>,
-    /// Whom each node voted for: node and term, candidate.
-    pub votes: BTreeMap<(usize, u64), u64>,
+    /// Whom each node voted for: its id and the term, the candidate.
+    pub votes: BTreeMap<(u64, u64), u64>,
     /// Nodes that the operator wanted rebuilt.
     pub reinitialized: BTreeSet<usize>,
     /// The log names a synchronous set: from now on nothing acknowledged may be lost.
@@ -54,6 +54,8 @@ pub struct Checks {
     /// Commits that asynchronous failovers have cost.
     pub lost: u64,
     pub promotions: u64,
+    /// Disks that were lost with all data on them.
+    pub disks_lost: u64,
 }
 
 impl Checks {
@@ -93,6 +95,7 @@ impl World {
         let sync = state.sync.is_some() && self.plan.synchronous;
         let names = state.sync.as_ref().map(|s| s.sync_standby.clone()).unwrap_or_default();
         let follows = state.standby.is_some();
+        let by_hand = state.decisions.last().is_some_and(|d| d.reason == "named by the operator");
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
         (self.checks.sync_in_force, self.checks.lease) = (sync, lease);
@@ -103,7 +106,7 @@ impl World {
         self.check_named(names);
         if let Some(lease) = granted {
             self.check_grant(lease.holder, lease.epoch);
-            if !follows {
+            if !follows && !by_hand {
                 self.check_lag(&lease);
             }
         }

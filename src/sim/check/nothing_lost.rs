@@ -1,6 +1,5 @@
 //! P2: in synchronous mode nothing acknowledged is ever lost; in asynchronous mode the loss is
 //! counted.
-use super::super::node::raft_id;
 use super::super::world::World;
 use crate::pure::cluster::state::{Lease, Purpose};
 
@@ -35,7 +34,7 @@ impl World {
         let Some((_, arbiter)) = arbiters.max_by_key(|(term, _)| *term) else { return };
         let Some(daemon) = &arbiter.daemon else { return };
         let lag_max = daemon.core.dynamic().maximum_lag_on_failover;
-        let winner = self.nodes.iter().find(|n| raft_id(n.at) == lease.holder);
+        let winner = self.nodes.iter().find(|n| n.raft_id == lease.holder);
         let Some(position) = winner.and_then(|n| n.postgres.cluster()).map(|c| c.wal.lsn()) else {
             return;
         };
@@ -46,8 +45,26 @@ impl World {
         }
     }
 
+    /// It told a client that something is safe, and another leads already, without it.
+    pub fn check_acknowledged_by_the_leader(&mut self, at: usize) {
+        let Some(last) = self.client.promised.last() else { return };
+        let lacks = |n: &&super::super::node::Node| {
+            let wal = n.postgres.cluster().map(|c| &c.wal);
+            n.at != at && self.may_commit(n) && wal.is_some_and(|w| !w.has(last.place, last.id))
+        };
+        if let Some(leader) = self.nodes.iter().find(lacks) {
+            let (old, new) = (&self.nodes[at].name, &leader.name);
+            let what =
+                format!("{old} acknowledged commit {} while {new} leads without it", last.id);
+            self.checks.broken("P2", what);
+        }
+    }
+
     /// This PostgreSQL becomes writable now: everything that was promised must be in its history.
     pub fn check_nothing_lost(&mut self, at: usize) {
+        if self.now < self.nodes[at].waking_until {
+            return; // it goes on where it was suspended, and its guard stops it
+        }
         let Some(wal) = self.nodes[at].postgres.cluster().map(|c| &c.wal) else { return };
         let missing: Vec<_> =
             self.client.promised.iter().filter(|p| !wal.has(p.place, p.id)).cloned().collect();

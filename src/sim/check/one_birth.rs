@@ -1,5 +1,4 @@
 //! P3: a scope is founded once and initialised at most once.
-use super::super::node::raft_id;
 use super::super::world::World;
 use crate::pure::consensus::founding::Promises;
 
@@ -9,7 +8,7 @@ impl World {
     pub fn check_one_promise(&mut self, at: usize, promises: &Promises) {
         let Some(before) = self.nodes[at].disk.promises.promised_to else { return };
         let Some(now) = promises.promised_to.filter(|now| *now != before) else { return };
-        let founder = self.nodes.iter().find(|n| raft_id(n.at) == before);
+        let founder = self.nodes.iter().find(|n| n.raft_id == before);
         let stands_for_itself = founder.is_some_and(|founder| {
             founder.at != at && founder.disk.promises.promised_to == Some(before)
         });

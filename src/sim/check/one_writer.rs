@@ -4,7 +4,6 @@
 //! its holder's guard lets PostgreSQL live is a second writer that only waits for a partition; so is a writable
 //! PostgreSQL without an armed guard; and a grant while an older guard may still let
 //! its PostgreSQL live is one that was merely not fast enough.
-use super::super::node::raft_id;
 use super::super::world::World;
 
 /// Clocks show whole milliseconds.
@@ -12,7 +11,7 @@ const ROUNDING_MS: u64 = 2;
 
 impl World {
     pub fn check_one_writer(&mut self) {
-        let mut writers = self.nodes.iter().filter(|n| n.postgres.is_writable());
+        let mut writers = self.nodes.iter().filter(|n| self.may_commit(n));
         let (Some(one), other) = (writers.next(), writers.next()) else { return };
         if let Some(other) = other {
             let what = format!("{} and {} can both commit", one.name, other.name);
@@ -106,7 +105,7 @@ impl World {
         let now = self.now;
         let late = self.nodes.iter().find_map(|n| {
             let (old, until) = n.right_until?;
-            (raft_id(n.at) != holder && old < epoch && until > now).then(|| {
+            (n.raft_id != holder && old < epoch && until > now).then(|| {
                 format!(
                     "epoch {epoch} was granted while the guard of {} (epoch {old}) may let it \
                      write for another {} ms",

@@ -157,7 +157,8 @@ fn sync_step(b: &mut Bytes) -> SyncStep {
 }
 
 fn sync(b: &mut Bytes) -> Sync {
-    Sync { sync_standby: b.few(2, name), leader: name(b), quorum: 0 }
+    let (sync_standby, leader) = (b.few(2, name), name(b));
+    Sync { sync_standby, leader, ..Sync::default() }
 }
 
 fn standing(b: &mut Bytes) -> Standing {

@@ -213,6 +213,7 @@ impl Dumped {
             clean: false,
             recovers: false,
             unripe: false,
+            copy: member.facts.as_ref().map_or(0, |facts| facts.copy),
             scripted: true,
             sealed: true,
             synchronous_standby_names: sql

@@ -1,0 +1,33 @@
+//! Which copy of the cluster lies here: a number in a file beside the data, drawn when it was made.
+//!
+//! Synchronous standbys are counted on by name, and what lies under a name may be another copy today. The
+//! file is in the data directory, so that it goes where the data goes; whoever copies that copies the
+//! number, too, and draws its own before a server runs on it.
+use super::Server;
+use super::conf_files::write_atomic;
+use super::inspect::read_optional;
+use super::processes::blocking;
+use crate::host::luck::draw_id;
+use crate::pure::cluster::state::CopyId;
+
+const FILE: &str = "surus.copy";
+
+impl Server {
+    /// This is a copy of its own from now on; its number.
+    pub async fn name_copy(&self) -> Result<CopyId, String> {
+        let (server, id) = (self.clone(), draw_id());
+        blocking(move || {
+            let text = format!("{id:016x}\n");
+            write_atomic(&server.data_dir.join(FILE), &text, server.run_as.as_ref())
+        })
+        .await??;
+        Ok(id)
+    }
+
+    /// 0 where none was drawn.
+    pub async fn copy_id(&self) -> CopyId {
+        let path = self.data_dir.join(FILE);
+        let text = blocking(move || read_optional(&path)).await.ok().and_then(Result::ok).flatten();
+        text.and_then(|text| CopyId::from_str_radix(text.trim(), 16).ok()).unwrap_or_default()
+    }
+}
