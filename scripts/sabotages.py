@@ -68,6 +68,27 @@ SABOTAGES = [
         ("statecharts/standby_leader.json",
          '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.judging"',
          '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.leading_standbys"')]),
+    ("a guard is left armed for ever", "guard", "P7", [
+        (FLOW + "node.rs", "armed.is_some() && armed != s.epoch() && !s.guarded && !writable",
+         "false && armed.is_some() && armed != s.epoch() && !s.guarded && !writable")]),
+    ("an older look counts as news", "sync", "P2", [
+        ("src/pure/cluster/looks.rs", "let news = number > self.told;", "let news = true;")]),
+    ("a restart goes by what SQL said last", "sites", "P1", [
+        (FLOW + "node.rs", "self.rules = s.rules.clone();",
+         "self.rules = s.rules.clone();\n        self.writes = s.guarded && s.in_recovery != Some(true);"),
+        (FLOW + "node.rs", "Action::RestartAsStandby => self.writes = false,",
+         "Action::RestartAsStandby => {}")]),
+    ("a copy of an old leader is waited for", "copies", "P7", [
+        (FLOW + "replica_build.rs", "!same || *epoch != self.epoch", "!same || *epoch == u64::MAX")]),
+    ("whoever loses its data by order may lead", "copies", "P7", [
+        (RANK, 'if facts.node_state == "rebuilding" {', 'if facts.node_state == "nothing" {')]),
+    ("a build that was called off has pointed its copy", "copies", "P7", [
+        ("statecharts/node.json",
+         '"onError": { "target": "troubled", "actions": ["forget_wish", "forget_upstream"]',
+         '"onError": { "target": "troubled", "actions": ["forget_wish"]')]),
+    ("nobody waits longer for a slow PostgreSQL", "membership", "P7", [
+        (ARBITER, "(false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX),",
+         "(false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX) / 64,")]),
     # ---- lease arithmetic
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),

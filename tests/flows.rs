@@ -284,7 +284,7 @@ fn replica_build_beat(luck: &mut Luck) -> Vec<replica_build::Event> {
     }
     let leader = leads.then(|| String::from("alpha"));
     let upstream = leads.then(|| source("alpha"));
-    vec![replica_build::Event::TopologyChanged { leader, upstream, offers }]
+    vec![replica_build::Event::TopologyChanged { leader, upstream, offers, epoch: 1 }]
 }
 
 proptest! {

@@ -41,6 +41,7 @@ fn beat() -> Input<ReplicaBuild> {
         leader: Some("alpha".into()),
         upstream: Some(source()),
         offers: vec![offer],
+        epoch: 1,
     })
 }
 

@@ -83,12 +83,17 @@ impl Build {
     }
 
     fn beat(&mut self, leader: Option<&str>, offers: &[Offer]) -> State {
+        self.beat_of(1, leader, offers)
+    }
+
+    fn beat_of(&mut self, epoch: u64, leader: Option<&str>, offers: &[Offer]) -> State {
         let upstream = leader.map(source);
         let leader = leader.map(str::to_string);
         self.tell(Input::Event(Event::TopologyChanged {
             leader,
             upstream,
             offers: offers.to_vec(),
+            epoch,
         }))
     }
 
@@ -331,7 +336,12 @@ fn a_leader_that_is_heard_of_while_the_copy_starts_is_no_upstream_yet() {
     let mut build = started(&["basebackup"]);
     build.copying();
     let leader = Some("other".to_owned());
-    build.tell(Input::Event(Event::TopologyChanged { leader, upstream: None, offers: vec![] }));
+    build.tell(Input::Event(Event::TopologyChanged {
+        leader,
+        upstream: None,
+        offers: vec![],
+        epoch: 1,
+    }));
     build.done();
     build.done();
     let standby = Deed::StartPostgres { as_: StartAs::Standby { source: None } };
@@ -339,6 +349,21 @@ fn a_leader_that_is_heard_of_while_the_copy_starts_is_no_upstream_yet() {
     assert_eq!(build.beat(Some("other"), &offers()), State::Starting);
     assert_eq!(build.done(), State::CatchingUp);
     assert_eq!(build.beat(Some("other"), &offers()), State::Copied, "the node points it there");
+}
+
+/// The copy was made of an old leader's data, and may hold what the new one never had: then it never streams,
+/// and has to be compared.
+#[test]
+fn a_copy_that_was_begun_under_another_lease_is_compared() {
+    for (epoch, left) in [(1, State::CatchingUp), (2, State::Copied)] {
+        let mut build = started(&["basebackup"]);
+        build.copying();
+        build.beat_of(epoch, Some("lead"), &offers());
+        build.done();
+        build.done();
+        assert_eq!(build.done(), State::CatchingUp);
+        assert_eq!(build.beat_of(epoch, Some("lead"), &offers()), left);
+    }
 }
 
 /// Spec: RI-1, RI-3, RI-4, M-3.

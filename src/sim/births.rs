@@ -98,6 +98,7 @@ impl World {
         if let Some(cluster) = postgres.cluster_mut() {
             cluster.wal.push(cluster.wal.timeline(), id);
         }
+        self.flush_all(at);
         Done(Report::Done)
     }
 }

@@ -38,6 +38,10 @@ impl World {
         };
         guard.deadline = deadline.unwrap_or(local);
         let life = guard.life;
+        if guard.spent && guard.deadline > local {
+            (guard.fires, guard.spent) = (false, false);
+            return self.guard_sleeps(at);
+        }
         self.note_right(at);
         if deadline.is_none() {
             self.after(0, Event::GuardWake { node: at, guard: life });
@@ -80,11 +84,10 @@ impl World {
     }
 
     pub fn guard_kills(&mut self, at: usize, life: u64) {
-        if self.nodes[at].guard.as_ref().is_none_or(|g| g.life != life) {
-            return;
-        }
+        let guard = self.nodes[at].guard.as_mut().filter(|g| g.life == life && g.fires);
+        let Some(guard) = guard else { return };
+        guard.spent = true;
         self.say(at, "the guard has stopped PostgreSQL");
-        self.nodes[at].guard = None;
         let right = self.nodes[at].right_until;
         self.postgres_ends(at, false);
         self.nodes[at].right_until = right; // luck let it end sooner than it might have
@@ -121,6 +124,7 @@ impl World {
         }
         self.note_right(at);
         if self.nodes[at].postgres.is_writable() {
+            self.flush_all(at);
             self.say(at, "PostgreSQL accepts writes");
             self.check_nothing_lost(at);
         }
@@ -172,6 +176,7 @@ impl World {
             if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
                 cluster.wal.push(timeline, id);
             }
+            self.flush_all(at);
             self.say(at, &format!("PostgreSQL was promoted to timeline {timeline}"));
         }
     }
@@ -179,6 +184,7 @@ impl World {
     pub fn postgres_stopped(&mut self, at: usize, generation: u64, clean: bool) {
         if self.nodes[at].postgres.is_generation(generation) {
             if clean {
+                self.flush_all(at);
                 self.send_the_rest(at);
             }
             self.postgres_ends(at, clean);
@@ -232,7 +238,8 @@ impl World {
         {
             return;
         }
-        let free = theirs.wal.len().saturating_sub(ours.wal.len() + self.nodes[at].held_back);
+        let there = self.flushed(from);
+        let free = there.saturating_sub(ours.wal.len() + self.nodes[at].held_back);
         let count = (1 + self.luck.below(30)).min(free);
         let news = theirs.wal.after(ours.wal.len(), count);
         let ours = self.nodes[at].postgres.cluster_mut().expect("it was just looked at");
@@ -281,7 +288,7 @@ impl World {
             if let Some(server) = &mut postgres.server {
                 server.waiting.push_back((place, id));
             }
-            self.release_commits(at);
+            self.flush_wal_soon(at);
         }
     }
 
@@ -290,14 +297,15 @@ impl World {
         if !self.nodes[at].postgres.takes_writes() {
             return;
         }
-        let flushed = self.flushed_by_synchronous(at);
-        let protected = self.is_protected();
+        let own = self.flushed(at);
+        let flushed = self.flushed_by_synchronous(at).map_or(own, |theirs| theirs.min(own));
+        let protected = self.is_protected(at);
         let epoch = self.nodes[at].guard.as_ref().map_or(0, |g| g.epoch);
         let now = self.now;
         let mut acknowledged = false;
         let Some(server) = &mut self.nodes[at].postgres.server else { return };
         while let Some((place, id)) = server.waiting.front().copied() {
-            if flushed.is_some_and(|flushed| place >= flushed) {
+            if place >= flushed {
                 break;
             }
             server.waiting.pop_front();
@@ -313,8 +321,10 @@ impl World {
     /// How much of the WAL all synchronous standbys have; `None`: commits wait for nobody.
     fn flushed_by_synchronous(&self, at: usize) -> Option<usize> {
         let postgres = &self.nodes[at].postgres;
-        let (number, names) = sync_names::read(&postgres.cluster()?.synchronous_standby_names)?;
-        let server = postgres.server.as_ref()?;
+        let server = postgres.server.as_ref().filter(|server| server.waits)?;
+        let named = sync_names::read(&postgres.cluster()?.synchronous_standby_names);
+        // Nobody is named any more, and whoever waits has not been told so yet.
+        let Some((number, names)) = named else { return Some(0) };
         let of = |name: &String| {
             let (_, sender) =
                 server.senders.iter().find(|(other, _)| self.nodes[**other].name == *name)?;
@@ -324,8 +334,9 @@ impl World {
         Some(if flushed.len() < number { 0 } else { flushed.into_iter().min().unwrap_or(0) })
     }
 
-    /// The log knows who is synchronous: from then on nothing may be lost.
-    fn is_protected(&self) -> bool {
-        self.checks.sync_in_force
+    /// The log knows who is synchronous to this leader: from then on nothing may be lost.
+    fn is_protected(&self, at: usize) -> bool {
+        let epoch = self.nodes[at].guard.as_ref().map(|guard| guard.epoch);
+        epoch.is_some_and(|epoch| self.checks.synchronous_epochs.contains(&epoch))
     }
 }

@@ -124,7 +124,7 @@ impl World {
         if work.looks == 1 {
             return Again(self.luck.between(200, 1500));
         }
-        let Some(source) = self.nodes[from].postgres.cluster().cloned() else {
+        let Some(source) = self.data_of(from) else {
             return failed("the source has no data");
         };
         let copy = self.fresh();

@@ -307,7 +307,8 @@ impl World {
 
     /// The postmaster's end was seen.
     pub fn postgres_died(&mut self, at: usize) {
-        self.observe(at, 0);
+        let number = self.nodes[at].looks.begin();
+        self.looked(at, (0, number), None);
         self.tell_all(at, News::PostgresDied);
     }
 

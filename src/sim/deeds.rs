@@ -117,7 +117,7 @@ impl World {
             }
             Deed::Propose { command } => self.propose(at, work, command),
             Deed::AwaitReceived { member, lsn } => self.await_received(at, &member, lsn),
-            Deed::SetSynchronousStandbyNames { value } => self.set_synchronous(at, value),
+            Deed::SetSynchronousStandbyNames { value } => self.set_synchronous(at, work, value),
             Deed::ShipWal { .. } => Done(Report::Done),
             Deed::GiveUpVote => self.give_up_vote(at, work),
             Deed::Run(_) => Again(1000),
@@ -128,6 +128,9 @@ impl World {
         let node = &mut self.nodes[at];
         node.postgres.unproven &= node.postgres.server.is_none();
         node.postgres.on_trial = false;
+        if node.postgres.server.is_none() && node.guard.as_ref().is_some_and(|guard| guard.stray) {
+            node.guard = None; // nothing is left to guard
+        }
         Done(Report::Inspected(Inspection {
             data: data_directory(&node.postgres),
             postmaster_alive: node.postgres.server.is_some(),
@@ -202,6 +205,7 @@ impl World {
             };
             work.generation = Some(generation);
             self.server_appeared(at, generation);
+            self.guard_sees_a_server(at);
             let ready = self.luck.between(100, self.plan.start_ms_max);
             self.after(ready, Event::PgReady { node: at, generation });
             return Again(ready + 1);
@@ -240,6 +244,15 @@ impl World {
         let local = self.local(at);
         let guard = self.nodes[at].guard.as_ref();
         guard.filter(|g| !g.fires && g.deadline > local).map(|g| g.epoch)
+    }
+
+    /// A guard whose deadline has passed kills what appears.
+    fn guard_sees_a_server(&mut self, at: usize) {
+        let spent = self.nodes[at].guard.as_ref().filter(|guard| guard.spent);
+        if let Some(life) = spent.map(|guard| guard.life) {
+            let takes = self.luck.between(5, 60);
+            self.after(takes, Event::GuardKill { node: at, guard: life });
+        }
     }
 
     fn server_appeared(&mut self, at: usize, generation: u64) {
@@ -339,10 +352,10 @@ impl World {
         let Some((_, deadline)) = daemon.core.live_lease(local).filter(|(e, _)| *e == epoch) else {
             return Again(50);
         };
-        if node.guard.as_ref().is_some_and(|g| g.fires) {
+        if node.guard.as_ref().is_some_and(|g| g.fires && !g.spent) {
             return Again(50);
         }
-        let known = node.guard.as_ref().is_some_and(|g| g.epoch == epoch);
+        let known = node.guard.as_ref().is_some_and(|g| g.epoch == epoch && !g.spent);
         if !known {
             node.guard = Some(Guard::new(epoch, deadline, life));
             self.guard_sleeps(at);
@@ -405,18 +418,5 @@ impl World {
                 && heard.facts.sql.as_ref().is_some_and(|sql| sql.position() >= lsn)
         });
         if there { Done(Report::Done) } else { Again(100) }
-    }
-
-    fn set_synchronous(&mut self, at: usize, value: String) -> Look {
-        if !self.nodes[at].postgres.answers() {
-            return failed("PostgreSQL does not answer");
-        }
-        self.say(at, &format!("commits wait for `{value}`"));
-        if let Some(cluster) = self.nodes[at].postgres.cluster_mut() {
-            cluster.synchronous_standby_names = value;
-        }
-        self.release_commits(at);
-        self.observe(at, 0); // what is decided next knows the value that is in force
-        Done(Report::Done)
     }
 }

@@ -12,12 +12,16 @@ pub struct Guard {
     pub deadline: Millis,
     /// The deadline has passed and the kill is under way: nothing calls it back.
     pub fires: bool,
+    /// It has killed, and kills whatever appears, until it is disarmed or its deadline moves on.
+    pub spent: bool,
+    /// Its state directory was lost: no daemon knows of it.
+    pub stray: bool,
     /// Tells this guard's alarms from those of an earlier one.
     pub life: u64,
 }
 
 impl Guard {
     pub fn new(epoch: u64, deadline: Millis, life: u64) -> Guard {
-        Guard { epoch, deadline, fires: false, life }
+        Guard { epoch, deadline, fires: false, spent: false, stray: false, life }
     }
 }

@@ -64,6 +64,7 @@ impl World {
         let recorded = node.disk.recorded.take();
         node.disk = Disk { recorded, stuck: node.disk.stuck, ..Disk::new() };
         node.raft_id += IDS_APART;
+        node.guard.iter_mut().for_each(|guard| guard.stray = true);
         self.after(ms, Event::StartDaemon { node: at });
         true
     }
@@ -135,9 +136,7 @@ impl World {
     pub(super) fn person_looks(&mut self) {
         self.after(PERSON_MS / 2, Event::PersonLooks);
         for at in 0..self.nodes.len() {
-            let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
-            let state = crew.and_then(|slots| slots.first()).map(|slot| slot.body.state());
-            if state == Some("standing_aside") {
+            if self.node_state(at) == "standing_aside" {
                 self.say(at, "the operator moves the data away");
                 self.postgres_ends(at, false);
                 self.move_aside(at);

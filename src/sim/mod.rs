@@ -15,6 +15,7 @@ pub mod copies;
 pub mod crew;
 pub mod deeds;
 pub mod disk;
+mod durability;
 pub mod explore;
 pub mod fault;
 pub mod fuzz;

@@ -1,5 +1,5 @@
 //! A host: clock, disk, PostgreSQL, guard, and perhaps a daemon with its consensus and its crew.
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::crew::Crew;
 use super::disk::Disk;
@@ -10,6 +10,7 @@ use super::postgres::Postgres;
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::looks::Looks;
 use crate::pure::cluster::state::Member;
 use crate::pure::consensus::core::{Core, Input, Output, Seat};
 use crate::pure::consensus::message::{Greeting, PeerMessage, Standing};
@@ -57,6 +58,10 @@ pub struct Node {
     /// A stopped daemon that the operator wants to stay stopped.
     pub is_away: bool,
     pub facts_serial: u64,
+    /// A look at PostgreSQL is under way; these rounds want one afterwards.
+    pub looking: bool,
+    pub looks: Looks,
+    pub wanted_looks: BTreeSet<u64>,
     /// Of the deeds that begin here, so many fail at once.
     pub deeds_to_fail: u64,
     /// So many records its copy stays behind, for as long as faults last.
@@ -111,6 +116,9 @@ impl Node {
             stalled: VecDeque::new(),
             is_away: false,
             facts_serial: 0,
+            looking: false,
+            looks: Looks::default(),
+            wanted_looks: BTreeSet::new(),
             deeds_to_fail: 0,
             held_back: 0,
             right_until: None,
@@ -147,6 +155,8 @@ impl World {
         node.life += 1;
         node.frozen = false;
         node.stalled.clear();
+        node.looking = false;
+        node.wanted_looks.clear();
         let life = node.life;
         let partners = (0..self.plan.nodes).filter(|other| *other != at).map(addr_of).collect();
         let core = Core::new(Seat {
@@ -209,6 +219,7 @@ impl World {
         node.boot += 1;
         node.guard = None;
         node.right_until = None;
+        node.postgres.forget_unflushed();
         node.postgres.gone(false);
     }
 

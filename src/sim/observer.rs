@@ -24,10 +24,47 @@ impl World {
         self.after(wait, Event::Observe { node: at, life });
     }
 
-    /// Looks at PostgreSQL now and tells the consensus; `round` is the arbiter's question.
+    /// Looks at PostgreSQL and tells the consensus; `round` is the arbiter's question. One look at a time: a
+    /// slow one tells what was so when it began.
     pub fn observe(&mut self, at: usize, round: u64) {
+        if self.plan.look_ms_max == 0 || self.healed {
+            return self.look_at_once(at, round);
+        }
+        self.nodes[at].wanted_looks.insert(round);
+        self.look_when_free(at);
+    }
+
+    fn look_when_free(&mut self, at: usize) {
+        if self.nodes[at].looking {
+            return;
+        }
+        let Some(round) = self.nodes[at].wanted_looks.pop_last() else { return };
+        let number = self.nodes[at].looks.begin();
+        self.nodes[at].looking = true;
+        let (sql, life) = (Box::new(self.sql(at)), self.nodes[at].life);
+        let takes = self.luck.between(0, self.plan.look_ms_max);
+        self.after(takes, Event::Looked { node: at, life, round, number, sql });
+    }
+
+    pub fn look_is_over(&mut self, at: usize, (round, number): (u64, u64), sql: Option<SqlFacts>) {
+        self.nodes[at].looking = false;
+        self.looked(at, (round, number), sql);
+        self.look_when_free(at);
+    }
+
+    /// A deed that has changed something looks for itself, beside whatever look is under way.
+    pub(super) fn look_at_once(&mut self, at: usize, round: u64) {
+        let (number, sql) = (self.nodes[at].looks.begin(), self.sql(at));
+        self.looked(at, (round, number), sql);
+    }
+
+    /// What PostgreSQL said comes in; what the node knows without it is of now.
+    pub fn looked(&mut self, at: usize, (round, number): (u64, u64), sql: Option<SqlFacts>) {
+        let known = self.nodes[at].daemon.as_ref().and_then(|daemon| daemon.facts.sql.clone());
+        let sql = if self.nodes[at].looks.is_news(number) { sql } else { known };
+        let sql = sql.filter(|_| self.nodes[at].postgres.server.is_some());
         self.nodes[at].facts_serial += 1;
-        let facts = self.with_remote(at, Facts { round, ..self.facts(at) });
+        let facts = self.with_remote(at, Facts { round, ..self.facts(at, sql) });
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
         let same_body = Facts { serial: 0, round: 0, ..facts.clone() };
         let changed = Facts { serial: 0, round: 0, ..daemon.facts.clone() } != same_body;
@@ -38,7 +75,7 @@ impl World {
         }
     }
 
-    fn facts(&self, at: usize) -> Facts {
+    fn facts(&self, at: usize, sql: Option<SqlFacts>) -> Facts {
         let node = &self.nodes[at];
         let postgres = &node.postgres;
         let (state, role) = match &postgres.server {
@@ -58,19 +95,26 @@ impl World {
             postmaster_alive: postgres.server.is_some(),
             data: data_directory(postgres),
             copy: postgres.cluster().map_or(0, |cluster| cluster.copy),
-            sql: self.sql(at),
+            sql,
             tags: node.member.tags.clone(),
+            node_state: self.node_state(at).to_owned(),
             leaving: node.daemon.as_ref().is_some_and(|daemon| daemon.wishes.stop),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
             ..Facts::default()
         }
     }
 
-    fn sql(&self, at: usize) -> Option<SqlFacts> {
+    /// Where the node's own machine is.
+    pub(super) fn node_state(&self, at: usize) -> &'static str {
+        let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
+        crew.and_then(|slots| slots.first()).map_or("starting", |slot| slot.body.state())
+    }
+
+    pub(super) fn sql(&self, at: usize) -> Option<SqlFacts> {
         let postgres = &self.nodes[at].postgres;
         let server = postgres.server.as_ref().filter(|_| postgres.answers())?;
         let cluster = postgres.cluster()?;
-        let end = cluster.wal.lsn();
+        let end = lsn_of(self.flushed(at));
         let recovers = server.in_recovery;
         let streams = server.streamed_at.is_some_and(|t| self.now < t + 1000);
         Some(SqlFacts {

@@ -41,6 +41,12 @@ pub struct Plan {
     /// A tool has its turn before pg_basebackup.
     pub has_tool: bool,
     pub voters_max: usize,
+    /// A look at PostgreSQL takes up to so long, and tells what was so when it began.
+    pub look_ms_max: Millis,
+    /// So long the setting that commits wait may be shown and not in force.
+    pub reload_ms_max: Millis,
+    /// The primary's own flush of a commit.
+    pub wal_flush_ms_max: Millis,
     pub ppm: Vec<i64>,
     pub weather: Weather,
     /// Times in a thousand that a deed fails by itself.
@@ -82,6 +88,9 @@ impl Plan {
             pre_promote: false,
             has_tool: false,
             voters_max: 5,
+            look_ms_max: 0,
+            reload_ms_max: 0,
+            wal_flush_ms_max: 0,
             ppm: vec![0; nodes],
             weather: FAIR,
             deeds_fail: 0,
@@ -199,13 +208,16 @@ impl Plan {
         }
     }
 
-    /// Hosts sleep, lose their state directory, are replaced or switched on late. Every other seed, with
-    /// luck of its own.
+    /// Hosts sleep, lose their state directory, are replaced or switched on late, looks are slow and settings
+    /// late: with luck of its own.
     pub fn changes_hosts(&mut self) {
         let mut luck = Luck::new(self.seed ^ 0x0B5E_1BED);
         if self.nodes > 3 && luck.in_thousand(300) {
             self.voters_max = 3;
         }
+        self.look_ms_max = [0, 0, 20, 300, 1500][luck.below(5)];
+        self.reload_ms_max = [0, 200, 3000][luck.below(3)];
+        self.wal_flush_ms_max = [0, 5, 60][luck.below(3)];
         if luck.in_thousand(100) {
             let (node, ms) = (luck.below(self.nodes), luck.between(3_000, 30_000));
             self.misfortunes.push((0, Fault::ComesLate { node, ms }));

@@ -181,6 +181,13 @@ pub struct Server {
     pub replayed: usize,
     /// A promotion begins this timeline or a later one.
     pub next_timeline: u32,
+    /// How much of a primary's WAL is on its own disk; of a standby's, all is.
+    pub flushed: usize,
+    pub flush_is_due: bool,
+    /// Commits wait for the synchronous standbys that are named: the checkpointer has seen that some are.
+    pub waits: bool,
+    /// Surus did not start it.
+    pub unmanaged: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -254,6 +261,7 @@ impl Postgres {
         let cluster = self.cluster_mut()?;
         (cluster.standby, cluster.clean) = (standby, false);
         let replayed = cluster.wal.len();
+        let waits = !cluster.synchronous_standby_names.is_empty();
         self.server = Some(Server {
             generation,
             in_recovery: standby,
@@ -265,8 +273,23 @@ impl Postgres {
             waiting: VecDeque::new(),
             replayed,
             next_timeline: 0,
+            flushed: replayed,
+            flush_is_due: false,
+            waits,
+            unmanaged: false,
         });
         Some(generation)
+    }
+
+    /// The power is gone, and what a primary had not flushed with it.
+    pub fn forget_unflushed(&mut self) {
+        let Some(flushed) = self.server.as_ref().filter(|s| !s.in_recovery).map(|s| s.flushed)
+        else {
+            return;
+        };
+        if let Some(cluster) = self.cluster_mut() {
+            cluster.wal.cut(flushed.max(1));
+        }
     }
 
     /// No process is left.

@@ -157,7 +157,9 @@ impl World {
     /// What a copy of this source would be.
     pub fn data_of(&self, from: usize) -> Option<Cluster> {
         if from != REMOTE {
-            return self.nodes[from].postgres.cluster().cloned();
+            let mut cluster = self.nodes[from].postgres.cluster().cloned()?;
+            cluster.wal.cut(self.flushed(from));
+            return Some(cluster);
         }
         Some(Cluster {
             system_identifier: self.remote.system_identifier,

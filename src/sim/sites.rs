@@ -62,10 +62,8 @@ impl World {
     /// Whoever leads here is a standby leader and holds nothing that the other site lacks.
     fn remote_holds_all(&self) -> bool {
         let Some(leader) = self.holder().map(|at| &self.nodes[at]) else { return false };
-        let slots = leader.daemon.as_ref().map(|daemon| &daemon.crew.slots);
-        let stands = slots.and_then(|slots| slots.first()).map(|slot| slot.body.state());
         let copy = leader.postgres.cluster();
-        stands == Some("standby_leading")
+        self.node_state(leader.at) == "standby_leading"
             && copy.is_some_and(|copy| copy.wal.is_prefix_of(&self.remote.wal))
     }
 

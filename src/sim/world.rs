@@ -15,6 +15,7 @@ use super::node::Node;
 use super::plan::Plan;
 use super::remote::RemoteSite;
 use crate::pure::cluster::Millis;
+use crate::pure::cluster::facts::SqlFacts;
 use crate::pure::consensus::core::Input;
 use crate::pure::replay::history::Transition;
 
@@ -41,6 +42,14 @@ pub enum Event {
         node: usize,
         life: u64,
         round: u64,
+    },
+    /// A look at PostgreSQL is over.
+    Looked {
+        node: usize,
+        life: u64,
+        round: u64,
+        number: u64,
+        sql: Box<Option<SqlFacts>>,
     },
     /// The crew is told the situation.
     Pump {
@@ -103,6 +112,16 @@ pub enum Event {
     Stream {
         node: usize,
     },
+    /// The checkpointer has read whether commits wait for anybody.
+    NamesInForce {
+        node: usize,
+        generation: u64,
+    },
+    /// The primary has flushed its own WAL.
+    WalFlush {
+        node: usize,
+        generation: u64,
+    },
     Ack {
         primary: usize,
         generation: u64,
@@ -129,6 +148,7 @@ impl Event {
             | Event::Told { node, life, .. }
             | Event::Observe { node, life }
             | Event::Fresh { node, life, .. }
+            | Event::Looked { node, life, .. }
             | Event::Pump { node, life }
             | Event::LoopWait { node, life }
             | Event::Died { node, life }
@@ -143,6 +163,8 @@ impl Event {
             | Event::PgPromoted { .. }
             | Event::PgStopped { .. }
             | Event::Stream { .. }
+            | Event::NamesInForce { .. }
+            | Event::WalFlush { .. }
             | Event::Ack { .. }
             | Event::Connections
             | Event::Client
@@ -164,6 +186,8 @@ impl Event {
             | Event::PgReady { node, .. }
             | Event::PgPromoted { node, .. }
             | Event::PgStopped { node, .. }
+            | Event::NamesInForce { node, .. }
+            | Event::WalFlush { node, .. }
             | Event::Stream { node }
             | Event::Ack { primary: node, .. } => Some(*node),
             _ => None,
@@ -210,6 +234,9 @@ impl Event {
             Event::RemoteWrites => (23, 0, 0),
             Event::HandOver => (24, 0, 0),
             Event::PersonLooks => (26, 0, 0),
+            Event::Looked { node, round, .. } => (27, *node as u64, *round),
+            Event::NamesInForce { node, generation } => (28, *node as u64, *generation),
+            Event::WalFlush { node, generation } => (29, *node as u64, *generation),
             Event::Late { node, visit, .. } => (25, *node as u64, *visit),
         }
     }
@@ -368,6 +395,11 @@ impl World {
             Event::Told { node, input, .. } => self.feed(node, *input),
             Event::Observe { node, life } => self.observe_again(node, life),
             Event::Fresh { node, round, .. } => self.observe(node, round),
+            Event::Looked { node, round, number, sql, .. } => {
+                self.look_is_over(node, (round, number), *sql);
+            }
+            Event::NamesInForce { node, generation } => self.names_in_force(node, generation),
+            Event::WalFlush { node, generation } => self.flush_wal(node, generation),
             Event::Pump { node, .. } => self.pump(node),
             Event::LoopWait { node, life } => self.loop_wait(node, life),
             Event::Died { node, .. } => self.postgres_died(node),

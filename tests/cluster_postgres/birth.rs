@@ -421,3 +421,18 @@ fn a_plan_runs_nothing() {
     let left = fs::read_dir(&data).expect("it is there").count();
     assert_eq!((left, cluster.nodes[0].state().exists()), (0, false));
 }
+
+/// Its guard was armed when it tried: it must let the replica live that this node becomes.
+/// Spec: X-2.
+#[test]
+fn whoever_failed_to_create_the_cluster_becomes_a_replica() {
+    let dir = scripts();
+    let fails = script(dir.path(), "fails", "exit 3");
+    let Some(mut cluster) = Cluster::plan(Spec { ttl_s: 3, ..Spec::default() }) else { return };
+    cluster.edit(0, &json!({"bootstrap": {"post_bootstrap": fails}}));
+    (0..3).for_each(|k| cluster.start(k));
+    let leader = cluster.wait_settled(90);
+    assert_ne!(leader, 0, "n1 cannot create a cluster");
+    assert!(cluster.nodes[0].said("failed to create the cluster") > 0, "n1 tried first");
+    assert!(cluster.nodes[0].dir.join("data.failed").exists());
+}

@@ -33,6 +33,7 @@ use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
+use crate::pure::cluster::looks::Looks;
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::slots::Orphans;
 use crate::pure::cluster::state::{CopyId, Purpose};
@@ -105,6 +106,7 @@ pub struct Seen {
     /// How long the restart that was asked for may take.
     pub restart_timeout_ms: Option<u64>,
     pub serial: u64,
+    pub looks: Looks,
     /// The control file is not where PostgreSQL, which runs, has it.
     pub data_is_gone: bool,
     /// Slots that nobody speaks for, since when.

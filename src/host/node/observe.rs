@@ -47,19 +47,28 @@ pub async fn look(world: &Rc<World>, round: u64) {
     let before = fingerprint(world);
     if world.seen.borrow().postmaster_alive {
         let ours = world.sync_names.borrow().is_some();
+        let number = world.seen.borrow_mut().looks.begin();
         let sql = query(world).await.map(|sql| SqlFacts { names_are_ours: ours, ..sql });
-        let standby = world.standby_role();
-        let mut seen = world.seen.borrow_mut();
-        if let Some(sql) = &sql {
-            seen.role = if sql.in_recovery { standby } else { Role::Primary };
-        }
-        seen.sql = sql.filter(|_| seen.postmaster_alive);
+        note(world, number, sql);
     }
     let facts = world.facts(round);
     world.tell_consensus(Input::Local(Box::new(facts)));
     if fingerprint(world) != before {
         world.changed.notify_one();
     }
+}
+
+/// Several look at once: a deed that changed something does, and so does whoever asks.
+fn note(world: &World, number: u64, sql: Option<SqlFacts>) {
+    let standby = world.standby_role();
+    let mut seen = world.seen.borrow_mut();
+    if !seen.looks.is_news(number) {
+        return;
+    }
+    if let Some(sql) = &sql {
+        seen.role = if sql.in_recovery { standby } else { Role::Primary };
+    }
+    seen.sql = sql.filter(|_| seen.postmaster_alive);
 }
 
 fn fingerprint(world: &World) -> (Option<bool>, bool) {
@@ -108,6 +117,8 @@ pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor<Node>>) {
 fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     let expected = {
         let mut seen = world.seen.borrow_mut();
+        let number = seen.looks.begin();
+        seen.looks.is_news(number); // whatever is being asked now answers for a server that is gone
         (seen.postmaster_alive, seen.sql, seen.data_is_gone) = (false, None, false);
         seen.doing.is_some()
     };

@@ -18,19 +18,23 @@ const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Puts synchronous_standby_names into force; who waits for nobody yet waits for a name that nobody has
 /// until it is seen to wait.
 pub async fn set_names(world: &Rc<World>, value: String) -> Result<Report, String> {
+    let done = put(world, value).await;
+    // What is decided next knows what stands there now, also where that is half of what was wanted.
+    super::observe::look(world, 0).await;
+    done.map(|()| Report::Done)
+}
+
+async fn put(world: &Rc<World>, value: String) -> Result<(), String> {
     let server = world.server()?;
     if value.is_empty() && lets_go(world) {
         *world.sync_names.borrow_mut() = None;
-        server.reload_with(&files(world, &server, None).await?).await?;
-    } else {
-        if !value.is_empty() && server.may_wait_for_nobody().await? {
-            put_names(world, &server, STRICT_PLACEHOLDER).await?;
-            server.await_commits_wait(IN_FORCE_TIMEOUT).await?;
-        }
-        put_names(world, &server, &value).await?;
+        return server.reload_with(&files(world, &server, None).await?).await;
     }
-    super::observe::look(world, 0).await;
-    Ok(Report::Done)
+    if !value.is_empty() && server.may_wait_for_nobody().await? {
+        put_names(world, &server, STRICT_PLACEHOLDER).await?;
+        server.await_commits_wait(IN_FORCE_TIMEOUT).await?;
+    }
+    put_names(world, &server, &value).await
 }
 
 async fn put_names(world: &Rc<World>, server: &Server, value: &str) -> Result<(), String> {

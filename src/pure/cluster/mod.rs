@@ -4,6 +4,7 @@ pub mod command;
 pub mod facts;
 pub mod handover;
 pub mod lease;
+pub mod looks;
 pub mod rank;
 pub mod remote;
 pub mod slots;

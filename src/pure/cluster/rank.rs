@@ -72,6 +72,9 @@ fn judge(race: &Race, candidate: &Candidate) -> Result<Score, Refusal> {
     if facts.watchdog_failed {
         return Err(refuse("its watchdog is required and unusable", ""));
     }
+    if facts.node_state == "rebuilding" {
+        return Err(refuse("is to be copied anew, by the operator's order", ""));
+    }
     let (timeline, position) = standing(facts)?;
     let position = kept(race, timeline, position);
     identity(race, facts)?;
@@ -197,6 +200,16 @@ mod tests {
         let receive_lsn = Lsn(position);
         let sql = SqlFacts { in_recovery: true, timeline, receive_lsn, ..SqlFacts::default() };
         Facts { state: PgState::Running, sql: Some(sql), ..Facts::default() }
+    }
+
+    #[test]
+    fn whoever_is_about_to_lose_its_data_may_not_lead() {
+        let (cluster, dynamic) = (ClusterState::default(), Dynamic::from_value(None));
+        for (node_state, leads) in [("following", true), ("rebuilding", false)] {
+            let known = Facts { node_state: node_state.into(), ..facts(3, 2_000_000) };
+            let candidate = Candidate { id: 1, member: &Member::default(), fresh: Some(&known) };
+            assert_eq!(rank(&race(&cluster, &dynamic), &[candidate]).0.is_some(), leads);
+        }
     }
 
     /// The name stays; what lies under it today never confirmed anything.

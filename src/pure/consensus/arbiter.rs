@@ -13,8 +13,10 @@ use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
 
-/// How long fresh positions are waited for.
+/// How long fresh positions are waited for: doubled while somebody does not answer, up to the most. A
+/// PostgreSQL under load answers, but not at once.
 const ASK_MS: Millis = 400;
+const ASK_MS_MAX: Millis = 6400;
 /// A decision without a winner is taken again after this long, or when a fact changed.
 const AGAIN_MS: Millis = 1000;
 /// A proposal that was not applied is repeated after this long.
@@ -32,6 +34,7 @@ pub struct Arbitration {
     next_context: u64,
     round: u64,
     asking: Option<Asking>,
+    ask_ms: Millis,
     proposed_at: Option<Millis>,
     last_outcome: Option<(String, Millis)>,
     /// Furthest position of a leader, and newest timeline, that anybody was heard to have.
@@ -66,6 +69,7 @@ impl Arbitration {
             next_context: 0,
             round: now,
             asking: None,
+            ask_ms: ASK_MS,
             proposed_at: None,
             last_outcome: None,
             optime: Lsn(0),
@@ -203,6 +207,7 @@ impl Core {
         let now = self.now;
         let Some(arbitration) = &mut self.arbitration else { return };
         arbitration.asking = None;
+        arbitration.ask_ms = ASK_MS;
         arbitration.last_outcome = None;
         let over_at = arbitration.lease.not_before(lease.epoch, lease.ttl_ms);
         if now < over_at {
@@ -305,7 +310,13 @@ impl Core {
         let answers = self.heard.iter().filter(|(_, heard)| heard.facts.round == round);
         asking.answered.extend(answers.map(|(id, _)| *id));
         asking.waits_for.retain(|id| reachable.contains(id) && !asking.answered.contains(id));
-        asking.waits_for.is_empty() || now >= asking.until
+        let (all, late) = (asking.waits_for.is_empty(), now >= asking.until);
+        arbitration.ask_ms = match (all, late) {
+            (true, _) => ASK_MS,
+            (false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX),
+            (false, false) => arbitration.ask_ms,
+        };
+        all || late
     }
 
     fn ask(&mut self, reachable: BTreeSet<RaftId>) {
@@ -315,7 +326,7 @@ impl Core {
         let asks = reachable.clone();
         arbitration.asking = Some(Asking {
             round,
-            until: self.now + ASK_MS,
+            until: self.now + arbitration.ask_ms,
             waits_for: reachable,
             answered: BTreeSet::new(),
         });

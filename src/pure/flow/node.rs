@@ -42,7 +42,8 @@ pub struct Node {
     #[serde(default)]
     pub set_aside: u32,
     pub remote: Option<Remote>,
-    /// PostgreSQL here is a primary under our guard.
+    /// A restart that was asked for starts a primary: where it leads, and nowhere else. What SQL said last may
+    /// be old, or nothing.
     #[serde(default)]
     pub writes: bool,
     pub hand_over: Option<(FailoverRequest, Option<String>)>,
@@ -134,6 +135,10 @@ impl Node {
             Guard::IsUnmanaged => self.is_unmanaged(s),
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
+            Guard::GuardIsLeftOver => {
+                let armed = self.inspection.guard_epoch;
+                armed.is_some() && armed != s.epoch() && !s.guarded && !writable
+            }
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::MustStandDown => leads && s.remote.is_some() && writable,
             Guard::HasNeverFollowed => leads && s.never_followed,
@@ -216,7 +221,6 @@ impl Node {
         self.pre_promote = s.pre_promote;
         self.set_aside = s.set_aside;
         self.remote = s.remote.clone();
-        self.writes = s.guarded && s.in_recovery != Some(true);
         self.led_when_stopped = s.guarded || s.epoch().is_some_and(|epoch| epoch == self.epoch);
     }
 }
@@ -248,6 +252,9 @@ impl Meaning<Names, Input<Node>> for Node {
         if action == Action::ForgetWish {
             self.wish = None;
         }
+        if action == Action::ForgetUpstream {
+            self.upstream = None;
+        }
         if action == Action::NoteSyncSettled {
             self.sync_settled |= matches!(self.sync_step, Some(SyncStep::Publish(_)));
         }
@@ -257,9 +264,12 @@ impl Meaning<Names, Input<Node>> for Node {
             Action::NoteInspection
             | Action::PermitWipe
             | Action::ForgetWish
+            | Action::ForgetUpstream
             | Action::TakeStanding
             | Action::NoteSyncSettled
             | Action::TakeRemote => {}
+            Action::RestartAsPrimary => self.writes = true,
+            Action::RestartAsStandby => self.writes = false,
             Action::TakeEpoch => {
                 // What was asked of a replica is not done to what has led since.
                 self.wish = None;
@@ -275,7 +285,6 @@ impl Meaning<Names, Input<Node>> for Node {
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
-            Action::ForgetUpstream => self.upstream = None,
             Action::NoteLeftBehind => {
                 self.left_behind_at = s.left_behind_at.unwrap_or(self.left_behind_at);
             }
@@ -303,6 +312,7 @@ impl Flow for Node {
         let epoch = self.epoch;
         match activity {
             Activity::InspectNode => Deed::InspectNode,
+            Activity::DisarmGuard => Deed::DisarmGuard,
             Activity::SetAside => {
                 Deed::MoveDataDirectoryAside { suffix: String::from("stillborn") }
             }

@@ -61,6 +61,9 @@ pub struct ReplicaBuild {
     pub leader: Option<String>,
     #[serde(default)]
     pub upstream: Option<Source>,
+    /// The lease under which the sources were chosen.
+    #[serde(default)]
+    pub epoch: u64,
     /// The last failures, oldest first.
     #[serde(default)]
     pub failures: Vec<Failure>,
@@ -85,6 +88,9 @@ pub enum Event {
         leader: Option<String>,
         upstream: Option<Source>,
         offers: Vec<Offer>,
+        /// Of the newest lease: whoever leads under another may lack what a copy of before holds.
+        #[serde(default)]
+        epoch: u64,
     },
     Cancel,
 }
@@ -108,7 +114,8 @@ impl Event {
         if offers.is_empty() {
             offers.extend(remote().map(|source| Offer { source, kind: OfferKind::Leader }));
         }
-        Event::TopologyChanged { leader, upstream, offers }
+        let epoch = situation.rules.leader_epoch;
+        Event::TopologyChanged { leader, upstream, offers, epoch }
     }
 }
 
@@ -132,6 +139,7 @@ impl ReplicaBuild {
             attempt: 0,
             leader: None,
             upstream: None,
+            epoch: 0,
             failures: vec![],
         }
     }
@@ -174,7 +182,8 @@ impl ReplicaBuild {
     }
 
     fn choose(&mut self, input: &Input<Self>, leaderless: bool) {
-        let Input::Event(Event::TopologyChanged { offers, .. }) = input else { return };
+        let Input::Event(Event::TopologyChanged { offers, epoch, .. }) = input else { return };
+        self.epoch = *epoch;
         self.sources = self.acceptable(offers, leaderless);
         (self.source_at, self.leaderless) = (0, leaderless);
         self.method = self.usable(0, &self.sources, leaderless).unwrap_or(0);
@@ -276,8 +285,9 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
                 _ => false,
             },
             Guard::UpstreamMoved => match input {
-                Input::Event(Event::TopologyChanged { upstream: Some(now), .. }) => {
-                    self.upstream.as_ref().is_none_or(|before| before.member != now.member)
+                Input::Event(Event::TopologyChanged { upstream: Some(now), epoch, .. }) => {
+                    let same = self.upstream.as_ref().is_some_and(|old| old.member == now.member);
+                    !same || *epoch != self.epoch
                 }
                 _ => false,
             },

@@ -43,8 +43,8 @@ pub struct Checks {
     pub votes: BTreeMap<(u64, u64), u64>,
     /// Nodes that the operator wanted rebuilt.
     pub reinitialized: BTreeSet<usize>,
-    /// The log names a synchronous set: from now on nothing acknowledged may be lost.
-    pub sync_in_force: bool,
+    /// In these the log names a synchronous set: nothing that is acknowledged under them may be lost.
+    pub synchronous_epochs: BTreeSet<u64>,
     /// Who is named in it.
     pub synchronous: Vec<String>,
     /// Edges that machines have walked: flow, from, to.
@@ -98,7 +98,11 @@ impl World {
         let by_hand = state.decisions.last().is_some_and(|d| d.reason == "named by the operator");
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
-        (self.checks.sync_in_force, self.checks.lease) = (sync, lease);
+        self.checks.lease = lease;
+        match sync {
+            true => self.checks.synchronous_epochs.insert(state.epoch),
+            false => self.checks.synchronous_epochs.remove(&state.epoch),
+        };
         if let Some(epoch) = ended {
             self.check_lease_ends(epoch);
         }

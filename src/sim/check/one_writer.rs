@@ -104,7 +104,8 @@ impl World {
     pub fn check_grant(&mut self, holder: u64, epoch: u64) {
         let now = self.now;
         let late = self.nodes.iter().find_map(|n| {
-            let (old, until) = n.right_until?;
+            let writes = n.postgres.server.as_ref().is_some_and(|s| !s.in_recovery);
+            let (old, until) = n.right_until.filter(|_| writes)?;
             (n.raft_id != holder && old < epoch && until > now).then(|| {
                 format!(
                     "epoch {epoch} was granted while the guard of {} (epoch {old}) may let it \

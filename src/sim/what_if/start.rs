@@ -139,7 +139,7 @@ impl Dumped {
         world.checks.cluster_id = Some(self.cluster_id.clone());
         world.checks.identity = state.system_identifier().map(str::to_owned);
         (world.checks.applied, world.checks.epoch) = (state.applied, state.epoch);
-        world.checks.sync_in_force = state.sync.is_some();
+        world.checks.synchronous_epochs.extend(state.sync.as_ref().map(|_| state.epoch));
         world
     }
 
