@@ -89,6 +89,9 @@ SABOTAGES = [
     ("nobody waits longer for a slow PostgreSQL", "membership", "P7", [
         (ARBITER, "(false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX),",
          "(false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX) / 64,")]),
+    ("a primary that is not heard yet is a standby leader", "sites", "P1", [
+        (FLOW + "node.rs", "self.has_copy() && !writable && !(runs && primary)",
+         "self.has_copy() && !writable && !(runs && primary && false)")]),
     # ---- lease arithmetic
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),

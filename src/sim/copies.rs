@@ -79,10 +79,14 @@ impl World {
     }
 
     pub(super) fn verify(&mut self, at: usize) -> Look {
-        match self.nodes[at].postgres.cluster() {
-            Some(cluster) => Done(Report::Identified {
-                system_identifier: cluster.system_identifier.to_string(),
-            }),
+        let copy = self.fresh();
+        let runs = self.nodes[at].postgres.server.is_some();
+        match self.nodes[at].postgres.cluster_mut() {
+            Some(cluster) => {
+                cluster.copy = if runs && cluster.copy == 0 { copy } else { cluster.copy };
+                let system_identifier = cluster.system_identifier.to_string();
+                Done(Report::Identified { system_identifier })
+            }
             None => failed("what lies there is not a complete cluster"),
         }
     }

@@ -136,7 +136,7 @@ impl World {
             postmaster_alive: node.postgres.server.is_some(),
             running_as_primary: node.postgres.is_writable(),
             guard_epoch: node.guard.as_ref().map(|g| g.epoch),
-            unmanaged: false,
+            unmanaged: node.postgres.server.as_ref().is_some_and(|server| server.unmanaged),
         }))
     }
 
@@ -190,6 +190,10 @@ impl World {
         };
         let upstream = source.and_then(|s| self.node_at(s));
         let armed = self.is_armed(at);
+        let stranger = self.is_known_cluster(at) == Some(false);
+        if stranger {
+            return failed("it holds data of another cluster");
+        }
         let node = &mut self.nodes[at];
         let Some(server) = &mut node.postgres.server else {
             if work.generation.is_some() {
@@ -231,6 +235,13 @@ impl World {
             return failed("PostgreSQL waits in vain for WAL that nobody sends");
         }
         Again(50)
+    }
+
+    /// What lies there is the cluster that this node knows of; nothing where one of the two is not known.
+    fn is_known_cluster(&self, at: usize) -> Option<bool> {
+        let ours = self.nodes[at].postgres.cluster()?.system_identifier.to_string();
+        let known = self.nodes[at].daemon.as_ref()?.core.cluster().system_identifier()?;
+        Some(ours == known)
     }
 
     pub(super) fn builds(&self, at: usize) -> bool {

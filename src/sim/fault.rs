@@ -140,6 +140,13 @@ pub enum Fault {
         whom: Whom,
         ms: Millis,
     },
+    /// Another cluster's data lies in its directory, and may run there.
+    Stranger {
+        whom: Whom,
+        runs: bool,
+    },
+    /// The other site is promoted by a mistake while this one leads.
+    BothSitesWrite,
     /// It is switched on for the first time so late; at the beginning of a story.
     ComesLate {
         node: usize,
@@ -194,6 +201,13 @@ impl std::fmt::Display for Fault {
             Fault::Replace { whom, ms } => {
                 write!(f, "another machine takes the place of {whom} {ms} ms later")
             }
+            Fault::Stranger { whom, runs: true } => {
+                write!(f, "another cluster runs on the data directory of {whom}")
+            }
+            Fault::Stranger { whom, .. } => {
+                write!(f, "another cluster's data lies in the data directory of {whom}")
+            }
+            Fault::BothSitesWrite => f.write_str("the other site is promoted by a mistake"),
             Fault::ComesLate { node, ms } => {
                 write!(f, "n{node} is switched on only {ms} ms after the others")
             }
@@ -272,7 +286,7 @@ pub const DRAWN: [&str; 11] = [
 ];
 
 /// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
-pub const ADDED: [&str; 12] = [
+pub const ADDED: [&str; 14] = [
     "sites_change",
     "remote_down",
     "remote_replaced",
@@ -285,6 +299,8 @@ pub const ADDED: [&str; 12] = [
     "wipe_state",
     "replace",
     "comes_late",
+    "stranger",
+    "both_sites_write",
 ];
 
 impl Fault {

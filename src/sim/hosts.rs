@@ -51,7 +51,10 @@ impl World {
 
     /// Its PostgreSQL can commit now, and no suspended machine is just going on.
     pub fn may_commit(&self, node: &Node) -> bool {
-        node.postgres.is_writable() && !node.asleep && self.now >= node.waking_until
+        let unmanaged = node.postgres.server.as_ref().is_some_and(|server| server.unmanaged);
+        let ours = self.is_of_this_cluster(node) && (self.checks.identity.is_some() || !unmanaged);
+        let writes = node.postgres.is_writable() && ours;
+        writes && !node.asleep && self.now >= node.waking_until
     }
 
     /// The state directory is lost; the daemon comes back as somebody nobody knows.
@@ -85,11 +88,19 @@ impl World {
         self.checks.identity.is_some() && steady && enough_votes(self, group, at)
     }
 
-    /// Another machine in its place: neither state nor data. What only this one had is gone with it, so
-    /// somebody else has a copy.
+    /// Somebody else has a copy that nobody wants to remove, and no disk was lost before.
+    pub(super) fn may_lose_data(&self, at: usize) -> bool {
+        let keeps = |n: &Node| {
+            let wanted = n.daemon.as_ref().is_some_and(|daemon| !daemon.wishes.reinitialize);
+            let stays = ["following", "leading"].contains(&self.node_state(n.at));
+            n.at != at && wanted && stays && n.postgres.answers() && !n.postgres.is_its_builds()
+        };
+        self.checks.disks_lost == 0 && self.nodes.iter().any(keeps)
+    }
+
+    /// Another machine in its place: neither state nor data. What only this one had is gone with it.
     pub(super) fn replace_host(&mut self, at: usize, ms: Millis) {
-        let copied = |n: &Node| n.at != at && !n.postgres.is_its_builds() && n.postgres.answers();
-        if self.nodes.iter().any(copied) && self.wipe_state(at, ms) {
+        if self.may_lose_data(at) && self.wipe_state(at, ms) {
             self.lose_all_data(at);
             self.nodes[at].guard = None;
         }
@@ -136,14 +147,21 @@ impl World {
     pub(super) fn person_looks(&mut self) {
         self.after(PERSON_MS / 2, Event::PersonLooks);
         for at in 0..self.nodes.len() {
-            if self.node_state(at) == "standing_aside" {
+            let in_the_way = self.node_state(at) == "building"
+                && !self.nodes[at].postgres.is_its_builds()
+                && self.nodes[at].postgres.cluster().is_some()
+                && !self.is_of_this_cluster(&self.nodes[at]);
+            if in_the_way || self.node_state(at) == "standing_aside" {
                 self.say(at, "the operator moves the data away");
                 self.postgres_ends(at, false);
                 self.move_aside(at);
             }
         }
-        if self.checks.disks_lost > 0 {
+        if self.checks.disks_lost > 0 || self.checks.mistakes > 0 {
             self.fail_over_by_hand();
+        }
+        if self.checks.mistakes > 0 {
+            self.promote_by_hand();
         }
     }
 

@@ -34,6 +34,7 @@ pub mod run;
 pub mod scenario;
 pub mod shrink;
 mod sites;
+pub mod strangers;
 pub mod strike;
 pub mod what_if;
 pub mod world;

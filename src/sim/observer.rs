@@ -100,6 +100,7 @@ impl World {
             node_state: self.node_state(at).to_owned(),
             leaving: node.daemon.as_ref().is_some_and(|daemon| daemon.wishes.stop),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
+            begins_as_standby: self.plan.standby,
             ..Facts::default()
         }
     }
@@ -180,7 +181,9 @@ impl World {
             let leads = cluster.lease.as_ref().is_some_and(|l: &Lease| l.epoch == epoch);
             let sql = daemon.facts.sql.as_ref().filter(|s| leads && !s.in_recovery)?;
             let members: Vec<&Facts> = heard.values().map(|h: &Heard| &h.facts).collect();
-            sync::next_step(&node.name, cluster, daemon.core.dynamic(), sql, &members)
+            let copy = node.postgres.cluster().map_or(0, |cluster| cluster.copy);
+            let own = (node.name.as_str(), copy);
+            sync::next_step(own, cluster, daemon.core.dynamic(), sql, &members)
         });
         Some(Situation::compute(Sources {
             own: daemon.core.id(),

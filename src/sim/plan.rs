@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::fault::{self, Fault, Whom};
 use super::luck::{Luck, PPM_MAX};
 use super::network::{FAIR, Weather};
+use super::strangers::Adopts;
 use crate::pure::cluster::Millis;
 use crate::pure::config::{Dynamic, SynchronousMode};
 
@@ -41,6 +42,8 @@ pub struct Plan {
     /// A tool has its turn before pg_basebackup.
     pub has_tool: bool,
     pub voters_max: usize,
+    /// What lies on the nodes when Surus first starts.
+    pub adopts: Adopts,
     /// A look at PostgreSQL takes up to so long, and tells what was so when it began.
     pub look_ms_max: Millis,
     /// So long the setting that commits wait may be shown and not in force.
@@ -88,6 +91,7 @@ impl Plan {
             pre_promote: false,
             has_tool: false,
             voters_max: 5,
+            adopts: Adopts::Nothing,
             look_ms_max: 0,
             reload_ms_max: 0,
             wal_flush_ms_max: 0,
@@ -215,6 +219,12 @@ impl Plan {
         if self.nodes > 3 && luck.in_thousand(300) {
             self.voters_max = 3;
         }
+        self.adopts = match luck.below(24) {
+            0 => Adopts::Stopped,
+            1 => Adopts::Running,
+            2 => Adopts::RunningWithStandby,
+            _ => Adopts::Nothing,
+        };
         self.look_ms_max = [0, 0, 20, 300, 1500][luck.below(5)];
         self.reload_ms_max = [0, 200, 3000][luck.below(3)];
         self.wal_flush_ms_max = [0, 5, 60][luck.below(3)];
@@ -226,7 +236,8 @@ impl Plan {
             let at = luck.between(4_000, self.heal_at.max(4_001));
             let whom = fault::whom(&mut luck, self.nodes);
             let ms = luck.between(50, 3 * self.ttl_ms);
-            self.misfortunes.push(match luck.below(5) {
+            self.misfortunes.push(match luck.below(6) {
+                5 => (at, Fault::Stranger { whom, runs: luck.in_thousand(500) }),
                 0 => (at, Fault::WipeState { whom, ms }),
                 1 => (at, Fault::Replace { whom, ms }),
                 2 => (at, Fault::Sleep { whom, ms: self.ttl_ms * luck.between(90, 120) / 100 }),
@@ -244,6 +255,10 @@ impl Plan {
         if !slips && luck.in_thousand(600) {
             let at = luck.between(6_000, self.heal_at.max(6_001));
             self.misfortunes.push((at, Fault::SitesChange { ms: luck.between(4_000, 20_000) }));
+            if luck.in_thousand(250) {
+                let later = at + luck.between(2_000, 9_000);
+                self.misfortunes.push((later, Fault::BothSitesWrite));
+            }
             self.heal_at = self.heal_at.max(at + luck.between(5_000, 40_000));
         }
         for _ in 0..luck.between(1, 3) {

@@ -26,6 +26,8 @@ pub struct RemoteSite {
     /// Another cluster answers under its address.
     pub replaced: bool,
     pub change: Change,
+    /// Promoted while this site led, and this site writes still.
+    pub by_mistake: bool,
 }
 
 impl Default for RemoteSite {
@@ -37,6 +39,7 @@ impl Default for RemoteSite {
             writable: true,
             replaced: false,
             change: Change::None,
+            by_mistake: false,
         }
     }
 }
@@ -69,6 +72,7 @@ impl World {
             self.remote.wal.push(self.remote.wal.timeline(), id);
         }
         self.sites_go_on();
+        self.mistake_is_mended();
         self.after(WRITE_MS, Event::RemoteWrites);
     }
 
@@ -178,6 +182,7 @@ impl World {
     /// Two sites, one writer: nobody here may write while the other site does.
     pub fn check_one_site(&mut self) {
         let theirs = self.plan.standby && self.remote.up && self.remote.writable;
+        let theirs = theirs && !self.remote.by_mistake;
         let writer = self.nodes.iter().find(|n| theirs && self.may_commit(n));
         if let Some(writer) = writer {
             let what = format!("{} can commit while the remote accepts writes", writer.name);

@@ -63,6 +63,11 @@ fn simpler_plans(plan: &Plan) -> Vec<Plan> {
     with(&|p| p.flush_ms_max = plain.flush_ms_max);
     with(&|p| p.stream_ms_max = plain.stream_ms_max);
     with(&|p| p.write_ms_max = plain.write_ms_max);
+    with(&|p| p.look_ms_max = 0);
+    with(&|p| p.reload_ms_max = 0);
+    with(&|p| p.wal_flush_ms_max = 0);
+    with(&|p| p.adopts = plain.adopts);
+    with(&|p| p.voters_max = plain.voters_max);
     with(&|p| p.use_pg_rewind = true);
     with(&|p| {
         let last = p.misfortunes.iter().map(|(at, _)| *at).max().unwrap_or(0);

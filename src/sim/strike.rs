@@ -83,6 +83,7 @@ impl World {
             | Fault::RemoteBack
             | Fault::SectionSlips { .. }
             | Fault::SitesChange { .. }
+            | Fault::BothSitesWrite
             | Fault::SectionBack => self.strike_there(fault),
             Fault::FailDeeds { whom, count } => {
                 let node = self.hit(whom);
@@ -92,6 +93,7 @@ impl World {
             | Fault::Wake { .. }
             | Fault::WipeState { .. }
             | Fault::Replace { .. }
+            | Fault::Stranger { .. }
             | Fault::ComesLate { .. } => self.strike_host(fault),
             Fault::Switchover
             | Fault::Stop { .. }
@@ -136,6 +138,7 @@ impl World {
                 self.wipe_state(self.hit(whom), ms);
             }
             Fault::Replace { whom, ms } => self.replace_host(self.hit(whom), ms),
+            Fault::Stranger { whom, runs } => self.stranger(self.hit(whom), runs),
             Fault::ComesLate { node, ms } => self.comes_late(node, ms),
             _ => {}
         }
@@ -185,6 +188,7 @@ impl World {
                 self.after(ms, Event::Misfortune(Fault::SectionBack));
             }
             Fault::SitesChange { ms } => self.sites_change(ms),
+            Fault::BothSitesWrite => self.both_sites_write(),
             Fault::SectionBack if !self.healed => self.edit_section(super::remote::section()),
             _ => {}
         }

@@ -294,6 +294,7 @@ impl World {
             history: Vec::new(),
             plan,
         };
+        world.lay_down();
         for node in 0..world.nodes.len() {
             let at = world.luck.between(1, 2500);
             world.after(at, Event::StartDaemon { node });

@@ -187,7 +187,7 @@ fn sync_step(world: &World, view: &View, dynamic: &Dynamic, own: &Facts) -> Opti
     let sql = own.sql.as_ref().filter(|sql| !sql.in_recovery && view.lease.held)?;
     let members: Vec<&Facts> = view.facts.values().map(|h| &h.facts).collect();
     let name = world.config().name.clone();
-    sync::next_step(&name, &view.cluster, dynamic, sql, &members)
+    sync::next_step((&name, own.copy), &view.cluster, dynamic, sql, &members)
 }
 
 fn failover_is_due(view: &View) -> bool {

@@ -115,6 +115,7 @@ pub async fn verify_restored(world: &Rc<World>, method: &str) -> Result<Report, 
     // A tool may have given it the mode that its backup had.
     make_data_dir(&server.data_dir, server.run_as.as_ref())?;
     server.verify_copy(None).await?;
+    world.seen.borrow_mut().copy = server.name_copy().await?; // the backup brought another's along
     server.complete_restored(triggers(&method)).await?;
     let has_hba = server.config_dir().join("pg_hba.conf").exists();
     let given = world.settings();

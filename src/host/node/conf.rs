@@ -253,6 +253,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         // A child that its dead postmaster had just forked looks like one until it ends.
         let named = server.pid_file().ok().flatten().is_some_and(|file| file.pid == held.pid);
         if named || !held.ended_within(CHILD_END_MAX).await {
+            must_be_ours(world, &server).await?;
             return started(world, &server, &as_).await;
         }
     }
@@ -267,6 +268,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         // Files of ours in an empty directory would look like somebody else's.
         return Err(format!("{} holds no cluster to start", server.data_dir.display()));
     }
+    must_be_ours(world, &server).await?;
     let config = world.postgresql()?;
     let mut files = files(world, &server, standby).await?;
     if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
@@ -282,6 +284,20 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         why = super::build::waits_in_vain(&server), if builds => return Err(why),
     }
     started(world, &server, &as_).await
+}
+
+/// Whatever was put there since the last look: two clusters never serve under one scope (promise P3).
+async fn must_be_ours(world: &World, server: &Server) -> Result<(), String> {
+    let view = world.view();
+    let Some(cluster) = view.cluster.system_identifier() else { return Ok(()) };
+    let found = server.control().await?.system_identifier;
+    if found == cluster {
+        return Ok(());
+    }
+    Err(format!(
+        "{} holds data of the cluster {found}, this one is {cluster}: it is not started",
+        server.data_dir.display()
+    ))
 }
 
 async fn started(world: &Rc<World>, server: &Server, as_: &StartAs) -> Result<Report, String> {

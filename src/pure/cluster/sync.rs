@@ -26,9 +26,10 @@ pub enum SyncStep {
     Apply(String),
 }
 
-/// What the holder does next; nothing when all agrees.
+/// What the holder does next; nothing when all agrees. Which copy it has itself it knows better than what
+/// was last heard of it.
 pub fn next_step(
-    leader: &str,
+    (leader, copy): (&str, CopyId),
     cluster: &ClusterState,
     dynamic: &Dynamic,
     sql: &SqlFacts,
@@ -43,8 +44,9 @@ pub fn next_step(
         .filter(|s| s.leader == leader)
         .flat_map(|s| s.sync_standby.clone())
         .collect();
-    let copies: BTreeMap<String, CopyId> =
+    let mut copies: BTreeMap<String, CopyId> =
         members.iter().map(|facts| (facts.name.clone(), facts.copy)).collect();
+    copies.insert(leader.to_string(), copy);
     let mut wanted = wanted(leader, dynamic, sql, members);
     wanted.retain(|name| !known.contains(name) || is_counted(cluster, name, copies.get(name)));
     let setting = setting(dynamic, &wanted);
@@ -211,7 +213,7 @@ mod tests {
         b: &Facts,
     ) -> Option<SyncStep> {
         let a = member(LEADER, sql.clone());
-        next_step(LEADER, cluster, &dynamic(mode), sql, &[&a, b])
+        next_step((LEADER, copy_of(LEADER)), cluster, &dynamic(mode), sql, &[&a, b])
     }
 
     fn published(names: &[&str]) -> Option<SyncStep> {

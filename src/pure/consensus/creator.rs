@@ -95,6 +95,12 @@ impl Core {
             DataDirectory::Empty | DataDirectory::Incomplete
                 if facts.bootstrap_ttl_ms.is_some() =>
             {
+                if let Some(other) = self.holds_data() {
+                    return no(&format!(
+                        "is empty, and {other} holds data: start the node of its primary first, or \
+                         remove that data"
+                    ));
+                }
                 (false, (0, Lsn(0)))
             }
             DataDirectory::Empty | DataDirectory::Incomplete => {
@@ -115,6 +121,15 @@ impl Core {
             inputs: format!("timeline={} lsn={}", at.0, at.1),
         };
         (Some((has_data, at, preference, id)), verdict)
+    }
+
+    /// Somebody has a copy of a cluster that is there already: nobody makes a new one beside it.
+    fn holds_data(&self) -> Option<&str> {
+        let with_data = |id: &&RaftId| {
+            self.recent(**id).is_some_and(|f| matches!(f.data, DataDirectory::Present { .. }))
+        };
+        let holder = self.cluster.members.keys().find(with_data)?;
+        self.cluster.name_of(*holder)
     }
 
     /// Attempts to create the cluster are spaced out: 2, 4, 8 … 60 s on the same node.

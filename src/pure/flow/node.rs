@@ -143,7 +143,8 @@ impl Node {
             Guard::MustStandDown => leads && s.remote.is_some() && writable,
             Guard::HasNeverFollowed => leads && s.never_followed,
             Guard::LeadsStandbyCluster => {
-                leads && s.remote.is_some() && self.has_copy() && !writable
+                let primary = s.in_recovery.is_none() && self.inspection.running_as_primary;
+                leads && s.remote.is_some() && self.has_copy() && !writable && !(runs && primary)
             }
             Guard::LeadsWithoutData => leads && s.remote.is_some() && !runs && self.has_no_copy(),
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,

@@ -45,8 +45,8 @@ pub struct Checks {
     pub reinitialized: BTreeSet<usize>,
     /// In these the log names a synchronous set: nothing that is acknowledged under them may be lost.
     pub synchronous_epochs: BTreeSet<u64>,
-    /// Who is named in it.
-    pub synchronous: Vec<String>,
+    /// Who is named there last, and with which copy.
+    pub synchronous: Vec<(String, Option<u64>)>,
     /// Edges that machines have walked: flow, from, to.
     pub edges: BTreeSet<StepWalked>,
     /// Found while something happened; reported at the end of the event.
@@ -56,6 +56,8 @@ pub struct Checks {
     pub promotions: u64,
     /// Disks that were lost with all data on them.
     pub disks_lost: u64,
+    /// What people did that cost what was acknowledged.
+    pub mistakes: u64,
 }
 
 impl Checks {
@@ -93,7 +95,12 @@ impl World {
         let lease = state.lease.as_ref().map(|lease| lease.epoch);
         let ended = self.checks.lease.filter(|epoch| lease != Some(*epoch));
         let sync = state.sync.is_some() && self.plan.synchronous;
-        let names = state.sync.as_ref().map(|s| s.sync_standby.clone()).unwrap_or_default();
+        let named = state.sync.clone().unwrap_or_default();
+        let names = named.sync_standby.into_iter().map(|name| {
+            let copy = named.copies.get(&name).copied();
+            (name, copy)
+        });
+        let names: Vec<_> = names.collect();
         let follows = state.standby.is_some();
         let by_hand = state.decisions.last().is_some_and(|d| d.reason == "named by the operator");
         let identity = state.system_identifier().map(str::to_string);

@@ -5,12 +5,15 @@ use crate::pure::cluster::state::{Lease, Purpose};
 
 impl World {
     /// The log names these as synchronous: whoever is new among them may be chosen from now on, so
-    /// it must hold everything that was acknowledged.
-    pub fn check_named(&mut self, names: Vec<String>) {
+    /// it must hold everything that was acknowledged. Where another copy lies there by now, nobody
+    /// chooses it.
+    pub fn check_named(&mut self, names: Vec<(String, Option<u64>)>) {
         let known = std::mem::replace(&mut self.checks.synchronous, names.clone());
-        for name in names.iter().filter(|name| !known.contains(name)) {
+        for (name, copy) in names.iter().filter(|named| !known.contains(named)) {
             let Some(node) = self.nodes.iter().find(|n| n.name == *name) else { continue };
-            let Some(wal) = node.postgres.cluster().map(|c| &c.wal) else { continue };
+            let cluster = node.postgres.cluster();
+            let cluster = cluster.filter(|c| copy.is_none_or(|copy| copy == c.copy));
+            let Some(wal) = cluster.map(|c| &c.wal) else { continue };
             let promised = self.client.promised.iter().filter(|p| p.protected);
             let lacks: Vec<_> = promised.filter(|p| !wal.has(p.place, p.id)).collect();
             if let Some(first) = lacks.first() {
