@@ -69,8 +69,8 @@ SABOTAGES = [
          '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.judging"',
          '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.leading_standbys"')]),
     ("a guard is left armed for ever", "guard", "P7", [
-        (FLOW + "node.rs", "armed.is_some() && armed != s.epoch() && !s.guarded && !writable",
-         "false && armed.is_some() && armed != s.epoch() && !s.guarded && !writable")]),
+        (FLOW + "node.rs", "armed.is_some() && armed != s.epoch() && !s.guarded",
+         "false && armed.is_some() && armed != s.epoch() && !s.guarded")]),
     ("an older look counts as news", "sync", "P2", [
         ("src/pure/cluster/looks.rs", "let news = number > self.told;", "let news = true;")]),
     ("a restart goes by what SQL said last", "sites", "P1", [
@@ -90,8 +90,8 @@ SABOTAGES = [
         (ARBITER, "(false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX),",
          "(false, true) => (2 * arbitration.ask_ms).min(ASK_MS_MAX) / 64,")]),
     ("a primary that is not heard yet is a standby leader", "sites", "P1", [
-        (FLOW + "node.rs", "self.has_copy() && !writable && !(runs && primary)",
-         "self.has_copy() && !writable && !(runs && primary && false)")]),
+        (FLOW + "node.rs", "(s.in_recovery == Some(false) || primary)",
+         "(s.in_recovery == Some(false) || primary && false)")]),
     # ---- lease arithmetic
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),

@@ -78,6 +78,17 @@ impl World {
             }
             Fault::LoseData { whom } => self.lose_data(whom),
             Fault::StallStreams { ms } => self.streams_stall_until = self.now + ms,
+            Fault::FailDeeds { whom, count } => {
+                let node = self.hit(whom);
+                self.nodes[node].deeds_to_fail = count;
+            }
+            other => self.strike_elsewhere(other),
+        }
+    }
+
+    /// What befalls no single process: the other site, whole hosts, and what people ask for.
+    fn strike_elsewhere(&mut self, fault: Fault) {
+        match fault {
             Fault::RemoteDown { .. }
             | Fault::RemoteReplaced { .. }
             | Fault::RemoteBack
@@ -85,21 +96,13 @@ impl World {
             | Fault::SitesChange { .. }
             | Fault::BothSitesWrite
             | Fault::SectionBack => self.strike_there(fault),
-            Fault::FailDeeds { whom, count } => {
-                let node = self.hit(whom);
-                self.nodes[node].deeds_to_fail = count;
-            }
             Fault::Sleep { .. }
             | Fault::Wake { .. }
             | Fault::WipeState { .. }
             | Fault::Replace { .. }
             | Fault::Stranger { .. }
             | Fault::ComesLate { .. } => self.strike_host(fault),
-            Fault::Switchover
-            | Fault::Stop { .. }
-            | Fault::Reinitialize { .. }
-            | Fault::Restart { .. }
-            | Fault::CancelBuild { .. } => self.operate(fault),
+            _ => self.operate(fault),
         }
     }
 

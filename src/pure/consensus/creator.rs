@@ -1,6 +1,6 @@
 //! The cluster does not exist yet: who may create it, or adopt the data it has.
 use super::core::Core;
-use crate::pure::cluster::facts::DataDirectory;
+use crate::pure::cluster::facts::{DataDirectory, Facts};
 use crate::pure::cluster::state::{Decision, Purpose, Verdict};
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::postgres::lsn::Lsn;
@@ -75,39 +75,9 @@ impl Core {
         let lowest_first = self.member.raft_addr.as_str()
             >= self.cluster.members.get(&id).map_or("", |m| m.raft_addr.as_str());
         let preference = (!failed_last, facts.restored, lowest_first);
-        let (has_data, at) = match &facts.data {
-            DataDirectory::Present { .. } if facts.postmaster_alive && facts.sql.is_none() => {
-                return no(
-                    "PostgreSQL runs there and does not let Surus in: what it is, is unknown",
-                );
-            }
-            DataDirectory::Present { timeline, lsn, was_primary: true, .. } => {
-                (true, (*timeline, *lsn))
-            }
-            DataDirectory::Present { timeline, lsn, .. }
-                if facts.begins_as_standby && !facts.postmaster_alive =>
-            {
-                (true, (*timeline, *lsn))
-            }
-            DataDirectory::Present { .. } => {
-                return no("its data directory was a standby's: start the primary's node first");
-            }
-            DataDirectory::Empty | DataDirectory::Incomplete
-                if facts.bootstrap_ttl_ms.is_some() =>
-            {
-                if let Some(other) = self.holds_data() {
-                    return no(&format!(
-                        "is empty, and {other} holds data: start the node of its primary first, or \
-                         remove that data"
-                    ));
-                }
-                (false, (0, Lsn(0)))
-            }
-            DataDirectory::Empty | DataDirectory::Incomplete => {
-                return no("its file has no bootstrap section");
-            }
-            DataDirectory::Broken { problem } => return no(problem),
-            DataDirectory::Unknown => return no("has not looked at its data directory yet"),
+        let (has_data, at) = match self.data_to_begin_with(facts) {
+            Ok(found) => found,
+            Err(rule) => return no(&rule),
         };
         let verdict = Verdict {
             member: name,
@@ -121,6 +91,45 @@ impl Core {
             inputs: format!("timeline={} lsn={}", at.0, at.1),
         };
         (Some((has_data, at, preference, id)), verdict)
+    }
+
+    /// Does the cluster begin with what lies there, and where does that end?
+    ///
+    /// # Errors
+    /// Why it may not begin there.
+    fn data_to_begin_with(&self, facts: &Facts) -> Result<(bool, (u32, Lsn)), String> {
+        let no = |rule: &str| Err(rule.to_owned());
+        match &facts.data {
+            DataDirectory::Present { .. } if facts.postmaster_alive && facts.sql.is_none() => {
+                no("PostgreSQL runs there and does not let Surus in: what it is, is unknown")
+            }
+            DataDirectory::Present { timeline, lsn, was_primary: true, .. } => {
+                Ok((true, (*timeline, *lsn)))
+            }
+            DataDirectory::Present { timeline, lsn, .. }
+                if facts.begins_as_standby && !facts.postmaster_alive =>
+            {
+                Ok((true, (*timeline, *lsn)))
+            }
+            DataDirectory::Present { .. } => {
+                no("its data directory was a standby's: start the primary's node first")
+            }
+            DataDirectory::Empty | DataDirectory::Incomplete
+                if facts.bootstrap_ttl_ms.is_some() =>
+            {
+                self.holds_data().map_or(Ok((false, (0, Lsn(0)))), |other| {
+                    Err(format!(
+                        "is empty, and {other} holds data: start the node of its primary first, or \
+                         remove that data"
+                    ))
+                })
+            }
+            DataDirectory::Empty | DataDirectory::Incomplete => {
+                no("its file has no bootstrap section")
+            }
+            DataDirectory::Broken { problem } => no(problem),
+            DataDirectory::Unknown => no("has not looked at its data directory yet"),
+        }
     }
 
     /// Somebody has a copy of a cluster that is there already: nobody makes a new one beside it.

@@ -135,16 +135,12 @@ impl Node {
             Guard::IsUnmanaged => self.is_unmanaged(s),
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
-            Guard::GuardIsLeftOver => {
-                let armed = self.inspection.guard_epoch;
-                armed.is_some() && armed != s.epoch() && !s.guarded && !writable
-            }
+            Guard::GuardIsLeftOver => self.guard_is_left_over(s) && !writable,
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::MustStandDown => leads && s.remote.is_some() && writable,
             Guard::HasNeverFollowed => leads && s.never_followed,
             Guard::LeadsStandbyCluster => {
-                let primary = s.in_recovery.is_none() && self.inspection.running_as_primary;
-                leads && s.remote.is_some() && self.has_copy() && !writable && !(runs && primary)
+                leads && s.remote.is_some() && self.has_copy() && !self.may_be_writable(s)
             }
             Guard::LeadsWithoutData => leads && s.remote.is_some() && !runs && self.has_no_copy(),
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
@@ -193,6 +189,18 @@ impl Node {
             Guard::SyncStepIsDue => leads && s.sync_step.is_some(),
             Guard::HasDiverged | Guard::HasGoneAstray => false, // judged from a report, below
         }
+    }
+
+    /// It writes, or nobody can tell: its files say that it was started as a primary.
+    fn may_be_writable(&self, s: &Situation) -> bool {
+        let primary = s.in_recovery.is_none() && self.inspection.running_as_primary;
+        s.postmaster_alive && (s.in_recovery == Some(false) || primary)
+    }
+
+    /// Armed for another lease than the one we hold, if any.
+    fn guard_is_left_over(&self, s: &Situation) -> bool {
+        let armed = self.inspection.guard_epoch;
+        armed.is_some() && armed != s.epoch() && !s.guarded
     }
 
     fn lease_is_lost(&self, s: &Situation) -> bool {
