@@ -21,8 +21,8 @@ SABOTAGES = [
          "if true {")]),
     ("a copy that runs on is never stopped", "copies", "P7", [
         ("statecharts/replica_build.json",
-         '"onError": { "target": "stopping", "actions": ["note_failure"], "description": "An earlier copy',
-         '"onError": { "target": "backing_off", "actions": ["note_failure"], "description": "An earlier copy')]),
+         '{ "target": "stopping", "actions": ["note_failure", "note_refusal"], "description": "An earlier copy',
+         '{ "target": "backing_off", "actions": ["note_failure"], "description": "An earlier copy')]),
     ("rewound to a standby that is behind", "sites", "P2", [
         (FLOW + "standby_leader.rs", "stands(RemoteStanding::Kin) && s.remote_writes,",
          "stands(RemoteStanding::Kin),")]),
@@ -69,8 +69,8 @@ SABOTAGES = [
          '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.judging"',
          '"invoke": { "src": "clear_request", "onDone": "#standby_leader.serving.leading_standbys"')]),
     ("a guard is left armed for ever", "guard", "P7", [
-        (FLOW + "node.rs", "armed.is_some() && armed != s.epoch() && !s.guarded",
-         "false && armed.is_some() && armed != s.epoch() && !s.guarded")]),
+        (FLOW + "node.rs", "s.armed.is_some() && s.armed != s.epoch() && !s.guarded",
+         "false && s.armed != s.epoch() && !s.guarded")]),
     ("an older look counts as news", "sync", "P2", [
         ("src/pure/cluster/looks.rs", "let news = number > self.told;", "let news = true;")]),
     ("a restart goes by what SQL said last", "sites", "P1", [

@@ -443,6 +443,7 @@ fn ranked(own: &str, rows: &[Row]) -> Vec<(String, OfferKind)> {
         postmaster_alive: false,
         data_is_gone: false,
         guarded: None,
+        armed: None,
         failover_is_due: false,
         use_pg_rewind: false,
         use_slots: true,

@@ -165,7 +165,7 @@ async fn live(
         witness(&world).await;
     } else {
         // A machine that rests where it was must not take a first glance for the truth.
-        if let Err(problem) = super::node::conf::inspect(&world).await {
+        if let Err(problem) = super::node::conf::look_around(&world).await {
             tracing::warn!(problem, "the first look failed");
         }
         observe::look(&world, 0).await;

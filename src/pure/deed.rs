@@ -336,8 +336,6 @@ pub struct Inspection {
     pub postmaster_alive: bool,
     /// Out of recovery, as far as can be told.
     pub running_as_primary: bool,
-    /// Epoch of a live guard from an earlier life of the daemon.
-    pub guard_epoch: Option<u64>,
     /// The running PostgreSQL was not started by us.
     pub unmanaged: bool,
 }

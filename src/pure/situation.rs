@@ -41,6 +41,12 @@ pub struct Situation {
     pub data_is_gone: bool,
     /// A guard is armed here and its deadline is ahead.
     pub guarded: bool,
+    /// The epoch of an armed guard, whatever its deadline.
+    #[serde(default)]
+    pub armed: Option<u64>,
+    /// What runs here is another cluster's, by its own word.
+    #[serde(default)]
+    pub stranger: bool,
     /// What SQL says; nothing while PostgreSQL does not answer.
     pub in_recovery: Option<bool>,
     /// The timeline that the leader went on to while this replica does not stream.
@@ -134,6 +140,8 @@ pub struct Sources<'a> {
     pub data_is_gone: bool,
     /// The epoch of an armed guard whose deadline is ahead.
     pub guarded: Option<u64>,
+    /// The epoch of an armed guard.
+    pub armed: Option<u64>,
     /// A scheduled request is due (wall clock: the host knows).
     pub failover_is_due: bool,
     /// The effective settings that the flows need.
@@ -175,6 +183,8 @@ impl Situation {
             postmaster_alive: s.postmaster_alive,
             data_is_gone: s.data_is_gone,
             guarded: s.guarded.is_some(),
+            armed: s.armed,
+            stranger: runs_a_stranger(&s, own),
             pre_promote: s.pre_promote,
             lease,
             upstream,
@@ -220,6 +230,13 @@ fn standing(s: &Sources) -> Standing {
             Standing::Theirs { leader: s.cluster.name_of(lease.holder).map(str::to_string) }
         }
     }
+}
+
+fn runs_a_stranger(s: &Sources, own: Option<&&Facts>) -> bool {
+    let sql = own.and_then(|facts| facts.sql.as_ref());
+    let (known, found) =
+        (s.cluster.system_identifier(), sql.map(|sql| sql.system_identifier.as_str()));
+    known.is_some() && found.is_some_and(|found| !found.is_empty() && Some(found) != known)
 }
 
 fn remote(s: &Sources, section: &StandbyCluster) -> Remote {

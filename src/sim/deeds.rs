@@ -135,7 +135,6 @@ impl World {
             data: data_directory(&node.postgres),
             postmaster_alive: node.postgres.server.is_some(),
             running_as_primary: node.postgres.is_writable(),
-            guard_epoch: node.guard.as_ref().map(|g| g.epoch),
             unmanaged: node.postgres.server.as_ref().is_some_and(|server| server.unmanaged),
         }))
     }
@@ -315,6 +314,9 @@ impl World {
             work.generation = Some(generation);
             if self.is_armed(at).is_none() {
                 return failed("the guard is not armed");
+            }
+            if self.is_known_cluster(at) == Some(false) {
+                return failed("it holds data of another cluster");
             }
             if fails {
                 return failed("pg_ctl promote failed");

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::run::{Failure, Summary};
 
-pub type Outcome = Result<Summary, Box<Failure>>;
+pub type Outcome<T = Summary, E = Box<Failure>> = Result<T, E>;
 
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
@@ -13,11 +13,11 @@ pub fn cores() -> usize {
 
 /// Runs each seed and hands every outcome on, in the order in which they end. `heard` answers
 /// whether to go on; runs that have begun are ended and heard all the same.
-pub fn seeds(
+pub fn seeds<T: Send, E: Send>(
     seeds: Range<u64>,
     threads: usize,
-    run: &(dyn Fn(u64) -> Outcome + Sync),
-    heard: &mut dyn FnMut(Outcome) -> bool,
+    run: &(dyn Fn(u64) -> Outcome<T, E> + Sync),
+    heard: &mut dyn FnMut(Outcome<T, E>) -> bool,
 ) {
     let (next, enough) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     std::thread::scope(|scope| {

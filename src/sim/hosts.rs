@@ -147,11 +147,7 @@ impl World {
     pub(super) fn person_looks(&mut self) {
         self.after(PERSON_MS / 2, Event::PersonLooks);
         for at in 0..self.nodes.len() {
-            let in_the_way = self.node_state(at) == "building"
-                && !self.nodes[at].postgres.is_its_builds()
-                && self.nodes[at].postgres.cluster().is_some()
-                && !self.is_of_this_cluster(&self.nodes[at]);
-            if in_the_way || self.node_state(at) == "standing_aside" {
+            if self.node_state(at) == "standing_aside" {
                 self.say(at, "the operator moves the data away");
                 self.postgres_ends(at, false);
                 self.move_aside(at);

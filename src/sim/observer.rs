@@ -196,6 +196,7 @@ impl World {
             postmaster_alive: node.postgres.server.is_some(),
             data_is_gone: false,
             guarded,
+            armed: guard_epoch,
             failover_is_due: true,
             use_pg_rewind: self.plan.use_pg_rewind,
             use_slots: true,

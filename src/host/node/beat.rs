@@ -12,9 +12,9 @@ use super::{World, conf, observe, slots};
 use crate::host::actor::consensus::lock;
 use crate::host::actor::flow::{FlowActor, Hear};
 use crate::host::clock;
-use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::sync;
+use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::config::Dynamic;
 use crate::pure::deed::Method;
 use crate::pure::flow::node::Node;
@@ -157,6 +157,7 @@ pub fn situation(world: &World) -> Situation {
         postmaster_alive: seen_alive,
         data_is_gone: world.seen.borrow().data_is_gone,
         guarded: guarded_epoch(world),
+        armed: armed(world).map(|(epoch, _)| epoch),
         failover_is_due: failover_is_due(&view),
         use_pg_rewind: settings.use_pg_rewind == Some(true),
         use_slots: settings.use_slots != Some(false),
@@ -168,8 +169,12 @@ pub fn situation(world: &World) -> Situation {
 }
 
 fn guarded_epoch(world: &World) -> Option<u64> {
-    let armed = world.guard.borrow().as_ref().and_then(|guard| guard.armed());
-    armed.filter(|(_, deadline)| clock::now() < *deadline).map(|(epoch, _)| epoch)
+    armed(world).filter(|(_, deadline)| clock::now() < *deadline).map(|(epoch, _)| epoch)
+}
+
+/// Epoch and deadline of a guard that is armed.
+fn armed(world: &World) -> Option<(u64, Millis)> {
+    world.guard.borrow().as_ref().and_then(|guard| guard.armed())
 }
 
 fn methods(world: &World) -> Vec<Method> {

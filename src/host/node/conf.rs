@@ -26,20 +26,25 @@ const FAST_STOP_MAX: Duration = Duration::from_secs(45);
 /// A child whose postmaster died notices that at its first wait.
 const CHILD_END_MAX: Duration = Duration::from_secs(2);
 
-/// Looks at everything that an earlier life may have left.
+/// A look around from outside of any build: a copy that a server has run on is nobody's leftover.
 pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
+    let server = world.server()?;
+    let found = server.inspect().await?;
+    if found.unfinished.is_some() && matches!(found.data, DataDirectory::Present { .. }) {
+        blocking(move || server.mark_finished()).await??;
+    }
+    look_around(world).await
+}
+
+/// Looks at everything that an earlier life may have left, and ends what it had left running.
+pub async fn look_around(world: &Rc<World>) -> Result<Report, String> {
     let server = world.server()?;
     let killed = server.kill_leftovers().await?;
     if killed > 0 {
         tracing::warn!(killed, "ended programs that an earlier life had left running");
     }
     let found = server.inspect().await?;
-    if found.unfinished.is_some() && matches!(found.data, DataDirectory::Present { .. }) {
-        // Its build is over: a copy that a server has run on is nobody's leftover.
-        let server = server.clone();
-        blocking(move || server.mark_finished()).await??;
-    }
-    let guard_epoch = super::lead::find_guard(world).await;
+    super::lead::find_guard(world).await;
     let restored = server.birth().is_some_and(|birth| birth.is_worth_keeping());
     let copy = server.copy_id().await;
     let unmanaged = found.postmaster.is_some() && !found.started_by_us;
@@ -47,7 +52,6 @@ pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
         data: found.data.clone(),
         postmaster_alive: found.postmaster.is_some(),
         running_as_primary: found.running_as_primary,
-        guard_epoch,
         unmanaged,
     };
     {
@@ -287,7 +291,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
 }
 
 /// Whatever was put there since the last look: two clusters never serve under one scope (promise P3).
-async fn must_be_ours(world: &World, server: &Server) -> Result<(), String> {
+pub(super) async fn must_be_ours(world: &World, server: &Server) -> Result<(), String> {
     let view = world.view();
     let Some(cluster) = view.cluster.system_identifier() else { return Ok(()) };
     let found = server.control().await?.system_identifier;

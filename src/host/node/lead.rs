@@ -27,17 +27,15 @@ const PROPOSE_MAX: Duration = Duration::from_millis(1500);
 const STEP: Duration = Duration::from_millis(50);
 
 /// A guard of an earlier life, if it lives: from now on it is told of every new deadline.
-pub async fn find_guard(world: &Rc<World>) -> Option<u64> {
-    let server = world.server().ok()?;
+pub async fn find_guard(world: &Rc<World>) {
+    let Ok(server) = world.server() else { return };
     if world.guard.borrow().is_none() && server.state_dir.join("guard.pid").exists() {
-        let guard = ensure_guard(world).await.ok()?;
+        let Ok(guard) = ensure_guard(world).await else { return };
         if guard.armed().is_some() {
             lock(&world.deadline).guard = Some(guard.handle());
         }
     }
     end_strays(world).await;
-    let guard = world.guard.borrow().clone()?;
-    guard.armed().map(|(epoch, _)| epoch)
 }
 
 async fn end_strays(world: &Rc<World>) {
@@ -147,6 +145,7 @@ pub async fn promote(world: &Rc<World>, timeline: u32) -> Result<Report, String>
     let server = world.server()?;
     let epoch = lock(&world.deadline).epoch;
     must_be_armed(world, epoch)?;
+    super::conf::must_be_ours(world, &server).await?;
     server.skip_timelines(timeline).await?;
     let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
     world.seen.borrow_mut().role = Role::Primary;

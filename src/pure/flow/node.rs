@@ -135,7 +135,9 @@ impl Node {
             Guard::IsUnmanaged => self.is_unmanaged(s),
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
-            Guard::GuardIsLeftOver => self.guard_is_left_over(s) && !writable,
+            Guard::LeadsWithAnothersData => leads && !runs && self.belongs_elsewhere(s),
+            Guard::AnotherClusterRuns => runs && s.stranger,
+            Guard::GuardIsLeftOver => Self::guard_is_left_over(s) && !writable,
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::MustStandDown => leads && s.remote.is_some() && writable,
             Guard::HasNeverFollowed => leads && s.never_followed,
@@ -198,9 +200,8 @@ impl Node {
     }
 
     /// Armed for another lease than the one we hold, if any.
-    fn guard_is_left_over(&self, s: &Situation) -> bool {
-        let armed = self.inspection.guard_epoch;
-        armed.is_some() && armed != s.epoch() && !s.guarded
+    fn guard_is_left_over(s: &Situation) -> bool {
+        s.armed.is_some() && s.armed != s.epoch() && !s.guarded
     }
 
     fn lease_is_lost(&self, s: &Situation) -> bool {
@@ -392,6 +393,7 @@ impl Flow for Node {
         match delay {
             Delay::InspectTimeout => 60 * SECOND_MS,
             Delay::RetryDelay => 2 * SECOND_MS,
+            Delay::LookAgainDelay => 30 * SECOND_MS,
             Delay::StartTimeout => 300 * SECOND_MS,
             Delay::StandByDelay => 10 * SECOND_MS,
             Delay::CompareTimeout => 30 * SECOND_MS,

@@ -64,6 +64,9 @@ pub struct ReplicaBuild {
     /// The lease under which the sources were chosen.
     #[serde(default)]
     pub epoch: u64,
+    /// The data directory could not be emptied, though nothing runs on it.
+    #[serde(default)]
+    pub refused: bool,
     /// The last failures, oldest first.
     #[serde(default)]
     pub failures: Vec<Failure>,
@@ -140,6 +143,7 @@ impl ReplicaBuild {
             leader: None,
             upstream: None,
             epoch: 0,
+            refused: false,
             failures: vec![],
         }
     }
@@ -292,6 +296,7 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
                 _ => false,
             },
             Guard::NobodyLeads => self.leader.is_none() && self.upstream.is_none(),
+            Guard::WasRefusedBefore => self.refused,
             Guard::KeepsData => self.method().keep_data,
             Guard::SourceRemains => {
                 self.method().name == BASEBACKUP && self.source_at + 1 < self.sources.len()
@@ -312,7 +317,10 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
             Action::ChooseSources => self.choose(input, false),
             Action::ChooseWithoutLeader => self.choose(input, true),
             Action::NoteFailure => self.note_failure(input),
-            Action::ClaimDataDirectory => self.permission = WipePermission::OwnLeftovers,
+            Action::ClaimDataDirectory => {
+                (self.permission, self.refused) = (WipePermission::OwnLeftovers, false);
+            }
+            Action::NoteRefusal => self.refused = true,
             Action::NextSource => self.source_at += 1,
             Action::NextMethod => {
                 let next = self.usable(self.method + 1, &self.sources, self.leaderless);

@@ -60,6 +60,7 @@ fn seen_by(
         postmaster_alive: true,
         data_is_gone: false,
         guarded: None,
+        armed: None,
         failover_is_due: false,
         use_pg_rewind: false,
         use_slots: true,

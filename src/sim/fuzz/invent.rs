@@ -113,7 +113,6 @@ pub fn inspection(b: &mut Bytes) -> Inspection {
         data: data(b),
         postmaster_alive: b.flag(),
         running_as_primary: b.flag(),
-        guard_epoch: b.some(Bytes::number),
         unmanaged: b.flag(),
     }
 }
@@ -216,5 +215,7 @@ pub fn situation(b: &mut Bytes) -> Situation {
         left_behind_at: b.some(|b| b.below(4) as u32),
         sync_version: b.below(4) as u64,
         sync_barrier: b.some(sync),
+        armed: b.some(Bytes::number),
+        stranger: b.below(8) == 7,
     }
 }
