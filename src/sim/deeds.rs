@@ -193,6 +193,7 @@ impl World {
         if stranger {
             return failed("it holds data of another cluster");
         }
+        self.number_copy(at);
         let node = &mut self.nodes[at];
         let Some(server) = &mut node.postgres.server else {
             if work.generation.is_some() {
@@ -354,7 +355,18 @@ impl World {
         }
         server.upstream = upstream;
         server.streamed_at = None;
+        self.number_copy(at);
         Done(Report::Done)
+    }
+
+    /// A copy that somebody else made or runs has no number until it is one of ours.
+    fn number_copy(&mut self, at: usize) {
+        let number = self.fresh();
+        let ours = self.is_known_cluster(at) == Some(true);
+        let unnumbered = self.nodes[at].postgres.cluster_mut().filter(|c| ours && c.copy == 0);
+        if let Some(cluster) = unnumbered {
+            cluster.copy = number;
+        }
     }
 
     fn arm_guard(&mut self, at: usize, epoch: u64) -> Look {

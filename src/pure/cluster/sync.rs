@@ -77,7 +77,9 @@ pub fn next_step(
                 && w.sync_state == "sync"
                 && w.flush_lsn >= own.waits_since
         });
-        row && members.iter().any(|facts| facts.name == *name && says_it_holds_all(facts, own))
+        row && members.iter().any(|facts| {
+            facts.name == *name && is_a_copy(facts, cluster) && says_it_holds_all(facts, own)
+        })
     };
     let confirmed = wanted.iter().filter(|name| known.contains(*name) || holds_all(name));
     let confirmed: BTreeSet<String> = confirmed.cloned().collect();
@@ -97,11 +99,16 @@ fn waiting<'a>(leader: &str, setting: &str, members: &[&'a Facts]) -> Option<&'a
     (own.synchronous_standby_names == setting).then_some(own)
 }
 
+/// What lies there is this cluster's and has a number: without one it cannot be told from the next.
+fn is_a_copy(standby: &Facts, cluster: &ClusterState) -> bool {
+    let DataDirectory::Present { system_identifier, .. } = &standby.data else { return false };
+    standby.copy != 0 && cluster.system_identifier() == Some(system_identifier)
+}
+
 /// By its own word, too: what the leader shows of a standby may still be of the copy before, whose
 /// connection nobody has closed.
 fn says_it_holds_all(standby: &Facts, leader: &SqlFacts) -> bool {
-    let same = leader.waits_for.get(&standby.name) == Some(&standby.copy)
-        && matches!(standby.data, DataDirectory::Present { .. });
+    let same = leader.waits_for.get(&standby.name) == Some(&standby.copy);
     let sql = standby.sql.as_ref().filter(|sql| sql.timeline == leader.timeline);
     same && sql.is_some_and(|sql| sql.position() >= leader.waits_since)
 }
@@ -152,9 +159,11 @@ mod tests {
 
     use super::*;
     use crate::pure::cluster::facts::Walsender;
+    use crate::pure::cluster::state::Initialize;
     use crate::pure::postgres::lsn::Lsn;
 
     const LEADER: &str = "a";
+    const CLUSTER: &str = "7301";
 
     fn dynamic(mode: SynchronousMode) -> Dynamic {
         Dynamic { synchronous_mode: mode, ..Dynamic::default() }
@@ -183,7 +192,8 @@ mod tests {
             quorum: 0,
             copies: iter::once(&LEADER).chain(names).map(|n| (n.to_string(), copy_of(n))).collect(),
         };
-        ClusterState { sync: Some(sync), ..ClusterState::default() }
+        let initialize = Initialize::Done { system_identifier: CLUSTER.to_owned() };
+        ClusterState { initialize, sync: Some(sync), ..ClusterState::default() }
     }
 
     fn copy_of(name: &str) -> CopyId {
@@ -192,7 +202,7 @@ mod tests {
 
     fn member(name: &str, sql: SqlFacts) -> Facts {
         let data = DataDirectory::Present {
-            system_identifier: String::new(),
+            system_identifier: CLUSTER.to_owned(),
             timeline: 0,
             lsn: Lsn(0),
             was_primary: false,
@@ -227,6 +237,24 @@ mod tests {
         let now = leading("b");
         assert_eq!(step(&counted_on(&[]), SynchronousMode::On, &now), published(&["b"]));
         assert_eq!(step(&counted_on(&["b"]), SynchronousMode::On, &now), None);
+    }
+
+    /// A row of the leader's is a name: whose data runs under it only the member knows.
+    #[test]
+    fn data_of_another_cluster_and_a_copy_without_a_number_are_never_counted_on() {
+        let stranger = DataDirectory::Present {
+            system_identifier: String::from("666"),
+            timeline: 0,
+            lsn: Lsn(0),
+            was_primary: true,
+            clean: true,
+        };
+        let sql = leading("b");
+        let good = member("b", SqlFacts::default());
+        let found = |b: &Facts| step_with(&counted_on(&[]), SynchronousMode::On, &sql, b);
+        assert_eq!(found(&good), published(&["b"]));
+        assert_eq!(found(&Facts { data: stranger, ..good.clone() }), None);
+        assert_eq!(found(&Facts { copy: 0, ..good }), None);
     }
 
     /// What the leader shows of b may be of the copy before, whose connection nobody has closed.

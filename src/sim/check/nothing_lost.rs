@@ -1,5 +1,6 @@
 //! P2: in synchronous mode nothing acknowledged is ever lost; in asynchronous mode the loss is
 //! counted.
+use super::super::node::Node;
 use super::super::world::World;
 use crate::pure::cluster::state::{Lease, Purpose};
 
@@ -28,7 +29,8 @@ impl World {
     }
 
     /// The newest arbiter granted a lease: by what it had heard of the last leader, the winner may
-    /// not lag more than the operator allows.
+    /// not lag more than the operator allows. Where it has since been given another cluster's data, that is
+    /// refused, and its positions mean nothing here.
     pub fn check_lag(&mut self, lease: &Lease) {
         let arbiters = self.nodes.iter().filter_map(|n| {
             let core = &n.daemon.as_ref()?.core;
@@ -37,7 +39,8 @@ impl World {
         let Some((_, arbiter)) = arbiters.max_by_key(|(term, _)| *term) else { return };
         let Some(daemon) = &arbiter.daemon else { return };
         let lag_max = daemon.core.dynamic().maximum_lag_on_failover;
-        let winner = self.nodes.iter().find(|n| n.raft_id == lease.holder);
+        let ours = |n: &&Node| n.raft_id == lease.holder && self.is_of_this_cluster(n);
+        let winner = self.nodes.iter().find(ours);
         let Some(position) = winner.and_then(|n| n.postgres.cluster()).map(|c| c.wal.lsn()) else {
             return;
         };
@@ -51,7 +54,7 @@ impl World {
     /// It told a client that something is safe, and another leads already, without it.
     pub fn check_acknowledged_by_the_leader(&mut self, at: usize) {
         let Some(last) = self.client.promised.last() else { return };
-        let lacks = |n: &&super::super::node::Node| {
+        let lacks = |n: &&Node| {
             let wal = n.postgres.cluster().map(|c| &c.wal);
             n.at != at && self.may_commit(n) && wal.is_some_and(|w| !w.has(last.place, last.id))
         };
