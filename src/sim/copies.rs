@@ -29,10 +29,12 @@ impl World {
     }
 
     pub(super) fn check_method(&mut self, at: usize, source: Option<&Source>) -> Look {
-        let answers =
-            |source: &Source| self.answering(at, source).is_some() || self.remote_is_kin(source);
+        let ours = |from: &usize| self.is_of_this_cluster(&self.nodes[*from]);
+        let answers = |source: &Source| {
+            self.answering(at, source).filter(ours).is_some() || self.remote_is_kin(source)
+        };
         match source.map(answers) {
-            Some(false) => failed("the source does not answer"),
+            Some(false) => failed("the source does not answer, or is of another cluster"),
             None | Some(true) => Done(Report::Done),
         }
     }
@@ -81,7 +83,9 @@ impl World {
     pub(super) fn verify(&mut self, at: usize) -> Look {
         let copy = self.fresh();
         let runs = self.nodes[at].postgres.server.is_some();
+        let stranger = !runs && self.is_known_cluster(at) == Some(false);
         match self.nodes[at].postgres.cluster_mut() {
+            Some(_) if stranger => failed("the copy is of another cluster: correct the source"),
             Some(cluster) => {
                 cluster.copy = if runs && cluster.copy == 0 { copy } else { cluster.copy };
                 let system_identifier = cluster.system_identifier.to_string();
@@ -113,6 +117,9 @@ impl World {
         let (Some(ours), Some(theirs)) = (ours, self.data_of(from)) else {
             return failed("there is no data to compare");
         };
+        if ours.system_identifier != theirs.system_identifier {
+            return failed("our cluster and the leader's are not copies of each other");
+        }
         let (mine, lineage) = (ours.wal.history(), theirs.lineage());
         let found = divergence(ours.wal.timeline(), Some(&mine), ours.left(), &lineage);
         Done(Report::Diverged { yes: found.yes, because: found.because })
@@ -136,6 +143,9 @@ impl World {
         let Some(ours) = self.nodes[at].postgres.cluster_mut() else {
             return failed("there is no data to rewind");
         };
+        if ours.system_identifier != source.system_identifier {
+            return failed("source and target are of different systems");
+        }
         if namesake(ours.wal.timeline(), Some(&ours.wal.history()), &lineage).is_some() {
             return failed("pg_rewind would mix two histories");
         }

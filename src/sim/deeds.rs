@@ -238,7 +238,7 @@ impl World {
     }
 
     /// What lies there is the cluster that this node knows of; nothing where one of the two is not known.
-    fn is_known_cluster(&self, at: usize) -> Option<bool> {
+    pub(super) fn is_known_cluster(&self, at: usize) -> Option<bool> {
         let ours = self.nodes[at].postgres.cluster()?.system_identifier.to_string();
         let known = self.nodes[at].daemon.as_ref()?.core.cluster().system_identifier()?;
         Some(ours == known)
@@ -319,6 +319,7 @@ impl World {
             if self.is_known_cluster(at) == Some(false) {
                 return failed("it holds data of another cluster");
             }
+            self.number_copy(at);
             if fails {
                 return failed("pg_ctl promote failed");
             }
@@ -347,11 +348,15 @@ impl World {
 
     fn point_upstream(&mut self, at: usize, source: Option<&Source>) -> Look {
         let upstream = source.and_then(|s| self.node_at(s));
+        let stranger = self.is_known_cluster(at) == Some(false);
         let Some(server) = &mut self.nodes[at].postgres.server else {
             return failed("PostgreSQL does not run");
         };
         if !server.in_recovery {
             return failed("PostgreSQL runs as a primary");
+        }
+        if stranger {
+            return failed("it holds data of another cluster");
         }
         server.upstream = upstream;
         server.streamed_at = None;

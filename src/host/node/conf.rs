@@ -258,7 +258,6 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         let named = server.pid_file().ok().flatten().is_some_and(|file| file.pid == held.pid);
         if named || !held.ended_within(CHILD_END_MAX).await {
             must_be_ours(world, &server).await?;
-            number_copy(world, &server).await?;
             return started(world, &server, &as_).await;
         }
     }
@@ -274,7 +273,6 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         return Err(format!("{} holds no cluster to start", server.data_dir.display()));
     }
     must_be_ours(world, &server).await?;
-    number_copy(world, &server).await?;
     let config = world.postgresql()?;
     let mut files = files(world, &server, standby).await?;
     if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
@@ -292,12 +290,16 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
     started(world, &server, &as_).await
 }
 
-/// Whatever was put there since the last look: two clusters never serve under one scope (promise P3).
+/// Whatever was put there since the last look: two clusters never serve under one scope (promise P3). A copy
+/// that somebody else made or started has no number until now, and without one it is never counted on.
 pub(super) async fn must_be_ours(world: &World, server: &Server) -> Result<(), String> {
     let view = world.view();
     let Some(cluster) = view.cluster.system_identifier() else { return Ok(()) };
     let found = server.control().await?.system_identifier;
     if found == cluster {
+        if server.copy_id().await == 0 {
+            world.seen.borrow_mut().copy = server.name_copy().await?;
+        }
         return Ok(());
     }
     Err(format!(
@@ -382,27 +384,16 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
     if !server.data_dir.join("standby.signal").exists() {
         return Err(String::from("PostgreSQL runs as a primary: it has to be stopped first"));
     }
+    must_be_ours(world, &server).await?;
     let config = world.postgresql()?;
     let files = files(world, &server, Some(&source)).await?;
     if let Some(source) = &source {
         server.write_passfile(&passfile(&config, source)).await?;
     }
     server.reload_with(&files).await?;
-    number_copy(world, &server).await?;
     super::callbacks::pointed(world);
     world.look.notify_one();
     Ok(Report::Done)
-}
-
-/// A copy that somebody else made or runs has no number until it is one of ours, and without one it is
-/// never a synchronous standby.
-async fn number_copy(world: &World, server: &Server) -> Result<(), String> {
-    let (view, found) = (world.view(), server.control().await?.system_identifier);
-    let ours = view.cluster.system_identifier() == Some(found.as_str());
-    if ours && server.copy_id().await == 0 {
-        world.seen.borrow_mut().copy = server.name_copy().await?;
-    }
-    Ok(())
 }
 
 /// Whom the node's own machine follows. What a view says may be older than that: after a restart

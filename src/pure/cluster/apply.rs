@@ -121,6 +121,8 @@ impl ClusterState {
         let holder = self.lease.as_ref().and_then(|lease| self.name_of(lease.holder));
         let Some(leader) = holder.map(str::to_string) else { return };
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.leader != leader) {
+            // One without a number gets it when it is promoted.
+            let copy = copy.filter(|copy| *copy != 0);
             sync.copies = copy.map(|copy| (leader.clone(), copy)).into_iter().collect();
             (sync.leader, sync.sync_standby) = (leader, Vec::new());
         }

@@ -47,6 +47,7 @@ pub fn next_step(
     let mut copies: BTreeMap<String, CopyId> =
         members.iter().map(|facts| (facts.name.clone(), facts.copy)).collect();
     copies.insert(leader.to_string(), copy);
+    copies.retain(|_, copy| *copy != 0);
     let mut wanted = wanted(leader, dynamic, sql, members);
     wanted.retain(|name| !known.contains(name) || is_counted(cluster, name, copies.get(name)));
     let setting = setting(dynamic, &wanted);

@@ -104,6 +104,13 @@ impl Node {
         }
     }
 
+    /// Begun here, and not what the cluster is: another node has created that, or the copy was given up.
+    fn is_an_attempt(&self, s: &Situation) -> bool {
+        let stillborn = self.born_here && self.belongs_elsewhere(s);
+        let begun = stillborn || self.inspection.data == DataDirectory::Incomplete;
+        begun && s.initialized.is_some() && !self.inspection.unmanaged
+    }
+
     /// It was running before us, and is not to be adopted: a standby while no cluster exists that
     /// it could belong to (its primary is somewhere, and may accept writes), or one that does not
     /// answer us, so nobody knows what it is.
@@ -134,6 +141,7 @@ impl Node {
             Guard::OnlyTheDaemonStops => s.wishes.stop && self.is_anothers(s),
             Guard::IsUnmanaged => self.is_unmanaged(s),
             Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
+            Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
             Guard::LeadsWithAnothersData => leads && !runs && self.belongs_elsewhere(s),
             Guard::AnotherClusterRuns => runs && s.stranger,
