@@ -47,9 +47,15 @@ SABOTAGES = [
         (CORE, "                && old.waits_for == copies\n", ""),
         (SYNC, "wanted.retain(|name| !known.contains(name) || is_counted(cluster, name, copies.get(name)));",
          "let _ = is_counted;"),
-        (SYNC, "        && matches!(standby.data, DataDirectory::Present { .. });",
-         "        && matches!(standby.data, _);\n    let same = same || true;"),
+        (SYNC, "let same = leader.waits_for.get(&standby.name) == Some(&standby.copy);",
+         "let same = true;"),
         (SYNC, "sql.position() >= leader.waits_since", "sql.timeline > 0")]),
+    ("another cluster's data is a synchronous standby", "sync", "P2", [
+        (SYNC, "standby.copy != 0 && cluster.system_identifier() == Some(system_identifier)",
+         "!(system_identifier.is_empty() && cluster.applied == 0)")]),
+    ("an attempt that still runs is nobody's", "birth", "P7", [
+        (FLOW + "node.rs", "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,",
+         "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
     ("a vote is given up that the others need", "membership", "P7", [
         ("src/pure/consensus/membership.rs", "if !self.can_spare(id, &voters) {", "if false {")]),
     ("whoever stopped once is leaving for ever", "membership", "P7", [
