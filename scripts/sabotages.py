@@ -15,15 +15,22 @@ SABOTAGES = [
         (FLOW + "node.rs", "filter(|_| !self.sync_settled);", "filter(|_| false);")]),
     ("a copy that is not consistent waits for ever", "recovery", "P7", [
         (FLOW + "node.rs", "runs && s.in_recovery.is_none()",
-         "false && runs && s.in_recovery.is_none()")]),
+         "false && runs && s.in_recovery.is_none()"),
+        (FLOW + "node.rs", "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,",
+         "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
     ("timelines of one number taken for one", "timeline", "P7", [
         ("src/pure/postgres/history.rs", "if timeline > leader.timeline || ours == theirs {",
-         "if true {")]),
+         "if true {"),
+        # Else none has the number of another.
+        ("src/pure/consensus/arbiter.rs", "heard.max(newest).max(self.cluster.timeline) + 1",
+         "0 * heard.max(newest)")]),
     ("a copy that runs on is never stopped", "copies", "P7", [
         ("statecharts/replica_build.json",
          '{ "target": "stopping", "actions": ["note_failure", "note_refusal"], "description": "An earlier copy',
-         '{ "target": "backing_off", "actions": ["note_failure"], "description": "An earlier copy')]),
-    ("rewound to a standby that is behind", "sites", "P2", [
+         '{ "target": "backing_off", "actions": ["note_failure", "note_refusal"], "description": "An earlier copy'),
+        (FLOW + "node.rs", "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,",
+         "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
+    ("rewound to a standby that is behind", "sites", "P2/P7", [
         (FLOW + "standby_leader.rs", "stands(RemoteStanding::Kin) && s.remote_writes,",
          "stands(RemoteStanding::Kin),")]),
     ("a section frees from what was acknowledged", "sites", "P2", [
@@ -260,8 +267,8 @@ COVERED = [
     ("named before PostgreSQL calls it synchronous",
      "in the simulator a setting that is shown is in force, so flush_lsn >= since says more; the walsender "
      "that has not reloaded yet exists only in a real PostgreSQL"),
-    ("raft ids used twice", "no fault of the simulator takes a state directory away; "
-     "tests/cluster_postgres/wiped.rs does"),
+    ("raft ids used twice", "the made-up nodes draw an id with every state directory, as the host does, which "
+     "is not part of the package; tests/cluster_postgres/wiped.rs holds it"),
     ("recovery with survivors", "`surus recover` runs on a stopped node; tests/recover.rs and "
      "tests/consensus.rs hold it"),
     ("replica build verification", "a made-up copy is whole or absent; tests/replica_build.rs and "

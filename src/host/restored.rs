@@ -11,6 +11,9 @@ use crate::pure::consensus::admit::can_be;
 use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::log::MemoryLog;
 
+/// No log that anybody has written gets there: at a million entries a second it takes eight years.
+const INDEX_MAX: u64 = 1 << 48;
+
 const WAY_OUT: &str = "start the version that wrote it; or, if it was damaged, move raft.data_dir \
                        aside, and the node comes back under a new id";
 
@@ -45,7 +48,11 @@ pub fn restored(loaded: &Loaded) -> Result<MemoryLog, String> {
         serde_json::from_slice::<ClusterState>(&snapshot.data)
             .map_err(|error| unreadable("the cluster's state in the snapshot", &error))?;
     }
-    let entries = entries(loaded, snapshot.get_metadata().index)?;
+    let place = snapshot.get_metadata().index;
+    if place >= INDEX_MAX {
+        return Err(unreadable("the snapshot", &format!("its place {place} is implausible")));
+    }
+    let entries = entries(loaded, place)?;
     Ok(MemoryLog::restore(hard_state, snapshot, entries))
 }
 
@@ -63,7 +70,7 @@ fn entries(loaded: &Loaded, snapshot: u64) -> Result<Vec<Entry>, String> {
     for (index, term, bytes) in &loaded.entries {
         let entry: Entry = parsed(bytes, &format!("entry {index}"))?;
         let follows = entries.last().is_none_or(|last| entry.index == last.index + 1);
-        if (entry.index, entry.term) != (*index, *term) || !follows {
+        if (entry.index, entry.term) != (*index, *term) || !follows || *index >= INDEX_MAX {
             return Err(format!(
                 "the Raft log: in the place of entry {index} is another; {WAY_OUT}"
             ));
@@ -98,6 +105,19 @@ mod tests {
         let loaded = Loaded { entries: vec![entry(1, 1), entry(2, 1)], ..Loaded::default() };
         assert_eq!(restored(&loaded).map(|log| log.last()), Ok((2, 1)));
         assert_eq!(promises_of(&Loaded::default()), Ok(Promises::default()));
+    }
+
+    #[test]
+    fn a_place_that_no_log_reaches_is_refused() {
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().index = u64::MAX;
+        let bytes = snapshot.write_to_bytes().expect("it fits");
+        let (snapshot, entries) = (Some(bytes), vec![entry(1, 1)]);
+        assert!(
+            refused(&Loaded { snapshot, entries, ..Loaded::default() }).contains("is implausible")
+        );
+        let last = Loaded { entries: vec![entry(u64::MAX, 1)], ..Loaded::default() };
+        assert!(refused(&last).contains("in the place of entry"));
     }
 
     /// Going on with a vote, a promise or a state that is forgotten could elect two or found twice.

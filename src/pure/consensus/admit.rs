@@ -21,12 +21,30 @@ pub fn objection(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
             let leads = raft.state == StateRole::Leader && message.term == raft.term;
             leads.then(|| beyond(raft, message.index.max(message.commit))).flatten()
         }
-        MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
-            message.entries.is_empty().then(|| String::from("has nothing in it"))
+        MessageType::MsgReadIndexResp => is_empty(message),
+        MessageType::MsgPropose | MessageType::MsgReadIndex => {
+            is_empty(message).or_else(|| has_a_term(message))
         }
+        MessageType::MsgTransferLeader => asks_who_cannot(raft, message),
         _ => None,
     };
     what.map(|what| format!("a Raft message from {from:016x} was not believed: it {what}"))
+}
+
+fn is_empty(message: &Message) -> Option<String> {
+    message.entries.is_empty().then(|| String::from("has nothing in it"))
+}
+
+/// What is passed on to the leader has none; raft-rs stops over passing on one that has.
+fn has_a_term(message: &Message) -> Option<String> {
+    let term = message.term;
+    (term != 0).then(|| format!("is of term {term}, and what is passed on has none"))
+}
+
+/// Whoever does not lead, or no longer leads once it knows this term, would pass that on.
+fn asks_who_cannot(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
+    let leads = raft.state == StateRole::Leader && message.term <= raft.term;
+    (!leads).then(|| String::from("asks for a transfer of what is not held here"))
 }
 
 fn beyond(raft: &Raft<MemoryLog>, index: u64) -> Option<String> {
@@ -112,6 +130,10 @@ mod tests {
         (append.index, append.commit) = (4, 4);
         assert!(said(append).contains("goes on after entry 4, of no term"));
         assert!(said(message(MessageType::MsgPropose)).ends_with("it has nothing in it"));
+        let mut proposal = message(MessageType::MsgPropose);
+        proposal.mut_entries().push(Entry::default());
+        assert!(said(proposal).contains("is of term 2, and what is passed on has none"));
+        assert!(said(message(MessageType::MsgTransferLeader)).contains("asks for a transfer"));
     }
 
     #[test]
