@@ -107,7 +107,7 @@ impl World {
             }
             Deed::PointUpstream { source } => self.point_upstream(at, source.as_ref()),
             Deed::ArmGuard { epoch } => self.arm_guard(at, epoch),
-            Deed::DisarmGuard if self.nodes[at].postgres.is_writable() => {
+            Deed::DisarmGuard if self.nodes[at].postgres.runs_as_primary() => {
                 failed("PostgreSQL still runs: the guard stays armed")
             }
             Deed::DisarmGuard => {

@@ -240,6 +240,11 @@ impl Postgres {
         self.unproven || self.on_trial
     }
 
+    /// It was started as a primary, whether it answers yet or not.
+    pub fn runs_as_primary(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| !server.in_recovery)
+    }
+
     /// Can it commit? Counted until the last process is gone.
     pub fn is_writable(&self) -> bool {
         self.server.as_ref().is_some_and(|s| s.accepts && !s.in_recovery)

@@ -145,7 +145,7 @@ impl Node {
             Guard::BelongsElsewhere => self.belongs_elsewhere(s),
             Guard::LeadsWithAnothersData => leads && !runs && self.belongs_elsewhere(s),
             Guard::AnotherClusterRuns => runs && s.stranger,
-            Guard::GuardIsLeftOver => Self::guard_is_left_over(s) && !writable,
+            Guard::GuardIsLeftOver => Self::guard_is_left_over(s) && !self.may_be_writable(s),
             Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
             Guard::MustStandDown => leads && s.remote.is_some() && writable,
             Guard::HasNeverFollowed => leads && s.never_followed,
