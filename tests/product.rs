@@ -181,18 +181,7 @@ fn copy(identity: u64, standby: bool, tail: u64) -> Cluster {
     let mut wal = Wal::default();
     (0..RECORDS).for_each(|at| wal.push(2, identity + at));
     (0..tail).for_each(|at| wal.push(2, 900_000_000 + at));
-    Cluster {
-        system_identifier: identity,
-        wal,
-        standby,
-        clean: false,
-        recovers: false,
-        scripted: true,
-        sealed: true,
-        unripe: false,
-        copy: 0,
-        synchronous_standby_names: String::new(),
-    }
+    Cluster { clean: false, ..Cluster::whole(identity, wal, standby) }
 }
 
 /// A running member that is where the decision says.

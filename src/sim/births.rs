@@ -33,16 +33,10 @@ impl World {
         let mut wal = Wal::default();
         wal.push(1, self.fresh());
         self.nodes[at].postgres.data = Data::Present(Cluster {
-            system_identifier,
-            wal,
-            standby: false,
-            clean: true,
             recovers: restores,
             scripted: false,
             sealed: false,
-            unripe: false,
-            copy: 0,
-            synchronous_standby_names: String::new(),
+            ..Cluster::whole(system_identifier, wal, false)
         });
         Done(Report::Done)
     }

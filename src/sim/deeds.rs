@@ -134,7 +134,7 @@ impl World {
         Done(Report::Inspected(Inspection {
             data: data_directory(&node.postgres),
             postmaster_alive: node.postgres.server.is_some(),
-            running_as_primary: node.postgres.is_writable(),
+            running_as_primary: node.postgres.runs_as_primary(),
             unmanaged: node.postgres.server.as_ref().is_some_and(|server| server.unmanaged),
         }))
     }
@@ -189,11 +189,9 @@ impl World {
         };
         let upstream = source.and_then(|s| self.node_at(s));
         let armed = self.is_armed(at);
-        let stranger = self.is_known_cluster(at) == Some(false);
-        if stranger {
+        if !self.take_as_ours(at) {
             return failed("it holds data of another cluster");
         }
-        self.number_copy(at);
         let node = &mut self.nodes[at];
         let Some(server) = &mut node.postgres.server else {
             if work.generation.is_some() {
@@ -316,10 +314,9 @@ impl World {
             if self.is_armed(at).is_none() {
                 return failed("the guard is not armed");
             }
-            if self.is_known_cluster(at) == Some(false) {
+            if !self.take_as_ours(at) {
                 return failed("it holds data of another cluster");
             }
-            self.number_copy(at);
             if fails {
                 return failed("pg_ctl promote failed");
             }
@@ -348,30 +345,30 @@ impl World {
 
     fn point_upstream(&mut self, at: usize, source: Option<&Source>) -> Look {
         let upstream = source.and_then(|s| self.node_at(s));
-        let stranger = self.is_known_cluster(at) == Some(false);
+        let ours = self.take_as_ours(at);
         let Some(server) = &mut self.nodes[at].postgres.server else {
             return failed("PostgreSQL does not run");
         };
         if !server.in_recovery {
             return failed("PostgreSQL runs as a primary");
         }
-        if stranger {
+        if !ours {
             return failed("it holds data of another cluster");
         }
         server.upstream = upstream;
         server.streamed_at = None;
-        self.number_copy(at);
         Done(Report::Done)
     }
 
-    /// A copy that somebody else made or runs has no number until it is one of ours.
-    fn number_copy(&mut self, at: usize) {
-        let number = self.fresh();
-        let ours = self.is_known_cluster(at) == Some(true);
-        let unnumbered = self.nodes[at].postgres.cluster_mut().filter(|c| ours && c.copy == 0);
-        if let Some(cluster) = unnumbered {
+    /// It is no other cluster's, as far as is known. A copy that somebody else made or runs has no number
+    /// until it is one of ours.
+    fn take_as_ours(&mut self, at: usize) -> bool {
+        let (number, ours) = (self.fresh(), self.is_known_cluster(at));
+        let known = self.nodes[at].postgres.cluster_mut().filter(|_| ours == Some(true));
+        if let Some(cluster) = known.filter(|cluster| cluster.copy == 0) {
             cluster.copy = number;
         }
+        ours != Some(false)
     }
 
     fn arm_guard(&mut self, at: usize, epoch: u64) -> Look {

@@ -125,6 +125,22 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// One that was created, or copied, long ago, and stopped in good order.
+    pub fn whole(system_identifier: u64, wal: Wal, standby: bool) -> Cluster {
+        Cluster {
+            system_identifier,
+            wal,
+            standby,
+            clean: true,
+            recovers: false,
+            scripted: true,
+            sealed: true,
+            unripe: false,
+            copy: 0,
+            synchronous_standby_names: String::new(),
+        }
+    }
+
     /// What it says of itself to whoever wants to stream from it.
     pub fn lineage(&self) -> Lineage {
         Lineage {

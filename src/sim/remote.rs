@@ -165,18 +165,7 @@ impl World {
             cluster.wal.cut(self.flushed(from));
             return Some(cluster);
         }
-        Some(Cluster {
-            system_identifier: self.remote.system_identifier,
-            wal: self.remote.wal.clone(),
-            standby: true,
-            clean: true,
-            recovers: false,
-            scripted: true,
-            sealed: true,
-            unripe: false,
-            copy: 0,
-            synchronous_standby_names: String::new(),
-        })
+        Some(Cluster::whole(self.remote.system_identifier, self.remote.wal.clone(), true))
     }
 
     /// Two sites, one writer: nobody here may write while the other site does.

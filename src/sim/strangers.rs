@@ -33,18 +33,7 @@ pub enum Adopts {
 fn cluster(system_identifier: u64, standby: bool) -> Cluster {
     let mut wal = Wal::default();
     (0..RECORDS).for_each(|at| wal.push(1, system_identifier + at));
-    Cluster {
-        system_identifier,
-        wal,
-        standby,
-        clean: true,
-        recovers: false,
-        scripted: true,
-        sealed: true,
-        unripe: false,
-        copy: 0,
-        synchronous_standby_names: String::new(),
-    }
+    Cluster::whole(system_identifier, wal, standby)
 }
 
 impl World {

@@ -297,9 +297,7 @@ pub(super) async fn must_be_ours(world: &World, server: &Server) -> Result<(), S
     let Some(cluster) = view.cluster.system_identifier() else { return Ok(()) };
     let found = server.control().await?.system_identifier;
     if found == cluster {
-        if server.copy_id().await == 0 {
-            world.seen.borrow_mut().copy = server.name_copy().await?;
-        }
+        world.seen.borrow_mut().copy = server.number_copy().await?;
         return Ok(());
     }
     Err(format!(

@@ -94,9 +94,7 @@ pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report,
     if server.hold_postmaster().await?.is_some() && wanted.is_none() {
         // What runs was verified before it started: all that is asked is who it is. What was created or
         // adopted has no number yet; asked again, it has, and the log may count on it.
-        if server.copy_id().await == 0 {
-            world.seen.borrow_mut().copy = server.name_copy().await?;
-        }
+        world.seen.borrow_mut().copy = server.number_copy().await?;
         let system_identifier = server.control().await?.system_identifier;
         return Ok(Report::Identified { system_identifier });
     }

@@ -24,6 +24,14 @@ impl Server {
         Ok(id)
     }
 
+    /// Its number, drawn now where it has none.
+    pub async fn number_copy(&self) -> Result<CopyId, String> {
+        match self.copy_id().await {
+            0 => self.name_copy().await,
+            known => Ok(known),
+        }
+    }
+
     /// 0 where none was drawn.
     pub async fn copy_id(&self) -> CopyId {
         let path = self.data_dir.join(FILE);

@@ -207,18 +207,12 @@ impl Dumped {
         }
         let identity = self.cluster.system_identifier().and_then(|text| text.parse().ok());
         Cluster {
-            system_identifier: identity.unwrap_or_default(),
-            wal,
-            standby: !leads,
             clean: false,
-            recovers: false,
-            unripe: false,
             copy: member.facts.as_ref().map_or(0, |facts| facts.copy),
-            scripted: true,
-            sealed: true,
             synchronous_standby_names: sql
                 .map(|sql| sql.synchronous_standby_names.clone())
                 .unwrap_or_default(),
+            ..Cluster::whole(identity.unwrap_or_default(), wal, !leads)
         }
     }
 }
