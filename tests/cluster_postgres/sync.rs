@@ -1,4 +1,6 @@
 //! Synchronous mode: who is counted on holds everything that was acknowledged.
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -104,4 +106,35 @@ fn switched_off_nobody_waits() {
     let write = || cluster.nodes[leader].sql("INSERT INTO acked VALUES (-1) RETURNING id");
     wait_until("a write", 10, || write().as_deref() == Some("-1"));
     assert_eq!(cluster.nodes[leader].sql(NAMES).as_deref(), Some(""));
+}
+
+/// A copy without its number (somebody else made it, or the file was removed) cannot be told from the next. It
+/// gets another when it becomes ours: when it is started, or taken over while it runs.
+#[test]
+fn a_copy_without_a_number_gets_one_and_is_counted_on_again() {
+    let Some(mut cluster) = Cluster::start_all(Spec::default()) else { return };
+    let leader = cluster.wait_settled(30);
+    let standby = cluster.others(leader)[0];
+    let file = cluster.nodes[standby].data().join("surus.copy");
+    set(&cluster, leader, &json!({"synchronous_mode": true, "synchronous_node_count": 2}));
+    wait_until("both to be counted on", 20, || counted_on(&cluster, leader).len() == 2);
+
+    let first = fs::read_to_string(&file).expect("each copy has a number");
+    cluster.nodes[standby].stop(30);
+    fs::remove_file(&file).expect("it is there");
+    cluster.start(standby);
+    let second = another_number(&cluster, leader, &file, &first);
+
+    cluster.nodes[standby].kill_daemon();
+    fs::remove_dir_all(cluster.nodes[standby].state()).expect("it is there");
+    fs::remove_file(&file).expect("it is there");
+    cluster.start(standby);
+    another_number(&cluster, leader, &file, &second);
+}
+
+fn another_number(cluster: &Cluster, leader: usize, file: &Path, known: &str) -> String {
+    let read = || fs::read_to_string(file).ok().filter(|number| number != known);
+    wait_until("another number", 30, || read().is_some());
+    wait_until("both to be counted on", 30, || counted_on(cluster, leader).len() == 2);
+    read().expect("it stays")
 }
