@@ -65,6 +65,10 @@ SABOTAGES = [
          "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
     ("a vote is given up that the others need", "membership", "P7", [
         ("src/pure/consensus/membership.rs", "if !self.can_spare(id, &voters) {", "if false {")]),
+    ("a connection is taken for an answer", "membership", "P7", [
+        ("src/pure/consensus/membership.rs",
+         "self.is_reachable(id) && self.answered.get(&id).is_some_and(lately)",
+         "self.is_reachable(id) || self.answered.get(&id).is_some_and(lately)")]),
     ("whoever stopped once is leaving for ever", "membership", "P7", [
         (CORE, "            self.leaving = None;\n", "")]),
     ("who we were is taken for another", "membership", "P7", [

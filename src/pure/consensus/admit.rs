@@ -26,6 +26,9 @@ pub fn objection(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
             is_empty(message).or_else(|| has_a_term(message))
         }
         MessageType::MsgTransferLeader => asks_who_cannot(raft, message),
+        MessageType::MsgTimeoutNow
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVoteResponse => makes_leader_too_early(raft),
         _ => None,
     };
     what.map(|what| format!("a Raft message from {from:016x} was not believed: it {what}"))
@@ -45,6 +48,18 @@ fn has_a_term(message: &Message) -> Option<String> {
 fn asks_who_cannot(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
     let leads = raft.state == StateRole::Leader && message.term <= raft.term;
     (!leads).then(|| String::from("asks for a transfer of what is not held here"))
+}
+
+/// An honest answer comes after the write: a vote is asked for when everything here is on disk. (Who
+/// leads already hears the other answers while it writes its first entry.)
+fn makes_leader_too_early(raft: &Raft<MemoryLog>) -> Option<String> {
+    let too_early = raft.state != StateRole::Leader && is_unwritten(raft);
+    too_early.then(|| String::from("would make a leader of what is not written yet"))
+}
+
+/// raft-rs stops over a leader whose log is not on disk.
+pub fn is_unwritten(raft: &Raft<MemoryLog>) -> bool {
+    raft.raft_log.last_index() != raft.raft_log.persisted
 }
 
 fn beyond(raft: &Raft<MemoryLog>, index: u64) -> Option<String> {
@@ -93,6 +108,7 @@ mod tests {
     use super::super::message::Genesis;
     use super::*;
     use crate::pure::cluster::state::Member;
+    use raft::Storage;
     use raft::eraftpb::Entry;
 
     /// One of three, with the first snapshot and nothing else.
@@ -134,6 +150,14 @@ mod tests {
         proposal.mut_entries().push(Entry::default());
         assert!(said(proposal).contains("is of term 2, and what is passed on has none"));
         assert!(said(message(MessageType::MsgTransferLeader)).contains("asks for a transfer"));
+        let mut unwritten = group();
+        let mut append = message(MessageType::MsgAppend);
+        (append.index, append.log_term) =
+            (1, Storage::term(unwritten.log(), 1).expect("the first snapshot"));
+        append.mut_entries().push(Entry { index: 2, term: 2, ..Entry::default() });
+        assert_eq!(unwritten.step(append), Ok(()));
+        let order = unwritten.step(message(MessageType::MsgTimeoutNow)).expect_err("too early");
+        assert!(order.ends_with("it would make a leader of what is not written yet"), "{order}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arbiter::Arbitration;
 use super::founding::{Founding, Promises};
-use super::group::{Group, LogWrite};
+use super::group::{ELECTION_TICKS, Group, LogWrite};
 use super::log::MemoryLog;
 use super::message::{Greeting, PeerMessage, Standing};
 use crate::pure::cluster::command::{Command, Outcome};
@@ -149,6 +149,8 @@ pub struct Core {
     pub(super) dynamic_version: Option<u64>,
     pub(super) first_ttl_ms: Millis,
     pub(super) greetings: BTreeMap<RaftId, Greeting>,
+    /// When each sent its last Raft message: a connection outlives the one at its other end.
+    pub(super) answered: BTreeMap<RaftId, Millis>,
     pub(super) heard: BTreeMap<RaftId, Heard>,
     pub(super) own: Facts,
     pub(super) asked_by: Option<(RaftId, u64)>,
@@ -205,6 +207,7 @@ impl Core {
             dynamic_version: None,
             first_ttl_ms: seat.ttl_ms,
             greetings: BTreeMap::new(),
+            answered: BTreeMap::new(),
             heard: BTreeMap::new(),
             own: Facts { raft_id: seat.id, ..Facts::default() },
             asked_by: None,
@@ -264,6 +267,11 @@ impl Core {
     /// lease when the arbiter dies.
     pub fn tick_every(&self) -> Millis {
         TICKS_AT_ONCE * (self.ttl_ms() / 50).clamp(40, 250)
+    }
+
+    /// Whoever answers does so within this, in ms: a leader's heartbeats are less than half as far apart.
+    pub(super) fn answer_ms_max(&self) -> Millis {
+        ELECTION_TICKS as u64 * self.tick_every() / TICKS_AT_ONCE
     }
 
     /// The ttl in force: the lease's, else the configuration's, else the file's.
@@ -354,6 +362,7 @@ impl Core {
             founding.gone(addr);
         }
         self.greetings.remove(&id);
+        self.answered.remove(&id);
         if let Some(group) = &mut self.group {
             group.unreachable(id);
         }

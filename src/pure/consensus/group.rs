@@ -184,9 +184,11 @@ impl Group {
 
     pub fn tick(&mut self, disk_is_stuck: bool) {
         self.ticks += 1;
-        // Between a snapshot's arrival and its write there is no log to campaign with.
+        // Between a snapshot's arrival and its write there is no log to campaign with; and a voter
+        // that is alone would lead at once.
         let installs = self.pending.iter().any(|p| p.snapshot.is_some());
-        if self.is_leader() || !(disk_is_stuck || installs) {
+        let too_early = self.voters().len() == 1 && admit::is_unwritten(&self.raw.raft);
+        if self.is_leader() || !(disk_is_stuck || installs || too_early) {
             self.raw.tick();
         }
         self.repeat_snapshots();

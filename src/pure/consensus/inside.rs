@@ -22,6 +22,7 @@ impl Core {
             self.let_in(from);
         }
         let Some(group) = &mut self.group else { return };
+        self.answered.insert(from, self.now);
         let led = from == group.leader();
         match group.step(message) {
             Ok(()) if led => self.quorum_at = self.now,

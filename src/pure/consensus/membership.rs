@@ -72,12 +72,12 @@ impl Core {
         }
     }
 
-    /// The other voters that are connected are a majority of those that would be left. Else the vote is
+    /// The other voters that answer are a majority of those that would be left. Else the vote is
     /// kept: with a voter that never comes back (its state directory is lost), whoever stops would
     /// leave a group behind that can decide nothing any more, not even to take it back.
     fn can_spare(&self, id: RaftId, voters: &[RaftId]) -> bool {
         let others = || voters.iter().filter(|other| **other != id);
-        others().filter(|other| self.is_reachable(**other)).count() * 2 > others().count()
+        others().filter(|other| self.answers(**other)).count() * 2 > others().count()
     }
 
     fn change(&mut self, kind: ConfChangeType, id: RaftId, context: Vec<u8>) {
@@ -112,7 +112,7 @@ impl Core {
         let forgotten = known.iter().find(|id| **id != self.id && self.is_forgotten(**id)).copied();
         let Some(id) = forgotten else { return false };
         let holds = self.cluster.lease.as_ref().is_some_and(|l| l.holder == id);
-        let rest = voters.iter().filter(|v| **v != id && self.is_reachable(**v)).count();
+        let rest = voters.iter().filter(|v| **v != id && self.answers(**v)).count();
         let rest_is_majority = rest * 2 > voters.iter().filter(|v| **v != id).count();
         if holds || !rest_is_majority {
             return false;
@@ -120,6 +120,12 @@ impl Core {
         self.tell(format!("removes {id:016x}, whose state directory is gone"));
         self.change(ConfChangeType::RemoveNode, id, Vec::new());
         true
+    }
+
+    /// Not only connected: a connection ends long after the host at its other end.
+    fn answers(&self, id: RaftId) -> bool {
+        let lately = |at: &Millis| self.now <= at + self.answer_ms_max();
+        id == self.id || self.is_reachable(id) && self.answered.get(&id).is_some_and(lately)
     }
 
     fn is_reachable(&self, id: RaftId) -> bool {
