@@ -25,7 +25,7 @@ impl World {
             return;
         }
         self.nodes[at].asleep = true;
-        self.isolate(at);
+        self.network.asleep.insert(at);
         self.after(ms, Event::Misfortune(super::fault::Fault::Wake { node: at }));
     }
 
@@ -42,7 +42,7 @@ impl World {
             node.waking_until = now + WAKING_MS;
         }
         let sleeping = std::mem::take(&mut node.sleeping);
-        self.mend(at);
+        self.network.asleep.remove(&at);
         for event in sleeping {
             self.after(0, event);
         }

@@ -32,13 +32,20 @@ pub struct Network {
     pub weather: Weather,
     /// Nothing gets from the first to the second.
     cut: BTreeSet<(usize, usize)>,
+    /// Hosts that are suspended: whatever else ends, nothing gets there.
+    pub asleep: BTreeSet<usize>,
     /// Pairs of daemons that are connected, the smaller number first, and who they said to be.
     pub connected: BTreeMap<(usize, usize), (u64, u64)>,
 }
 
 impl Network {
     pub fn new(weather: Weather) -> Network {
-        Network { weather, cut: BTreeSet::new(), connected: BTreeMap::new() }
+        Network {
+            weather,
+            cut: BTreeSet::new(),
+            asleep: BTreeSet::new(),
+            connected: BTreeMap::new(),
+        }
     }
 
     pub fn cut(&mut self, from: usize, to: usize) {
@@ -55,7 +62,8 @@ impl Network {
 
     /// Does a packet get through this way?
     pub fn passes(&self, from: usize, to: usize) -> bool {
-        from == to || !self.cut.contains(&(from, to))
+        let sleeps = self.asleep.contains(&from) || self.asleep.contains(&to);
+        from == to || !(sleeps || self.cut.contains(&(from, to)))
     }
 
     /// Can a connection stand, which needs both ways?

@@ -210,6 +210,7 @@ impl World {
     pub fn cut_power(&mut self, at: usize) {
         self.say(at, "the power is cut");
         self.nodes[at].asleep = false;
+        self.network.asleep.remove(&at);
         let sleeping = std::mem::take(&mut self.nodes[at].sleeping);
         sleeping.into_iter().for_each(|event| self.after(0, event));
         self.kill_daemon(at, "no power");
