@@ -86,7 +86,9 @@ fn rewrites_history(raft: &Raft<MemoryLog>, message: &Message) -> Option<String>
 pub fn can_be(membership: &ConfState) -> bool {
     let all: Vec<u64> = membership.voters.iter().chain(&membership.learners).copied().collect();
     let different: BTreeSet<u64> = all.iter().copied().collect();
-    let joint = !membership.voters_outgoing.is_empty() || !membership.learners_next.is_empty();
+    let joint = !membership.voters_outgoing.is_empty()
+        || !membership.learners_next.is_empty()
+        || membership.auto_leave;
     let twice = different.len() < all.len();
     !(membership.voters.is_empty() || twice || joint || different.contains(&0))
 }
@@ -177,5 +179,8 @@ mod tests {
             assert!(said(with(odd, &state)).contains("a snapshot for voters"), "{odd:?}");
         }
         assert_eq!(group().step(with(&[1, 2], &state)), Ok(()));
+        let mut half_done = with(&[1, 2], &state);
+        half_done.mut_snapshot().mut_metadata().mut_conf_state().auto_leave = true;
+        assert!(said(half_done).contains("a snapshot for voters"));
     }
 }
