@@ -65,6 +65,9 @@ SABOTAGES = [
          "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
     ("a vote is given up that the others need", "membership", "P7", [
         ("src/pure/consensus/membership.rs", "if !self.can_spare(id, &voters) {", "if false {")]),
+    ("whoever returns leads with what its disk calls committed", "sync", "P2", [
+        (CORE, "self.counted_on(now).filter(|_| self.cluster.applied >= abreast_at)",
+         "self.counted_on(now).filter(|_| abreast_at > 0)")]),
     ("a connection is taken for an answer", "membership", "P7", [
         ("src/pure/consensus/membership.rs",
          "self.is_reachable(id) && self.answered.get(&id).is_some_and(lately)",

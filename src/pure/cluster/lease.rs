@@ -37,6 +37,10 @@ pub struct Holder {
     sent: BTreeMap<u64, (Millis, Millis)>,
     serial: u64,
     pub last_sent: Option<Millis>,
+    /// What the arbiter had applied when it first answered this life of the node. Whoever comes back knows
+    /// only what its disk calls committed: it may not have heard again yet what it had told the log itself
+    /// (which standbys it waits for, say), and must not act on less.
+    pub abreast_at: Option<u64>,
 }
 
 impl Holder {

@@ -178,10 +178,11 @@ impl Core {
         }
         self.quorum_at = self.now;
         if beat.from == self.id {
-            self.beat_answered(beat.epoch, beat.serial);
+            self.beat_answered(beat.epoch, beat.serial, self.cluster.applied);
         } else {
             let (epoch, serial) = (beat.epoch, beat.serial);
-            self.say(beat.from, PeerMessage::BeatAnswer { epoch, serial });
+            let applied = self.cluster.applied;
+            self.say(beat.from, PeerMessage::BeatAnswer { epoch, serial, applied });
         }
     }
 

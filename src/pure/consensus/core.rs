@@ -319,8 +319,14 @@ impl Core {
         Some((lease.epoch, arbitration.lease.not_before(lease.epoch, lease.ttl_ms)))
     }
 
-    /// The deadline of our own lease, if we hold one that is alive.
+    /// The deadline of our own lease, if we hold one that is alive, and know what was agreed on under it.
     pub fn live_lease(&self, now: Millis) -> Option<(u64, Millis)> {
+        let abreast_at = self.holder.as_ref()?.abreast_at?;
+        self.counted_on(now).filter(|_| self.cluster.applied >= abreast_at)
+    }
+
+    /// The same, whatever is known: until then writes may be acknowledged.
+    pub fn counted_on(&self, now: Millis) -> Option<(u64, Millis)> {
         let holder = self.holder.as_ref().filter(|h| h.is_live(now))?;
         Some((holder.epoch, holder.deadline?))
     }

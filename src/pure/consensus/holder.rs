@@ -78,9 +78,10 @@ impl Core {
         }
     }
 
-    pub(super) fn beat_answered(&mut self, epoch: u64, serial: u64) {
+    pub(super) fn beat_answered(&mut self, epoch: u64, serial: u64, applied: u64) {
         let Some(holder) = &mut self.holder else { return };
         if holder.answered(epoch, serial) {
+            holder.abreast_at.get_or_insert(applied);
             let deadline = holder.deadline;
             self.quorum_at = self.now;
             self.out.push(Output::Deadline { epoch, deadline });

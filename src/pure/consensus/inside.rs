@@ -44,7 +44,9 @@ impl Core {
             PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(*facts),
             PeerMessage::Facts(_) => {}
             PeerMessage::Beat { epoch, serial, ttl_ms } => self.beat(from, epoch, serial, ttl_ms),
-            PeerMessage::BeatAnswer { epoch, serial } => self.beat_answered(epoch, serial),
+            PeerMessage::BeatAnswer { epoch, serial, applied } => {
+                self.beat_answered(epoch, serial, applied);
+            }
             PeerMessage::Ask { round } => {
                 self.asked_by = Some((from, round));
                 self.out.push(Output::AskFresh { round });

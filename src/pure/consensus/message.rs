@@ -22,6 +22,11 @@ pub enum PeerMessage {
     BeatAnswer {
         epoch: u64,
         serial: u64,
+        /// What the arbiter has applied; the holder does not lead on less ([`Holder::abreast_at`]).
+        ///
+        /// [`Holder::abreast_at`]: crate::pure::cluster::lease::Holder::abreast_at
+        #[serde(default)]
+        applied: u64,
     },
     /// The arbiter wants facts that are fresh.
     Ask {

@@ -70,7 +70,7 @@ impl World {
         };
         let now = self.now;
         let late = self.nodes.iter().find_map(|n| {
-            let live = n.daemon.as_ref()?.core.live_lease(n.clock.at(now));
+            let live = n.daemon.as_ref()?.core.counted_on(n.clock.at(now));
             let (_, deadline) = live.filter(|(e, _)| *e == epoch)?;
             let until = n.clock.when(deadline);
             (until > now).then(|| {
