@@ -18,7 +18,8 @@ struct Net {
     receipts: Vec<(u64, String)>,
     next_tick: Vec<u64>,
     /// Answers a question for positions only after a while.
-    slow: Option<usize>,
+    /// How long each takes to look at its PostgreSQL, in ms.
+    looks_ms: Vec<u64>,
     /// Says something unasked soon after it answered one.
     talkative: Option<usize>,
     later: Vec<(u64, usize, Input)>,
@@ -66,7 +67,7 @@ impl Net {
             deadlines: vec![None; n],
             receipts: vec![],
             next_tick: vec![0; n],
-            slow: None,
+            looks_ms: vec![0; n],
             talkative: None,
             later: vec![],
         };
@@ -145,9 +146,9 @@ impl Net {
                 }
                 Output::AskFresh { round } => {
                     let answer = Input::Local(Box::new(self.replica(i, round)));
-                    match self.slow == Some(i) {
-                        true => self.later.push((self.now + 60, i, answer)),
-                        false => self.queue.push_back((i, answer)),
+                    match self.looks_ms[i] {
+                        0 => self.queue.push_back((i, answer)),
+                        ms => self.later.push((self.now + ms, i, answer)),
                     }
                     if self.talkative == Some(i) {
                         let more = Input::Local(Box::new(self.replica(i, 0)));
@@ -252,7 +253,7 @@ fn a_word_more_after_the_answer_does_not_lose_the_leadership() {
     let mut net = Net::new(3);
     let holder = net.born();
     let candidate = (0..3).find(|i| *i != holder).expect("there are three");
-    (net.slow, net.talkative) = (Some(holder), Some(candidate));
+    (net.looks_ms[holder], net.talkative) = (60, Some(candidate));
     let request = FailoverRequest {
         leader: Some(format!("n{holder}")),
         candidate: Some(format!("n{candidate}")),
@@ -269,4 +270,19 @@ fn a_word_more_after_the_answer_does_not_lose_the_leadership() {
     }
     net.run(1000);
     assert_eq!(net.holder(), Some(candidate));
+}
+
+/// Whoever is slow is waited for longer with every round: else none of them would ever lead.
+#[test]
+fn a_slow_postgresql_leads_in_the_end() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    net.up[holder] = false;
+    net.looks_ms = vec![900; 3];
+    let heir = |net: &Net| net.holder().filter(|h| *h != holder);
+    let until = net.now + 20_000;
+    while heir(&net).is_none() && net.now < until {
+        net.run(100);
+    }
+    assert!(heir(&net).is_some(), "nobody was waited for");
 }

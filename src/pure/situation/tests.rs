@@ -158,3 +158,15 @@ fn without_its_section_it_follows_until_it_may_be_promoted() {
     let due = seen_by_a(&cluster, json!({}), Some(remote(false)));
     assert!(due.remote.is_some() && due.may_be_promoted, "the log has to say so first");
 }
+
+/// Its state directory is lost, and it came back under another id: what it was holds the lease.
+#[test]
+fn nobody_leads_under_our_own_name() {
+    let mut cluster = cluster(json!({}), Some(9));
+    let before = cluster.members[&1].clone();
+    cluster.members.insert(9, before);
+    assert_eq!(seen_by_a(&cluster, json!({}), None).lease, Standing::Nobody);
+    cluster.members.insert(9, Member { name: "b".into(), ..Member::default() });
+    let theirs = Standing::Theirs { leader: Some("b".into()) };
+    assert_eq!(seen_by_a(&cluster, json!({}), None).lease, theirs);
+}
