@@ -7,12 +7,9 @@ use raft::eraftpb::{Entry, HardState, Snapshot};
 
 use super::store::Loaded;
 use crate::pure::cluster::state::ClusterState;
-use crate::pure::consensus::admit::can_be;
+use crate::pure::consensus::admit::{PLACE_MAX, can_be};
 use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::log::MemoryLog;
-
-/// No log that anybody has written gets there: at a million entries a second it takes eight years.
-const INDEX_MAX: u64 = 1 << 48;
 
 const WAY_OUT: &str = "start the version that wrote it; or, if it was damaged, move raft.data_dir \
                        aside, and the node comes back under a new id";
@@ -49,8 +46,13 @@ pub fn restored(loaded: &Loaded) -> Result<MemoryLog, String> {
             .map_err(|error| unreadable("the cluster's state in the snapshot", &error))?;
     }
     let place = snapshot.get_metadata().index;
-    if place >= INDEX_MAX {
-        return Err(unreadable("the snapshot", &format!("its place {place} is implausible")));
+    let furthest = place.max(snapshot.get_metadata().term);
+    if furthest >= PLACE_MAX {
+        return Err(unreadable("the snapshot", &format!("its place {furthest} is implausible")));
+    }
+    let vote = hard_state.term.max(hard_state.commit);
+    if vote >= PLACE_MAX {
+        return Err(unreadable("the record of its votes", &format!("term {vote} is implausible")));
     }
     let entries = entries(loaded, place)?;
     Ok(MemoryLog::restore(hard_state, snapshot, entries))
@@ -70,7 +72,10 @@ fn entries(loaded: &Loaded, snapshot: u64) -> Result<Vec<Entry>, String> {
     for (index, term, bytes) in &loaded.entries {
         let entry: Entry = parsed(bytes, &format!("entry {index}"))?;
         let follows = entries.last().is_none_or(|last| entry.index == last.index + 1);
-        if (entry.index, entry.term) != (*index, *term) || !follows || *index >= INDEX_MAX {
+        if (entry.index, entry.term) != (*index, *term)
+            || !follows
+            || (*index).max(*term) >= PLACE_MAX
+        {
             return Err(format!(
                 "the Raft log: in the place of entry {index} is another; {WAY_OUT}"
             ));
@@ -118,6 +123,12 @@ mod tests {
         );
         let last = Loaded { entries: vec![entry(u64::MAX, 1)], ..Loaded::default() };
         assert!(refused(&last).contains("in the place of entry"));
+        let vote = HardState { term: u64::MAX, ..HardState::default() };
+        let hard_state = Some(vote.write_to_bytes().expect("it fits"));
+        let said = refused(&Loaded { hard_state, ..Loaded::default() });
+        assert!(
+            said.contains("its votes cannot be read: term 18446744073709551615 is implausible")
+        );
     }
 
     /// Going on with a vote, a promise or a state that is forgotten could elect two or found twice.

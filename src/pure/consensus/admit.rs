@@ -10,10 +10,36 @@ use raft::{Raft, StateRole};
 use super::log::MemoryLog;
 use crate::pure::cluster::state::ClusterState;
 
+/// No index and no term that anybody has written gets there: at a million a second it takes eight years.
+/// raft-rs adds to both.
+pub const PLACE_MAX: u64 = 1 << 48;
+
 /// Why this message must not be stepped; nothing when it may.
 pub fn objection(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
     let from = message.from;
-    let what = match message.get_msg_type() {
+    let what = implausible(message).or_else(|| misfit(raft, message));
+    what.map(|what| format!("a Raft message from {from:016x} was not believed: it {what}"))
+}
+
+fn implausible(message: &Message) -> Option<String> {
+    let meta = message.get_snapshot().get_metadata();
+    let head = [
+        (message.term, message.commit_term),
+        (message.index, message.log_term),
+        (message.commit, message.reject_hint),
+        (meta.index, meta.term),
+    ];
+    let entries = message.entries.iter().map(|entry| (entry.index, entry.term));
+    head.into_iter()
+        .chain(entries)
+        .map(|(index, term)| index.max(term).max(message.request_snapshot))
+        .filter(|place| *place >= PLACE_MAX)
+        .map(|place| format!("is about index or term {place}, which is implausible"))
+        .next()
+}
+
+fn misfit(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
+    match message.get_msg_type() {
         MessageType::MsgHeartbeat => beyond(raft, message.commit),
         MessageType::MsgAppend => rewrites_history(raft, message),
         MessageType::MsgSnapshot => unfit_snapshot(message),
@@ -30,8 +56,7 @@ pub fn objection(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
         | MessageType::MsgRequestVoteResponse
         | MessageType::MsgRequestPreVoteResponse => makes_leader_too_early(raft),
         _ => None,
-    };
-    what.map(|what| format!("a Raft message from {from:016x} was not believed: it {what}"))
+    }
 }
 
 fn is_empty(message: &Message) -> Option<String> {
@@ -152,6 +177,9 @@ mod tests {
         proposal.mut_entries().push(Entry::default());
         assert!(said(proposal).contains("is of term 2, and what is passed on has none"));
         assert!(said(message(MessageType::MsgTransferLeader)).contains("asks for a transfer"));
+        let mut old = message(MessageType::MsgRequestVote);
+        old.term = u64::MAX;
+        assert!(said(old).contains("index or term 18446744073709551615, which is implausible"));
         let mut unwritten = group();
         let mut append = message(MessageType::MsgAppend);
         (append.index, append.log_term) =

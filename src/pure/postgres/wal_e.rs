@@ -65,7 +65,9 @@ fn position(segment: &str, offset: &str) -> Option<Lsn> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let whole = segment.len() == 24 && segment.is_ascii();
     let (log, number) = whole.then(|| (&segment[8..16], &segment[16..24]))?;
-    Some(Lsn((hex(log)? << 32) + (hex(number)? << 24) + hex(offset)?))
+    let number = hex(number).filter(|number| *number < 1 << 8)?;
+    let offset = hex(offset).filter(|offset| *offset < 1 << 24)?;
+    Some(Lsn((hex(log)? << 32) + (number << 24) + offset))
 }
 
 #[cfg(test)]
@@ -95,8 +97,11 @@ mod tests {
         for half in ["", "name\tlast_modified\nx\ty\n"] {
             assert!(matches!(parse(half), Err(Fault::Unreadable(_))), "{half}");
         }
-        let odd = LISTING.replace("1000000000", "much");
-        assert!(matches!(parse(&odd), Err(Fault::Unreadable(_))));
+        let beyond = "\tffffffffffffffff\t";
+        for (good, odd) in [("1000000000", "much"), ("\t00000028\t", beyond)] {
+            let listing = LISTING.replace(good, odd);
+            assert!(matches!(parse(&listing), Err(Fault::Unreadable(_))), "{odd}");
+        }
     }
 
     /// Recorded of WAL-E 1.1.1 with a file:// prefix: it knows no sizes there, nor ends.
