@@ -3,11 +3,14 @@
 //! `SURUS_ALOUD=1` prints every line of a run. A failing seed says which promise it broke, shows
 //! the last events, and names the command that repeats it.
 use surus::sim::explore;
-use surus::sim::plan::Plan;
+use surus::sim::plan::{Plan, Wanted};
 use surus::sim::run::{Failure, Summary, run};
 
 /// Seeds of one run of the tests; more with `SURUS_SEEDS`.
 const SEEDS: std::ops::Range<u64> = 0..2000;
+
+/// Of the short stories.
+const DENSE: std::ops::Range<u64> = 0..500;
 
 type Failures = Vec<Box<Failure>>;
 
@@ -28,14 +31,17 @@ fn print(outcome: &explore::Outcome) -> Result<(u64, u64), String> {
 }
 
 /// Every seed on as many threads as there are cores; the failures, the lowest seed first.
-fn run_all(seeds: std::ops::Range<u64>) -> (Vec<Summary>, Failures) {
+fn run_all(
+    seeds: std::ops::Range<u64>,
+    plan: &(dyn Fn(u64) -> Plan + Sync),
+) -> (Vec<Summary>, Failures) {
     let first_only = std::env::var_os("SURUS_FIRST").is_some();
     let (mut well, mut failed) = (Vec::new(), Vec::new());
     let twice = std::env::var_os("SURUS_SEEDS").is_none();
     let one = |seed| {
-        let outcome = run(Plan::drawn(seed), aloud());
+        let outcome = run(plan(seed), aloud());
         if twice {
-            assert_eq!(print(&run(Plan::drawn(seed), false)), print(&outcome), "seed {seed}");
+            assert_eq!(print(&run(plan(seed), false)), print(&outcome), "seed {seed}");
         }
         outcome
     };
@@ -64,7 +70,7 @@ fn a_quiet_cluster_is_founded_and_streams() {
 #[test]
 fn seeds_break_no_promise() {
     let began = std::time::Instant::now();
-    let (well, failed) = run_all(seeds());
+    let (well, failed) = run_all(seeds(), &Plan::drawn);
     let events: u64 = well.iter().map(|s| s.events).sum();
     let slowest = well.iter().map(|s| s.recovered_in_ms).max();
     eprintln!(
@@ -80,4 +86,12 @@ fn seeds_break_no_promise() {
     if let Some(first) = failed.first() {
         panic!("{first}\n{} of the seeds failed: {kinds:?}", failed.len());
     }
+}
+
+/// A few misfortunes within seconds: `surus sim --dense`.
+#[test]
+fn dense_stories_break_no_promise() {
+    let (well, failed) = run_all(DENSE, &|seed| Plan::dense(seed, &Wanted::default()));
+    assert!(failed.is_empty(), "{}", failed[0]);
+    assert_eq!(well.len() as u64, DENSE.end);
 }

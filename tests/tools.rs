@@ -70,6 +70,7 @@ fn what_cannot_be_read_ends_with_2_and_a_sentence() {
         (&["sim", "--scenario", "absent.yaml"], "absent.yaml: No such file"),
         (&["sim", "--seeds", "9"], "write 0..2000"),
         (&["sim", "--for", "soon"], "write 90s, 10m or 1h30m"),
+        (&["sim", "--dense", "--scenario", "s.yaml"], "cannot be used with"),
         (&["sim", "--faults", "earthquake"], "possible values: kill_daemon"),
         (&["sim", "--seeds", "0..2", "--history", "h"], "--history is one run's"),
         (&["replay", "cut.json"], "cut.json: line 2, column 0: no JSON, or cut off"),

@@ -36,6 +36,9 @@ pub struct SimArgs {
     /// Only these misfortunes, separated by commas: kill_daemon, freeze, …
     #[arg(long, value_delimiter = ',', value_parser = kinds())]
     faults: Vec<String>,
+    /// Short stories: a few misfortunes that have to do with each other, within seconds
+    #[arg(long, conflicts_with = "scenario")]
+    dense: bool,
     /// A scenario file (several, where it is a directory)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "time", "nodes", "faults"])]
     scenario: Option<PathBuf>,
@@ -225,8 +228,11 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 const SAID_EVERY: Duration = Duration::from_secs(30);
 
 fn seeds(args: &SimArgs) -> i32 {
-    let wanted =
-        Wanted { nodes: args.nodes.map(|nodes| nodes as usize), kinds: args.faults.clone() };
+    let wanted = Wanted {
+        nodes: args.nodes.map(|nodes| nodes as usize),
+        kinds: args.faults.clone(),
+        dense: args.dense,
+    };
     let range = which(args);
     let threads = args.jobs.unwrap_or_else(explore::cores);
     let began = Instant::now();
@@ -295,13 +301,15 @@ fn tell(mut failure: Box<Failure>, args: &SimArgs) -> i32 {
     let wanted = args.nodes.map(|n| format!(" --nodes {n}")).unwrap_or_default();
     let faults = args.faults.join(",");
     let faults = if faults.is_empty() { faults } else { format!(" --faults {faults}") };
-    failure.again = format!("surus sim --seed {seed}{wanted}{faults}");
+    let dense = if args.dense { " --dense" } else { "" };
+    failure.again = format!("surus sim --seed {seed}{wanted}{faults}{dense}");
     say!("\n{failure}");
     say!("looking for the shortest history that breaks the same promise …");
+    let source = failure.again.clone();
     let short = shrink(failure, SHRINKING);
     let scenario = Scenario {
         title: format!("seed {seed}: {}", short.violation),
-        source: format!("surus sim --seed {seed}{wanted}{faults}"),
+        source,
         plan: short.plan.clone(),
         expects: Vec::new(),
     };

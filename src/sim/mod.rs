@@ -14,6 +14,7 @@ pub mod client;
 pub mod copies;
 pub mod crew;
 pub mod deeds;
+mod dense;
 pub mod disk;
 mod durability;
 pub mod explore;

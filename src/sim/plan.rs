@@ -15,6 +15,8 @@ pub struct Wanted {
     pub nodes: Option<usize>,
     /// Kinds as scenario files name them; empty for every kind.
     pub kinds: Vec<String>,
+    /// A few misfortunes within seconds, instead of some over a minute.
+    pub dense: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,6 +126,9 @@ impl Plan {
 
     /// From the seed what was not asked for.
     pub fn drawn_as(seed: u64, wanted: &Wanted) -> Plan {
+        if wanted.dense {
+            return Plan::dense(seed, wanted);
+        }
         let mut luck = Luck::new(seed.wrapping_mul(0x9E37_79B9));
         let nodes = if luck.in_thousand(250) { 5 } else { 3 };
         let nodes = wanted.nodes.unwrap_or(nodes);

@@ -1,0 +1,119 @@
+//! A dense story: a quiet cluster, and then a few misfortunes that have to do with each other, within
+//! seconds. What a long life of scattered ones meets once in ten thousand seeds, such stories meet in a minute.
+use serde_json::json;
+
+use super::fault::{self, Fault, Whom};
+use super::luck::Luck;
+use super::plan::{Plan, Wanted};
+use crate::pure::cluster::Millis;
+
+/// When the first misfortune strikes: the cluster is created and streams.
+const BEGIN: Millis = 12_000;
+
+/// What the misfortunes of one story have to do with each other.
+#[derive(Clone, Copy)]
+enum Theme {
+    /// A copy is made while its source changes, and is disturbed.
+    Copy,
+    /// Members come and go, and the majority with them.
+    Vote,
+    /// A node loses its state directory.
+    State,
+    /// The other site, and the section that names it.
+    Site,
+    Any,
+}
+
+const THEMES: [Theme; 5] = [Theme::Copy, Theme::Vote, Theme::State, Theme::Site, Theme::Any];
+
+impl Plan {
+    /// A dense story from the seed, of what was asked for.
+    pub fn dense(seed: u64, wanted: &Wanted) -> Plan {
+        let mut luck = Luck::new(seed.wrapping_mul(0x9E37_79B9) ^ 0xDE45_E000);
+        let nodes = wanted.nodes.unwrap_or(3);
+        let mut plan = Plan::quiet(seed, nodes);
+        let theme = THEMES[luck.below(THEMES.len())];
+        plan.dense_settings(&mut luck, matches!(theme, Theme::Site));
+        let one = Whom::Node(luck.below(nodes));
+        for _ in 0..luck.between(3, 6) {
+            let at = BEGIN - 2_000 + luck.between(0, 10_000);
+            plan.misfortunes.push((at, strike(theme, one, &mut luck, &plan)));
+        }
+        plan.misfortunes.sort_by_key(|(at, _)| *at);
+        plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
+        let last = plan.misfortunes.last().map_or(BEGIN, |(at, _)| *at);
+        plan.heal_at = last + [1_000, 4_000, 9_000][luck.below(3)];
+        plan
+    }
+
+    fn dense_settings(&mut self, luck: &mut Luck, is_standby: bool) {
+        let synchronous = luck.in_thousand(400);
+        let ttl_s = [2, 3, 3, 5][luck.below(4)];
+        let lag_max = if luck.in_thousand(300) { 960 } else { 1_048_576 };
+        self.config = json!({
+            "ttl": ttl_s,
+            "loop_wait": 1,
+            "retry_timeout": 1,
+            "maximum_lag_on_failover": lag_max,
+            "synchronous_mode": synchronous,
+        });
+        if is_standby {
+            self.config["standby_cluster"] = super::remote::section();
+        }
+        self.read_config();
+        let method = if luck.in_thousand(200) { "pitr" } else { "initdb" };
+        self.methods = vec![method.to_owned()];
+        self.use_pg_rewind = luck.in_thousand(800);
+        self.has_tool = luck.in_thousand(150);
+        self.flush_ms_max = [8, 8, 50, 400][luck.below(4)];
+        self.wal_flush_ms_max = [0, 0, 20, 200][luck.below(4)];
+        self.look_ms_max = [0, 0, 200, 1500][luck.below(4)];
+        self.start_ms_max = [800, 400, 3000][luck.below(3)];
+        self.copy_ms_max = [500, 1500, 4000][luck.below(3)];
+        self.stream_ms_max = [40, 400, 1500][luck.below(3)];
+    }
+}
+
+/// One misfortune of the theme; half of them hit the same node.
+fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan) -> Fault {
+    let ms = luck.between(500, 12_000);
+    let whom = if luck.in_thousand(500) { one } else { fault::whom(luck, plan.nodes) };
+    let count = luck.between(1, 3);
+    match (theme, luck.below(8)) {
+        (Theme::Copy, 0..=2) => Fault::Reinitialize { whom: one },
+        (Theme::Copy, 3) => Fault::CancelBuild { whom: one },
+        (Theme::Copy, 4) => Fault::FailDeeds { whom: one, count },
+        (Theme::Copy, 5) => Fault::StallStreams { ms },
+        (Theme::Copy, 6) => Fault::PowerCut { whom: Whom::Holder, ms },
+        (Theme::Vote, 0 | 1) => Fault::Stop { whom, ms },
+        (Theme::Vote, 2) => Fault::Replace { whom: one, ms },
+        (Theme::Vote, 3 | 4) => Fault::KillDaemon { whom, back_ms: ms / 4 },
+        (Theme::Vote, 5) => Fault::Isolate { whom: one, ms },
+        (Theme::State, 0 | 1) => Fault::WipeState { whom, ms: ms / 4 },
+        (Theme::State, 2) => Fault::KillPostgres { whom },
+        (Theme::State, 3) => Fault::Sleep { whom, ms },
+        (Theme::Site, 0..=2) => Fault::SitesChange { ms },
+        (Theme::Site, 3 | 4) => Fault::SectionSlips { ms },
+        (Theme::Site, 5) => Fault::StallStreams { ms },
+        _ => fault::draw(luck, plan.nodes, plan.ttl_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_is_short_and_dense_and_the_same_every_time() {
+        for seed in 0..200 {
+            let plan = Plan::dense(seed, &Wanted::default());
+            assert_eq!(plan, Plan::dense(seed, &Wanted::default()), "seed {seed}");
+            let times: Vec<Millis> = plan.misfortunes.iter().map(|(at, _)| *at).collect();
+            assert!((3..=6).contains(&times.len()) && times.is_sorted(), "seed {seed}: {times:?}");
+            assert!(
+                times.iter().all(|at| (10_000..=20_000).contains(at)),
+                "seed {seed}: {times:?}"
+            );
+        }
+    }
+}
