@@ -73,7 +73,9 @@ SABOTAGES = [
     ("a connection is taken for an answer", "membership", "P7", [
         ("src/pure/consensus/membership.rs",
          "self.is_reachable(id) && self.answered.get(&id).is_some_and(lately)",
-         "self.is_reachable(id) || self.answered.get(&id).is_some_and(lately)")]),
+         "self.is_reachable(id) || self.answered.get(&id).is_some_and(lately)"),
+        ("src/pure/consensus/membership.rs", "after && self.answers(*other)",
+         "(after || true) && self.answers(*other)")]),
     ("whoever stopped once is leaving for ever", "membership", "P7", [
         (CORE, "            self.leaving = None;\n", "")]),
     ("messages to who we were are ours", "membership", "P7", [

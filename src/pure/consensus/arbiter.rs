@@ -42,6 +42,8 @@ pub struct Arbitration {
     pub timeline: u32,
     pub transfer_at: Millis,
     pub membership_at: Millis,
+    /// Who asked to give up its vote, and when it could not yet be spared.
+    pub leaving: BTreeMap<RaftId, Millis>,
 }
 
 struct Beat {
@@ -76,7 +78,14 @@ impl Arbitration {
             timeline: 0,
             transfer_at: now,
             membership_at: now,
+            leaving: BTreeMap::new(),
         }
+    }
+
+    /// Of a round that nobody else has.
+    pub fn fresh_context(&mut self) -> Vec<u8> {
+        self.next_context += 1;
+        context_of(self.term, self.next_context)
     }
 }
 
@@ -130,8 +139,7 @@ impl Core {
         if arbitration.beats.len() >= BEATS_MAX {
             arbitration.beats.pop_first();
         }
-        arbitration.next_context += 1;
-        let context = context_of(arbitration.term, arbitration.next_context);
+        let context = arbitration.fresh_context();
         arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, ttl_ms });
         if let Some(group) = &mut self.group {
             group.read_index(context);

@@ -63,6 +63,7 @@ impl Core {
             return;
         }
         if !self.can_spare(id, &voters) {
+            self.ask_who_remains(id);
             return;
         }
         if id == self.id {
@@ -72,12 +73,41 @@ impl Core {
         }
     }
 
+    /// Whoever remains must answer after the wish; the wish is looked at again with every answer.
+    fn ask_who_remains(&mut self, id: RaftId) {
+        let now = self.now;
+        let Some(arbitration) = &mut self.arbitration else { return };
+        if arbitration.leaving.contains_key(&id) {
+            return;
+        }
+        arbitration.leaving.insert(id, now);
+        let context = arbitration.fresh_context();
+        if let Some(group) = &mut self.group {
+            group.read_index(context);
+        }
+    }
+
+    fn look_at_wishes_to_leave(&mut self) {
+        let Some(arbitration) = &mut self.arbitration else { return };
+        let (voters, heard) = (self.group.as_ref().map(|g| g.voters()), &self.heard);
+        let leaves = |id: &RaftId| heard.get(id).is_some_and(|heard| heard.facts.leaving);
+        let votes = |id: &RaftId| voters.as_ref().is_some_and(|voters| voters.contains(id));
+        arbitration.leaving.retain(|id, _| votes(id) && leaves(id));
+        let waiting: Vec<RaftId> = arbitration.leaving.keys().copied().collect();
+        waiting.into_iter().for_each(|id| self.asked_to_leave(id));
+    }
+
     /// The other voters that answer are a majority of those that would be left. Else the vote is
     /// kept: with a voter that never comes back (its state directory is lost), whoever stops would
     /// leave a group behind that can decide nothing any more, not even to take it back.
     fn can_spare(&self, id: RaftId, voters: &[RaftId]) -> bool {
         let others = || voters.iter().filter(|other| **other != id);
-        others().filter(|other| self.answers(**other)).count() * 2 > others().count()
+        let since = self.arbitration.as_ref().and_then(|a| a.leaving.get(&id)).copied();
+        let answers = |other: &RaftId| {
+            let after = since.is_some_and(|since| self.answered.get(other) > Some(&since));
+            *other == self.id || after && self.answers(*other)
+        };
+        others().filter(|other| answers(other)).count() * 2 > others().count()
     }
 
     fn change(&mut self, kind: ConfChangeType, id: RaftId, context: Vec<u8>) {
@@ -89,6 +119,7 @@ impl Core {
     /// Housekeeping of the arbiter, and our own repeated wishes.
     pub(super) fn keep_membership(&mut self) {
         self.repeat_wishes();
+        self.look_at_wishes_to_leave();
         let now = self.now;
         let settled = self.group.as_ref().is_some_and(|g| g.is_settled_leader());
         let Some(arbitration) = &mut self.arbitration else { return };
