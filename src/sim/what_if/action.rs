@@ -23,7 +23,11 @@ pub const GRAMMAR: &str = "write `kill NAME` (its machine), `kill daemon NAME`, 
 pub fn parse(text: &str, dumped: &Dumped) -> Result<Action, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let node = |name: &str| {
-        let known = || format!("`{text}`: there is no {name}, only {}", dumped.names().join(", "));
+        let known = || {
+            let mut names = dumped.names();
+            names.sort();
+            format!("`{text}`: there is no {name}, only {}", names.join(", "))
+        };
         dumped.number_of(name).ok_or_else(known)
     };
     let whom = |name: &str| node(name).map(Whom::Node);
