@@ -52,7 +52,10 @@ pub fn restored(loaded: &Loaded) -> Result<MemoryLog, String> {
     }
     let vote = hard_state.term.max(hard_state.commit);
     if vote >= PLACE_MAX {
-        return Err(unreadable("the record of its votes", &format!("term {vote} is implausible")));
+        return Err(unreadable(
+            "the record of its votes",
+            &format!("term or index {vote} is implausible"),
+        ));
     }
     let entries = entries(loaded, place)?;
     Ok(MemoryLog::restore(hard_state, snapshot, entries))
@@ -126,9 +129,7 @@ mod tests {
         let vote = HardState { term: u64::MAX, ..HardState::default() };
         let hard_state = Some(vote.write_to_bytes().expect("it fits"));
         let said = refused(&Loaded { hard_state, ..Loaded::default() });
-        assert!(
-            said.contains("its votes cannot be read: term 18446744073709551615 is implausible")
-        );
+        assert!(said.contains("its votes cannot be read: term or index 18446744073709551615"));
     }
 
     /// Going on with a vote, a promise or a state that is forgotten could elect two or found twice.

@@ -275,7 +275,7 @@ impl World {
         for at in 0..self.nodes.len() {
             let postgres = &self.nodes[at].postgres;
             let ours = postgres.cluster().map(|c| c.system_identifier.to_string());
-            let writes = postgres.takes_writes() && !self.nodes[at].asleep;
+            let writes = postgres.takes_writes() && !self.network.is_asleep(at);
             if !writes || ours.as_ref() != Some(&identity) {
                 continue;
             }

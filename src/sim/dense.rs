@@ -1,10 +1,8 @@
 //! A dense story: a quiet cluster, and then a few misfortunes that have to do with each other, within
 //! seconds. What a long life of scattered ones meets once in ten thousand seeds, such stories meet in a minute.
-use serde_json::json;
-
 use super::fault::{self, Fault, Whom};
 use super::luck::Luck;
-use super::plan::{Plan, Wanted};
+use super::plan::{Plan, Wanted, config};
 use crate::pure::cluster::Millis;
 
 /// When the first misfortune strikes: the cluster is created and streams.
@@ -37,7 +35,7 @@ impl Plan {
         let one = Whom::Node(luck.below(nodes));
         for _ in 0..luck.between(3, 6) {
             let at = BEGIN - 2_000 + luck.between(0, 10_000);
-            plan.misfortunes.push((at, strike(theme, one, &mut luck, &plan)));
+            plan.misfortunes.push((at, strike(theme, one, &mut luck, &plan, &wanted.kinds)));
         }
         plan.misfortunes.sort_by_key(|(at, _)| *at);
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
@@ -50,13 +48,7 @@ impl Plan {
         let synchronous = luck.in_thousand(400);
         let ttl_s = [2, 3, 3, 5][luck.below(4)];
         let lag_max = if luck.in_thousand(300) { 960 } else { 1_048_576 };
-        self.config = json!({
-            "ttl": ttl_s,
-            "loop_wait": 1,
-            "retry_timeout": 1,
-            "maximum_lag_on_failover": lag_max,
-            "synchronous_mode": synchronous,
-        });
+        self.config = config(ttl_s, lag_max, synchronous);
         if is_standby {
             self.config["standby_cluster"] = super::remote::section();
         }
@@ -75,7 +67,7 @@ impl Plan {
 }
 
 /// One misfortune of the theme; half of them hit the same node.
-fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan) -> Fault {
+fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan, kinds: &[String]) -> Fault {
     let ms = luck.between(500, 12_000);
     let whom = if luck.in_thousand(500) { one } else { fault::whom(luck, plan.nodes) };
     let count = luck.between(1, 3);
@@ -95,7 +87,7 @@ fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan) -> Fault {
         (Theme::Site, 0..=2) => Fault::SitesChange { ms },
         (Theme::Site, 3 | 4) => Fault::SectionSlips { ms },
         (Theme::Site, 5) => Fault::StallStreams { ms },
-        _ => fault::draw(luck, plan.nodes, plan.ttl_ms),
+        _ => fault::draw_of(kinds, luck, plan.nodes, plan.ttl_ms),
     }
 }
 

@@ -21,28 +21,26 @@ const WAKING_MS: Millis = KILL_MS_MAX + 50;
 impl World {
     /// Nothing runs there, and nobody hears of it; CLOCK_BOOTTIME goes on.
     pub(super) fn sleep(&mut self, at: usize, ms: Millis) {
-        if !self.nodes[at].powered || self.nodes[at].asleep {
+        if !self.nodes[at].powered || self.network.is_asleep(at) {
             return;
         }
-        self.nodes[at].asleep = true;
-        self.network.asleep.insert(at);
+        self.network.sleeps(at);
         self.after(ms, Event::Misfortune(super::fault::Fault::Wake { node: at }));
     }
 
     /// Everything goes on at once. Whatever its guard should have stopped meanwhile lives until the
     /// guard is scheduled: for that moment P1 rests on a watchdog device, and P2 on synchronous mode.
     pub(super) fn wake_host(&mut self, at: usize) {
-        if !self.nodes[at].asleep {
+        if !self.network.is_asleep(at) {
             return;
         }
         let (local, now) = (self.local(at), self.now);
         let node = &mut self.nodes[at];
-        node.asleep = false;
         if node.guard.as_ref().is_some_and(|guard| guard.fires || guard.deadline <= local) {
             node.waking_until = now + WAKING_MS;
         }
         let sleeping = std::mem::take(&mut node.sleeping);
-        self.network.asleep.remove(&at);
+        self.network.wakes(at);
         for event in sleeping {
             self.after(0, event);
         }
@@ -54,7 +52,7 @@ impl World {
         let unmanaged = node.postgres.server.as_ref().is_some_and(|server| server.unmanaged);
         let ours = self.is_of_this_cluster(node) && (self.checks.identity.is_some() || !unmanaged);
         let writes = node.postgres.is_writable() && ours;
-        writes && !node.asleep && self.now >= node.waking_until
+        writes && !self.network.is_asleep(node.at) && self.now >= node.waking_until
     }
 
     /// The state directory is lost; the daemon comes back as somebody nobody knows.
@@ -81,7 +79,7 @@ impl World {
         let members = &newest.core.cluster().members;
         let all = self.nodes.iter().all(|n| members.contains_key(&n.raft_id));
         let steady = all && members.len() == self.nodes.len() && !group.has_pending_conf();
-        let awake = self.nodes[at].powered && !self.nodes[at].asleep;
+        let awake = self.nodes[at].powered && !self.network.is_asleep(at);
         // A vote that is being given up is one that the others will lack.
         let stays = |n: &Node| !n.is_away && n.daemon.as_ref().is_none_or(|d| !d.wishes.stop);
         let steady = steady && awake && self.nodes.iter().all(stays);

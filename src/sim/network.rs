@@ -33,7 +33,7 @@ pub struct Network {
     /// Nothing gets from the first to the second.
     cut: BTreeSet<(usize, usize)>,
     /// Hosts that are suspended: whatever else ends, nothing gets there.
-    pub asleep: BTreeSet<usize>,
+    asleep: BTreeSet<usize>,
     /// Pairs of daemons that are connected, the smaller number first, and who they said to be.
     pub connected: BTreeMap<(usize, usize), (u64, u64)>,
 }
@@ -56,13 +56,25 @@ impl Network {
         self.cut.remove(&(from, to));
     }
 
+    pub fn is_asleep(&self, host: usize) -> bool {
+        self.asleep.contains(&host)
+    }
+
+    pub fn sleeps(&mut self, host: usize) {
+        self.asleep.insert(host);
+    }
+
+    pub fn wakes(&mut self, host: usize) {
+        self.asleep.remove(&host);
+    }
+
     pub fn mend_all(&mut self) {
         self.cut.clear();
     }
 
     /// Does a packet get through this way?
     pub fn passes(&self, from: usize, to: usize) -> bool {
-        let sleeps = self.asleep.contains(&from) || self.asleep.contains(&to);
+        let sleeps = self.is_asleep(from) || self.is_asleep(to);
         from == to || !(sleeps || self.cut.contains(&(from, to)))
     }
 

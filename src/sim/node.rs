@@ -49,8 +49,7 @@ pub struct Node {
     pub boot: u64,
     pub powered: bool,
     pub frozen: bool,
-    /// The whole host is suspended, and so is what should happen there.
-    pub asleep: bool,
+    /// What should happen there while the whole host is suspended.
     pub sleeping: VecDeque<Event>,
     /// It was suspended past its guard's deadline, and the guard is not scheduled yet.
     pub waking_until: Millis,
@@ -110,7 +109,6 @@ impl Node {
             boot: 0,
             powered: true,
             frozen: false,
-            asleep: false,
             sleeping: VecDeque::new(),
             waking_until: 0,
             stalled: VecDeque::new(),
@@ -209,8 +207,7 @@ impl World {
     /// The power is cut: nothing that was not flushed remains, nothing runs.
     pub fn cut_power(&mut self, at: usize) {
         self.say(at, "the power is cut");
-        self.nodes[at].asleep = false;
-        self.network.asleep.remove(&at);
+        self.network.wakes(at);
         let sleeping = std::mem::take(&mut self.nodes[at].sleeping);
         sleeping.into_iter().for_each(|event| self.after(0, event));
         self.kill_daemon(at, "no power");

@@ -285,18 +285,24 @@ impl Plan {
         self.use_pg_rewind = luck.in_thousand(700);
         let strict = self.synchronous && luck.in_thousand(200);
         let lag_max = if luck.in_thousand(300) { 960 } else { 1_048_576 };
-        self.config = json!({
-            "ttl": ttl_s,
-            "loop_wait": 1,
-            "retry_timeout": 1,
-            "maximum_lag_on_failover": lag_max,
-            "synchronous_mode": self.synchronous,
-            "synchronous_mode_strict": strict,
-            "synchronous_node_count": if self.nodes > 3 && luck.in_thousand(400) { 2 } else { 1 },
-        });
+        let two = self.nodes > 3 && luck.in_thousand(400);
+        self.config = config(ttl_s, lag_max, self.synchronous);
+        self.config["synchronous_mode_strict"] = strict.into();
+        self.config["synchronous_node_count"] = if two { 2 } else { 1 }.into();
         self.stream_ms_max = [15, 40, 400][luck.below(3)];
         self.write_ms_max = [30, 120, 400][luck.below(3)];
     }
+}
+
+/// What differs from cluster to cluster of the dynamic configuration.
+pub(super) fn config(ttl_s: u64, lag_max: u64, synchronous: bool) -> Value {
+    json!({
+        "ttl": ttl_s,
+        "loop_wait": 1,
+        "retry_timeout": 1,
+        "maximum_lag_on_failover": lag_max,
+        "synchronous_mode": synchronous,
+    })
 }
 
 /// Half of the clocks are as wrong as they may be.

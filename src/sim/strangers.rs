@@ -67,7 +67,7 @@ impl World {
         let rests = ["following", "leading", "standing_by", "troubled", "doubting", "starting"];
         let exists = self.checks.identity.is_some() && !self.plan.standby;
         let exists = exists && rests.contains(&self.node_state(at));
-        if !exists || !self.may_lose_data(at) || self.nodes[at].asleep {
+        if !exists || !self.may_lose_data(at) || self.network.is_asleep(at) {
             return;
         }
         self.lose_all_data(at);

@@ -112,7 +112,7 @@ impl World {
             Fault::KillDaemon { whom, .. }
             | Fault::Freeze { whom, .. }
             | Fault::KillPostgres { whom }
-            | Fault::LoseData { whom } => self.nodes[self.hit(whom)].asleep,
+            | Fault::LoseData { whom } => self.network.is_asleep(self.hit(whom)),
             _ => false,
         }
     }

@@ -351,7 +351,7 @@ impl World {
         self.now = at;
         self.events += 1;
         (at, event.mark()).hash(&mut self.fingerprint);
-        if let Some(node) = event.host().filter(|node| self.nodes[*node].asleep) {
+        if let Some(node) = event.host().filter(|node| self.network.is_asleep(*node)) {
             self.nodes[node].sleeping.push_back(event);
             return Ok(());
         }
@@ -360,7 +360,7 @@ impl World {
                 return Ok(());
             }
             let host = &self.nodes[node];
-            let stands = host.frozen || host.asleep;
+            let stands = host.frozen || self.network.is_asleep(host.at);
             if stands || (host.disk.stuck && event.is_for_crew()) {
                 self.nodes[node].stalled.push_back(event);
                 return Ok(());

@@ -59,7 +59,8 @@ impl Core {
             return;
         }
         let voters = group.voters();
-        if group.has_pending_conf() || voters.len() < 2 || !voters.contains(&id) {
+        let busy = group.has_pending_conf() || group.is_transferring();
+        if busy || voters.len() < 2 || !voters.contains(&id) {
             return;
         }
         if !self.can_spare(id, &voters) {
