@@ -76,7 +76,7 @@ fn end_with_any_panic() {
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);
         #[cfg(feature = "sim")]
-        surus::sim::cli::tell_seed_of_a_panic();
+        surus::sim::cli::tell_run_of_a_panic();
         std::process::abort();
     }));
 }

@@ -338,4 +338,7 @@ pub struct Inspection {
     pub running_as_primary: bool,
     /// The running PostgreSQL was not started by us.
     pub unmanaged: bool,
+    /// Its data has a number of its own: Surus has had it before.
+    #[serde(default)]
+    pub numbered: bool,
 }

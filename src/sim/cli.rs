@@ -1,5 +1,5 @@
 //! `surus sim`: whole clusters, thousands of misfortunes, every promise checked after every event.
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::Range;
@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 
+use super::dense;
 use super::explore::{self, Outcome};
 use super::fault::{ADDED, DRAWN};
 use super::plan::{Plan, Wanted};
@@ -17,6 +18,7 @@ use super::reach::{StepWalked, reach};
 use super::run::{self, Failure, Summary};
 use super::scenario::Scenario;
 use super::shrink::shrink;
+use super::walked;
 
 /// `surus sim …`
 #[derive(Args, Debug)]
@@ -57,6 +59,9 @@ pub struct SimArgs {
     /// Afterwards list the states and steps of the charts that no run has walked
     #[arg(long)]
     unreached: bool,
+    /// Steps of the charts that earlier runs have walked; those of this one are added
+    #[arg(long, value_name = "FILE")]
+    walked: Option<PathBuf>,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -91,16 +96,14 @@ pub(super) fn line(text: &str) {
 }
 
 thread_local! {
-    /// The seed that this thread runs, for the last words of an assertion.
-    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// The command that repeats what this thread runs, for the last words of an assertion.
+    static AGAIN: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Where a panic ends the process at once, it still has to say which run it was.
-pub fn tell_seed_of_a_panic() {
-    let Some(seed) = SEED.get() else { return };
-    eprintln!(
-        "seed {seed}: an assertion of the decision code failed\nagain: surus sim --seed {seed}"
-    );
+pub fn tell_run_of_a_panic() {
+    let Some(again) = AGAIN.take() else { return };
+    eprintln!("an assertion of the decision code failed\nagain: {again}");
 }
 
 /// The exit code: 0 when every promise held, 1 when one was broken, 2 when nothing could be run.
@@ -111,8 +114,21 @@ pub fn main(args: &SimArgs) -> i32 {
             2
         }
         (Some(path), ..) => scenarios(path, args),
-        (None, ..) => seeds(args),
+        (None, ..) => match not_told(args) {
+            None => seeds(args),
+            Some(kind) => {
+                eprintln!("--dense never tells of {kind}: leave one of them out");
+                2
+            }
+        },
     }
+}
+
+/// A misfortune that was asked for and happens in no dense story.
+fn not_told(args: &SimArgs) -> Option<&String> {
+    let told =
+        |kind: &String| dense::KINDS.contains(&kind.as_str()) || DRAWN.contains(&kind.as_str());
+    args.faults.iter().find(|kind| args.dense && !told(kind))
 }
 
 /// Runs a plan once more and writes its history; runs are the same every time.
@@ -132,8 +148,10 @@ fn scenarios(path: &Path, args: &SimArgs) -> i32 {
             return 2;
         }
     };
-    let code = |file: &PathBuf| one_scenario(file, args);
-    files.iter().map(code).max().unwrap_or(0)
+    let mut walked = BTreeSet::new();
+    let mut code = |file: &PathBuf| one_scenario(file, args, &mut walked);
+    let code = files.iter().map(&mut code).max().unwrap_or(0);
+    code.max(tell_reach(walked, args))
 }
 
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -147,7 +165,7 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn one_scenario(file: &Path, args: &SimArgs) -> i32 {
+fn one_scenario(file: &Path, args: &SimArgs, walked: &mut BTreeSet<StepWalked>) -> i32 {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
     let scenario = match text.and_then(|text| Scenario::parse(&text)) {
         Ok(scenario) => scenario,
@@ -156,15 +174,17 @@ fn one_scenario(file: &Path, args: &SimArgs) -> i32 {
             return 2;
         }
     };
-    SEED.set(Some(scenario.plan.seed));
+    let again = format!("surus sim --scenario {}", file.display());
+    AGAIN.set(Some(again.clone()));
     write_history(scenario.plan.clone(), args);
     match scenario.run(args.aloud) {
         Ok(summary) => {
             say!("{}: {}", scenario.title, in_words(&summary));
+            walked.extend(summary.edges);
             0
         }
         Err(mut failure) => {
-            failure.again = format!("surus sim --scenario {}", file.display());
+            failure.again = again;
             say!("{}:\n{failure}", scenario.title);
             1
         }
@@ -242,7 +262,7 @@ fn seeds(args: &SimArgs) -> i32 {
     args.seed.into_iter().for_each(|seed| write_history(Plan::drawn_as(seed, &wanted), args));
     let (bar, mut tally, mut failed) = (bar(), Tally::default(), None::<Box<Failure>>);
     let one = |seed: u64| -> Outcome {
-        SEED.set(Some(seed));
+        AGAIN.set(Some(again(seed, args)));
         run::run(Plan::drawn_as(seed, &wanted), args.aloud)
     };
     explore::seeds(range.clone(), threads, &one, &mut |outcome| {
@@ -261,15 +281,34 @@ fn seeds(args: &SimArgs) -> i32 {
     });
     bar.finish_and_clear();
     say!("{}", tally.line(began.elapsed(), threads));
+    let code = tell_reach(tally.edges, args);
+    match failed {
+        None => code,
+        Some(failure) => tell(failure, args),
+    }
+}
+
+/// What was walked, with what earlier runs have walked, where that is wanted.
+fn tell_reach(walked: BTreeSet<StepWalked>, args: &SimArgs) -> i32 {
+    let walked = match args.walked.as_ref().map(|file| (file, walked::add(file, &walked))) {
+        None => walked,
+        Some((_, Ok(all))) => all,
+        Some((file, Err(error))) => {
+            eprintln!("{}: {error}", file.display());
+            return 2;
+        }
+    };
+    let reach = reach(&walked);
+    if args.walked.is_some() {
+        let (entered, stepped) = (reach.states_entered, reach.steps_walked);
+        let (states, steps) = (reach.states, reach.steps);
+        say!("all runs: {entered} of {states} states entered, {stepped} of {steps} steps walked");
+    }
     if args.unreached {
-        let reach = reach(&tally.edges);
         reach.states_missing.iter().for_each(|state| say!("never entered: {state}"));
         reach.steps_missing.iter().for_each(|step| say!("never walked: {step}"));
     }
-    match failed {
-        None => 0,
-        Some(failure) => tell(failure, args),
-    }
+    0
 }
 
 fn which(args: &SimArgs) -> Range<u64> {
@@ -292,17 +331,22 @@ fn bar() -> ProgressBar {
     ProgressBar::new_spinner().with_style(style)
 }
 
+/// The command that repeats one seed.
+fn again(seed: u64, args: &SimArgs) -> String {
+    let nodes = args.nodes.map(|n| format!(" --nodes {n}")).unwrap_or_default();
+    let faults = args.faults.join(",");
+    let faults = if faults.is_empty() { faults } else { format!(" --faults {faults}") };
+    let dense = if args.dense { " --dense" } else { "" };
+    format!("surus sim --seed {seed}{nodes}{faults}{dense}")
+}
+
 /// Long enough for a few hundred runs.
 const SHRINKING: Duration = Duration::from_secs(60);
 
 /// The promise, the seed, the shortest history in words, and the command that repeats it.
 fn tell(mut failure: Box<Failure>, args: &SimArgs) -> i32 {
     let seed = failure.plan.seed;
-    let wanted = args.nodes.map(|n| format!(" --nodes {n}")).unwrap_or_default();
-    let faults = args.faults.join(",");
-    let faults = if faults.is_empty() { faults } else { format!(" --faults {faults}") };
-    let dense = if args.dense { " --dense" } else { "" };
-    failure.again = format!("surus sim --seed {seed}{wanted}{faults}{dense}");
+    failure.again = again(seed, args);
     say!("\n{failure}");
     say!("looking for the shortest history that breaks the same promise …");
     let source = failure.again.clone();

@@ -4,6 +4,7 @@ use super::crew::Work;
 use super::guard::Guard;
 use super::machine::Tell;
 use super::observer::data_directory;
+use super::plan::DEED_MS_MAX;
 use super::postgres::Data;
 use super::world::{Event, World};
 use crate::pure::cluster::command::{Command, Outcome};
@@ -33,7 +34,8 @@ impl World {
     /// The deed begins: what it sets off at once, and when to look at it.
     pub fn begin_work(&mut self, at: usize, serial: u64, token: u64) {
         let life = self.nodes[at].life;
-        let wait = self.luck.between(1, 25);
+        let slow = if self.healed { DEED_MS_MAX } else { self.plan.deed_ms_max };
+        let wait = self.luck.between(1, slow);
         self.after(wait, Event::Work { node: at, life, serial, token });
     }
 
@@ -136,6 +138,7 @@ impl World {
             postmaster_alive: node.postgres.server.is_some(),
             running_as_primary: node.postgres.runs_as_primary(),
             unmanaged: node.postgres.server.as_ref().is_some_and(|server| server.unmanaged),
+            numbered: node.postgres.cluster().is_some_and(|cluster| cluster.copy != 0),
         }))
     }
 

@@ -22,6 +22,18 @@ enum Theme {
     Any,
 }
 
+/// What themes tell besides what every seed can draw.
+pub const KINDS: [&str; 8] = [
+    "cancel_build",
+    "fail_deeds",
+    "replace",
+    "section_slips",
+    "sites_change",
+    "sleep",
+    "stall_streams",
+    "wipe_state",
+];
+
 const THEMES: [Theme; 5] = [Theme::Copy, Theme::Vote, Theme::State, Theme::Site, Theme::Any];
 
 impl Plan {
@@ -31,14 +43,20 @@ impl Plan {
         let nodes = wanted.nodes.unwrap_or(3);
         let mut plan = Plan::quiet(seed, nodes);
         let theme = THEMES[luck.below(THEMES.len())];
-        plan.dense_settings(&mut luck, matches!(theme, Theme::Site));
+        let sites = ["sites_change", "section_slips"].map(String::from);
+        let is_of_sites = wanted.kinds.iter().any(|kind| sites.contains(kind));
+        plan.dense_settings(&mut luck, is_of_sites || matches!(theme, Theme::Site));
         let one = Whom::Node(luck.below(nodes));
         for _ in 0..luck.between(3, 6) {
             let at = BEGIN - 2_000 + luck.between(0, 10_000);
-            plan.misfortunes.push((at, strike(theme, one, &mut luck, &plan, &wanted.kinds)));
+            let mut fault = strike(theme, one, &mut luck, &plan, &wanted.kinds);
+            while !fault.is_one_of(&wanted.kinds) {
+                let theme = THEMES[luck.below(THEMES.len())];
+                fault = strike(theme, one, &mut luck, &plan, &wanted.kinds);
+            }
+            plan.misfortunes.push((at, fault));
         }
         plan.misfortunes.sort_by_key(|(at, _)| *at);
-        plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         let last = plan.misfortunes.last().map_or(BEGIN, |(at, _)| *at);
         plan.heal_at = last + [1_000, 4_000, 9_000][luck.below(3)];
         plan
@@ -53,6 +71,7 @@ impl Plan {
             self.config["standby_cluster"] = super::remote::section();
         }
         self.read_config();
+        self.deeds_take_time();
         let method = if luck.in_thousand(200) { "pitr" } else { "initdb" };
         self.methods = vec![method.to_owned()];
         self.use_pg_rewind = luck.in_thousand(800);
@@ -94,6 +113,19 @@ fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan, kinds: &[String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// None is quiet, and nothing else happens.
+    #[test]
+    fn every_kind_can_be_asked_for() {
+        for kind in KINDS.iter().chain(&fault::DRAWN) {
+            let wanted = Wanted { kinds: vec![String::from(*kind)], ..Wanted::default() };
+            for seed in 0..20 {
+                let plan = Plan::dense(seed, &wanted);
+                assert!(plan.misfortunes.len() >= 3, "{kind}");
+                assert!(plan.misfortunes.iter().all(|(_, fault)| fault.kind() == *kind), "{kind}");
+            }
+        }
+    }
 
     #[test]
     fn a_story_is_short_and_dense_and_the_same_every_time() {

@@ -37,5 +37,6 @@ pub mod shrink;
 mod sites;
 pub mod strangers;
 pub mod strike;
+pub mod walked;
 pub mod what_if;
 pub mod world;

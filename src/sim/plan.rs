@@ -50,6 +50,8 @@ pub struct Plan {
     pub look_ms_max: Millis,
     /// So long the setting that commits wait may be shown and not in force.
     pub reload_ms_max: Millis,
+    /// Whatever a node does takes up to so long, and longer where it has a time of its own.
+    pub deed_ms_max: Millis,
     /// The primary's own flush of a commit.
     pub wal_flush_ms_max: Millis,
     pub ppm: Vec<i64>,
@@ -70,6 +72,9 @@ pub struct Plan {
     /// All faults end now, in ms.
     pub heal_at: Millis,
 }
+
+/// Where nothing is slow.
+pub const DEED_MS_MAX: Millis = 25;
 
 impl Default for Plan {
     fn default() -> Plan {
@@ -96,6 +101,7 @@ impl Plan {
             adopts: Adopts::Nothing,
             look_ms_max: 0,
             reload_ms_max: 0,
+            deed_ms_max: DEED_MS_MAX,
             wal_flush_ms_max: 0,
             ppm: vec![0; nodes],
             weather: FAIR,
@@ -170,6 +176,7 @@ impl Plan {
         plan.falls_behind();
         plan.is_operated();
         plan.changes_hosts();
+        plan.deeds_take_time();
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
     }
@@ -249,6 +256,13 @@ impl Plan {
                 _ => (at, Fault::Sleep { whom, ms }),
             });
         }
+    }
+
+    /// What nodes do takes its time, so that something else can happen meanwhile: two of five seeds, with luck of
+    /// its own.
+    pub fn deeds_take_time(&mut self) {
+        let mut luck = Luck::new(self.seed ^ 0x510D_EED5);
+        self.deed_ms_max = [DEED_MS_MAX, DEED_MS_MAX, DEED_MS_MAX, 300, 2500][luck.below(5)];
     }
 
     /// A standby cluster. Its remote goes away and comes back, or the section slips; not both in

@@ -4,7 +4,7 @@
 //! walked through, and an edge of a surrounding state counts for every state within.
 use std::collections::BTreeSet;
 
-use crate::pure::chart::{Chart, Trigger};
+use crate::pure::chart::{Chart, Edge, Trigger};
 use crate::pure::flow::BUILT_IN;
 
 /// A step: flow, from, to.
@@ -72,7 +72,7 @@ fn states(id: &str, chart: &Chart, walked: &BTreeSet<StepWalked>, all: &mut Reac
 fn steps(id: &str, chart: &Chart, walked: &BTreeSet<StepWalked>, all: &mut Reach) {
     let mut known = BTreeSet::new();
     for from in places(chart).into_iter().filter(|at| !chart.states[*at].is_final) {
-        for edge in chart.ancestry(from).flat_map(|at| chart.edges_of(at)) {
+        for edge in edges_in_force(chart, from) {
             for to in edge.target.map(|to| ends(chart, to)).unwrap_or_default() {
                 if known.insert((from, to)) {
                     let names = (&chart.states[from].name, &chart.states[to].name);
@@ -89,4 +89,19 @@ fn steps(id: &str, chart: &Chart, walked: &BTreeSet<StepWalked>, all: &mut Reach
             }
         }
     }
+}
+
+/// Those of a state and of the states around it, but for what it keeps to itself: an edge that is always taken,
+/// or a stay, lets no outer edge of the same trigger happen.
+fn edges_in_force(chart: &Chart, from: usize) -> Vec<&Edge> {
+    let (mut found, mut kept) = (Vec::new(), BTreeSet::new());
+    for edge in chart.ancestry(from).flat_map(|at| chart.edges_of(at)) {
+        if !kept.contains(&edge.trigger) {
+            found.push(edge);
+        }
+        if edge.guard.is_none() {
+            kept.insert(edge.trigger);
+        }
+    }
+    found
 }

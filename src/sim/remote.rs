@@ -168,9 +168,9 @@ impl World {
         Some(Cluster::whole(self.remote.system_identifier, self.remote.wal.clone(), true))
     }
 
-    /// Two sites, one writer: nobody here may write while the other site does.
+    /// Two sites, one writer: nobody here may write while the other site does, as far as it can be asked.
     pub fn check_one_site(&mut self) {
-        let theirs = self.plan.standby && self.remote.up && self.remote.writable;
+        let theirs = self.plan.standby && self.remote.is_itself() && self.remote.writable;
         let theirs = theirs && !self.remote.by_mistake;
         let writer = self.nodes.iter().find(|n| theirs && self.may_commit(n));
         if let Some(writer) = writer {

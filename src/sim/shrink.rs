@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::network::FAIR;
-use super::plan::Plan;
+use super::plan::{DEED_MS_MAX, Plan};
 use super::run::{Failure, run};
 
 /// Shrinks for at most this long; answers with the simplest failure that was found.
@@ -64,6 +64,7 @@ fn simpler_plans(plan: &Plan) -> Vec<Plan> {
     with(&|p| p.stream_ms_max = plain.stream_ms_max);
     with(&|p| p.write_ms_max = plain.write_ms_max);
     with(&|p| p.look_ms_max = 0);
+    with(&|p| p.deed_ms_max = DEED_MS_MAX);
     with(&|p| p.reload_ms_max = 0);
     with(&|p| p.wal_flush_ms_max = 0);
     with(&|p| p.adopts = plain.adopts);

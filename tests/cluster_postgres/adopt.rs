@@ -1,10 +1,11 @@
 //! Data and servers that were there before Surus.
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 use surus::host::postgres::account::Account;
 
-use super::cluster::{Cluster, wait_until};
+use super::cluster::{Cluster, Spec, wait_until};
 use super::http;
 use super::origin::tool;
 use super::scripts::{lines, script, scripts};
@@ -17,13 +18,25 @@ fn settle_in(cluster: &Cluster, k: usize) {
     fs::remove_dir(node.data()).expect("it is empty");
     let data = node.data().display().to_string();
     tool("initdb", &["-D", &data, "-U", "postgres", "--auth=trust", "--no-sync"]);
-    let own = format!(
-        "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n",
-        node.at.postgresql
-    );
-    let conf = node.data().join("postgresql.conf");
+    let own = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n";
+    configure(cluster, k, &format!("{own}port = {}\n", node.at.postgresql));
+}
+
+fn configure(cluster: &Cluster, k: usize, more: &str) {
+    let conf = cluster.nodes[k].data().join("postgresql.conf");
     let text = fs::read_to_string(&conf).expect("it is there");
-    fs::write(conf, text + &own).expect("it can be written");
+    fs::write(conf, text + more).expect("it can be written");
+}
+
+/// A standby of node 0's primary, made and started by hand.
+fn copy_of_the_primary(cluster: &Cluster, k: usize) {
+    let node = &cluster.nodes[k];
+    fs::remove_dir(node.data()).expect("it is empty");
+    let (data, port) = (node.data().display().to_string(), cluster.nodes[0].at.postgresql);
+    let source = format!("host=127.0.0.1 port={port} user=postgres password={PASSWORD}");
+    tool("pg_basebackup", &["-D", &data, "-d", &source, "-R", "--checkpoint=fast", "--no-sync"]);
+    configure(cluster, k, &format!("port = {}\n", node.at.postgresql));
+    pg_ctl(cluster, k, &["start"]);
 }
 
 fn pg_ctl(cluster: &Cluster, k: usize, what: &[&str]) {
@@ -84,6 +97,33 @@ fn a_running_primary_is_adopted_without_a_restart() {
     });
 }
 
+/// Three daemons that are brought to a running cluster one after the other: while nobody can decide yet,
+/// its primary and its standby go on, also over a restart of the daemons, and after it.
+/// Spec: A-1.
+#[test]
+fn a_running_cluster_goes_on_until_a_majority_adopts_it_and_after_it() {
+    let Some(mut cluster) = Cluster::plan(Spec::default()) else { return };
+    settle_in(&cluster, 0);
+    pg_ctl(&cluster, 0, &["start"]);
+    let node = &cluster.nodes[0];
+    node.sql(&format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'"));
+    node.sql("CREATE ROLE replicator REPLICATION LOGIN PASSWORD 'repl-geheim'");
+    copy_of_the_primary(&cluster, 1);
+    let pids = |cluster: &Cluster| [0, 1].map(|k| cluster.nodes[k].postmaster());
+    let first = pids(&cluster);
+    assert!(first.iter().all(Option::is_some));
+    cluster.start(0);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(pids(&cluster), first, "it goes on without a majority");
+    let dump = cluster.nodes[0].dump().expect("a dump").to_string();
+    assert!(dump.contains("it is adopted when a majority"), "{dump}");
+    cluster.nodes[0].stop(20);
+    assert_eq!(pids(&cluster), first, "nobody has adopted it: it is not ours to stop");
+    cluster.numbers().into_iter().for_each(|k| cluster.start(k));
+    assert_eq!(cluster.wait_settled(60), 0);
+    assert_eq!(pids(&cluster), first, "nobody was restarted");
+}
+
 /// Somebody's standby, running or not, is not made a primary: its own primary is somewhere.
 /// Spec: I-14, EX-43.
 #[test]
@@ -99,7 +139,7 @@ fn somebodys_standby_is_never_promoted() {
     wait_until("the refusal to be said", 20, || {
         cluster.nodes[0].dump().is_some_and(|dump| dump.to_string().contains(said))
     });
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(4));
     assert_eq!(cluster.nodes[0].postmaster(), pid, "it was not touched");
     let recovers = cluster.nodes[0].sql("SELECT pg_is_in_recovery()");
     assert_eq!(recovers.as_deref(), Some("t"), "it was not promoted");
@@ -133,7 +173,7 @@ fn a_broken_directory_is_left_as_it_is() {
     cluster.start(0);
     let said = || cluster.nodes[0].dump().is_some_and(|d| d.to_string().contains("is broken"));
     wait_until("the sentence", 20, said);
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     assert_eq!(fs::read_to_string(data.join("global/pg_control")).expect("it is there"), "junk");
     assert!(cluster.nodes[0].postmaster().is_none() && !leads(&cluster));
     assert!(!cluster.nodes[0].dir.join("data.failed").exists());
@@ -151,6 +191,6 @@ fn without_the_required_watchdog_no_cluster_is_created() {
         body["surus"]["initialize_failure"]["reason"].as_str().unwrap_or_default().to_owned()
     };
     wait_until("the reason", 20, || reason().contains("/no/such/watchdog"));
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     assert!(!leads(&cluster) && !cluster.nodes[0].data().join("PG_VERSION").exists());
 }

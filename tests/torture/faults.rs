@@ -38,6 +38,8 @@ pub enum Fault {
     Halves,
     /// The disk with the Raft log and the journal hangs.
     StallDisk,
+    /// The wall clock is set wrong, and right again after the time.
+    JumpClock,
     /// An orderly stop of the daemon, and a start after the time.
     Stop,
     Switchover,
@@ -62,6 +64,7 @@ const WEIGHTS: &[(Fault, usize)] = &[
     (Fault::CutOneWay, 2),
     (Fault::Halves, 2),
     (Fault::StallDisk, 3),
+    (Fault::JumpClock, 3),
     (Fault::Stop, 2),
     (Fault::Switchover, 4),
     (Fault::RestartPostgres, 2),

@@ -2,9 +2,8 @@
 //! clients write, and a checker says what became of what they were promised.
 //!
 //! `scripts/torture MINUTES` runs it for longer; the tests run a short slice. Each node has a
-//! network namespace, a disk for its Raft log and journal, and a time namespace of its own: their
-//! CLOCK_BOOTTIME and CLOCK_MONOTONIC differ by days. These clocks cannot be made to jump while
-//! processes use them, and the wall clock is the machine's, so it is left alone.
+//! network namespace, a disk for its Raft log and journal, a time namespace (their CLOCK_BOOTTIME and
+//! CLOCK_MONOTONIC differ by days, and cannot jump), and a wall clock that is set wrong now and then.
 #![allow(dead_code)] // the harness offers more than is used here
 mod checker;
 mod checker_tests;
@@ -32,5 +31,6 @@ mod sql;
 #[path = "../cluster_postgres/state_disks.rs"]
 mod state_disks;
 mod strike;
+mod wall_clock;
 #[path = "../cluster_postgres/writers.rs"]
 mod writers;

@@ -17,7 +17,8 @@ use super::history::{Entry, Final, lsn_of};
 use super::network::Network;
 use super::sql::Sql;
 use super::state_disks::state_disks;
-use super::strike::Torturer;
+use super::strike::{Means, Torturer};
+use super::wall_clock::WallClocks;
 use super::{http, process};
 
 const TTL_S: u32 = 3;
@@ -85,10 +86,7 @@ pub fn torture(settings: &Settings) -> Option<Outcome> {
     let network = Network::make(settings.nodes)?;
     let mut cluster = network.plan(settings.spec())?;
     let clocks = Clocks::make(settings.nodes, &cluster.root());
-    for k in cluster.numbers() {
-        cluster.nodes[k].prefix.extend(clocks.prefix(k));
-    }
-    let disks = state_disks(&cluster).unwrap_or_default();
+    let means = means(&mut cluster, network, &clocks);
     println!("{}", cluster.root().display());
     cluster.numbers().into_iter().for_each(|k| cluster.start(k));
     let leader = cluster.wait_settled(90);
@@ -97,7 +95,7 @@ pub fn torture(settings: &Settings) -> Option<Outcome> {
     }
     let clients = Clients::start(cluster.addresses(), leader);
     let began = clients.began();
-    let (back, ended) = torment(&mut cluster, &network, &disks, settings, &clients);
+    let (back, ended) = torment(&mut cluster, &means, settings, &clients);
     let history = clients.stop();
     let dir = cluster.root();
     let complaints = afterwards(&mut cluster, back);
@@ -113,22 +111,33 @@ pub fn torture(settings: &Settings) -> Option<Outcome> {
     }
     println!("took {:.0?} in all", began.elapsed());
     drop(cluster);
-    drop(disks);
+    drop(means);
     Some(Outcome { report, back, ended, dir })
+}
+
+/// What can be broken here; every node gets clocks and a disk of its own.
+fn means(cluster: &mut Cluster, network: Network, clocks: &Clocks) -> Means {
+    let wall = WallClocks::make(cluster.nodes.len(), &cluster.root())
+        .inspect_err(|why| eprintln!("no wall clock jumps: {why}"))
+        .ok();
+    for k in cluster.numbers() {
+        let words = wall.iter().flat_map(|wall| wall.prefix(k));
+        cluster.nodes[k].prefix.extend(clocks.prefix(k).into_iter().chain(words));
+    }
+    Means { network, disks: state_disks(cluster).unwrap_or_default(), clocks: wall }
 }
 
 /// How long it took to come back after the faults, and how many daemons ended by themselves.
 fn torment(
     cluster: &mut Cluster,
-    network: &Network,
-    disks: &[super::disk::Loop],
+    means: &Means,
     settings: &Settings,
     clients: &Clients,
 ) -> (Option<Duration>, usize) {
     let began = Instant::now();
     let steps =
         schedule(settings.seed, settings.nodes, u64::from(TTL_S) * 1000, settings.seconds * 1000);
-    let mut torturer = Torturer::new(cluster, network, disks, clients.began());
+    let mut torturer = Torturer::new(cluster, means, clients.began());
     for step in &steps {
         torturer.run_until(began + Duration::from_millis(step.at_ms));
         torturer.strike(step, clients.writable());

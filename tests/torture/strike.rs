@@ -10,6 +10,7 @@ use super::cluster::Cluster;
 use super::disk::Loop;
 use super::faults::{Fault, Step, Whom};
 use super::network::Network;
+use super::wall_clock::{WallClocks, wrong_s};
 use super::{http, process};
 
 /// What is taken back later.
@@ -19,13 +20,21 @@ enum Undo {
     Continue(Vec<i32>),
     Mend(Vec<(usize, usize)>),
     Thaw(usize),
+    SetClock(usize),
+}
+
+/// What can be broken besides processes.
+pub struct Means {
+    pub network: Network,
+    /// Empty where no disk can be frozen.
+    pub disks: Vec<Loop>,
+    /// `None` where they cannot be made.
+    pub clocks: Option<WallClocks>,
 }
 
 pub struct Torturer<'a> {
     pub cluster: &'a mut Cluster,
-    network: &'a Network,
-    /// Empty where no disk can be frozen.
-    disks: &'a [Loop],
+    means: &'a Means,
     log: fs::File,
     began: Instant,
     due: BTreeMap<(Instant, u64), Undo>,
@@ -40,17 +49,11 @@ pub struct Torturer<'a> {
 }
 
 impl<'a> Torturer<'a> {
-    pub fn new(
-        cluster: &'a mut Cluster,
-        network: &'a Network,
-        disks: &'a [Loop],
-        began: Instant,
-    ) -> Torturer<'a> {
+    pub fn new(cluster: &'a mut Cluster, means: &'a Means, began: Instant) -> Torturer<'a> {
         let log = fs::File::create(cluster.root().join("torture.log")).expect("a log");
         Torturer {
             cluster,
-            network,
-            disks,
+            means,
             log,
             began,
             due: BTreeMap::new(),
@@ -95,8 +98,9 @@ impl<'a> Torturer<'a> {
             Undo::Mend(pairs) => pairs.into_iter().for_each(|pair| self.mend(pair)),
             Undo::Thaw(k) => {
                 self.stalled.remove(&k);
-                self.disks[k].thaw().expect("a frozen disk can be thawed");
+                self.means.disks[k].thaw().expect("a frozen disk can be thawed");
             }
+            Undo::SetClock(k) => self.means.clocks.iter().for_each(|clocks| clocks.set(k, 0)),
         }
     }
 
@@ -149,6 +153,7 @@ impl<'a> Torturer<'a> {
                 self.cut(step.fault, k, step.ms);
             }
             Fault::StallDisk => self.stall(k, step.ms),
+            Fault::JumpClock => self.set_clock(k, step.ms),
             Fault::Switchover | Fault::RestartPostgres | Fault::Reinitialize => {
                 self.ask(step.fault, k, leader);
             }
@@ -237,7 +242,7 @@ impl<'a> Torturer<'a> {
         };
         for (from, to) in &pairs {
             *self.cuts.entry((*from, *to)).or_default() += 1;
-            self.network.cut(*from, *to);
+            self.means.network.cut(*from, *to);
         }
         self.later(ms, Undo::Mend(pairs));
     }
@@ -246,16 +251,23 @@ impl<'a> Torturer<'a> {
         let count = self.cuts.entry(pair).or_default();
         *count = count.saturating_sub(1);
         if *count == 0 {
-            self.network.mend(pair.0, pair.1);
+            self.means.network.mend(pair.0, pair.1);
         }
     }
 
     fn stall(&mut self, k: usize, ms: u64) {
-        if self.disks.is_empty() || !self.stalled.insert(k) {
+        if self.means.disks.is_empty() || !self.stalled.insert(k) {
             return self.say("  no disk to stall");
         }
-        self.disks[k].stall().expect("a disk can be frozen");
+        self.means.disks[k].stall().expect("a disk can be frozen");
         self.later(ms, Undo::Thaw(k));
+    }
+
+    fn set_clock(&mut self, k: usize, ms: u64) {
+        let Some(clocks) = &self.means.clocks else { return self.say("  no clock to set") };
+        self.say(&format!("  by {} s", wrong_s(ms)));
+        clocks.set(k, wrong_s(ms));
+        self.later(ms, Undo::SetClock(k));
     }
 
     /// What an operator asks for, without waiting for the answer.
@@ -279,7 +291,7 @@ impl<'a> Torturer<'a> {
         for undo in std::mem::take(&mut self.due).into_values() {
             self.undo(undo);
         }
-        self.network.heal();
+        self.means.network.heal();
         self.cuts.clear();
     }
 }
@@ -290,6 +302,7 @@ fn shown(undo: &Undo) -> String {
         Undo::Continue(pids) => format!("SIGCONT to {} processes", pids.len()),
         Undo::Mend(pairs) => format!("{} directions work again", pairs.len()),
         Undo::Thaw(k) => format!("the disk of n{} works again", k + 1),
+        Undo::SetClock(k) => format!("the clock of n{} is right again", k + 1),
     }
 }
 
@@ -297,7 +310,7 @@ fn shown(undo: &Undo) -> String {
 impl Drop for Torturer<'_> {
     fn drop(&mut self) {
         for k in std::mem::take(&mut self.stalled) {
-            self.disks[k].thaw().ok();
+            self.means.disks[k].thaw().ok();
         }
         for undo in std::mem::take(&mut self.due).into_values() {
             if let Undo::Continue(pids) = undo {

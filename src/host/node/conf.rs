@@ -53,6 +53,7 @@ pub async fn look_around(world: &Rc<World>) -> Result<Report, String> {
         postmaster_alive: found.postmaster.is_some(),
         running_as_primary: found.running_as_primary,
         unmanaged,
+        numbered: copy != 0,
     };
     {
         let mut seen = world.seen.borrow_mut();

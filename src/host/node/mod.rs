@@ -297,6 +297,14 @@ impl World {
                 format!("no action. I am ({own}), a secondary, and following a leader ({leader})")
             }
             (state, Some(leader)) => format!("{state}; the leader is ({leader})"),
+            ("deciding", None)
+                if view.cluster.system_identifier().is_none() && seen.postmaster_alive =>
+            {
+                String::from(
+                    "the PostgreSQL that runs here goes on; it is adopted when a majority of the \
+                     members is up",
+                )
+            }
             (state, None) => match &view.cluster.initialize_failure {
                 Some(failure) if view.cluster.system_identifier().is_none() => format!(
                     "{state}; creating the cluster failed on {} (attempt {}): {}",

@@ -122,12 +122,18 @@ impl Node {
         self.inspection.unmanaged && !adoptable && s.postmaster_alive
     }
 
-    /// Not ours to stop: until it is adopted, by an entry of the log or by our leading with it.
-    fn is_anothers(&self, s: &Situation) -> bool {
+    /// Until it is adopted, by an entry of the log or by our leading with it. Who brings Surus to a running
+    /// cluster starts one daemon after the other: its primary goes on meanwhile.
+    fn waits_to_be_adopted(&self, s: &Situation) -> bool {
         let adopted = s.initialized.is_some() || matches!(s.lease, Standing::Mine { .. });
-        let waits = self.inspection.unmanaged && s.postmaster_alive && !adopted;
+        let unknown = self.inspection.unmanaged && !self.inspection.numbered;
+        unknown && s.postmaster_alive && !adopted
+    }
+
+    /// Not ours to stop.
+    fn is_anothers(&self, s: &Situation) -> bool {
         let elsewhere = self.inspection.unmanaged && self.belongs_elsewhere(s);
-        waits || self.is_unmanaged(s) || elsewhere
+        self.waits_to_be_adopted(s) || self.is_unmanaged(s) || elsewhere
     }
 
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
@@ -156,7 +162,7 @@ impl Node {
             Guard::LeadsAndIsWritable => leads && s.remote.is_none() && writable,
             Guard::LeadsAndWasPrimary => leads && s.remote.is_none() && !runs && self.was_primary(),
             Guard::LeadsHere => leads && s.remote.is_none(),
-            Guard::IsWritable => writable && !s.guarded,
+            Guard::IsWritable => writable && !s.guarded && !self.waits_to_be_adopted(s),
             Guard::ReinitializeAsked => self.rebuild_asked(s),
             Guard::ReplacementAsked => !runs && self.is_broken() && self.rebuild_asked(s),
             Guard::ReinitializeForced => s.wishes.reinitialize && self.may_be_rebuilt(s),

@@ -114,6 +114,7 @@ pub fn inspection(b: &mut Bytes) -> Inspection {
         postmaster_alive: b.flag(),
         running_as_primary: b.flag(),
         unmanaged: b.flag(),
+        numbered: b.flag(),
     }
 }
 

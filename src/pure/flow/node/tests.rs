@@ -1,6 +1,7 @@
 //! Where the node's machine goes.
 use super::*;
 use crate::pure::machine::{Machine, Record};
+use crate::pure::situation::Wishes;
 
 fn source(member: &str) -> Source {
     Source { member: member.into(), host: "h".into(), port: 1, slot: None }
@@ -86,4 +87,74 @@ fn a_replica_that_is_left_behind_is_compared_again() {
     assert_eq!(node.state(), State::Following);
     node.handle(left(Some(3)));
     assert_eq!(node.state(), State::Comparing);
+}
+
+/// A daemon that is told to stop beside a server that it has not started, and that does not answer now.
+fn stops_beside_a_silent_server(place: &str, unmanaged: bool) -> State {
+    let inspection = Inspection { unmanaged, postmaster_alive: true, ..Inspection::default() };
+    let (_, step) = Machine::start(Node { inspection, ..Node::default() });
+    let (mut node, _) = Machine::resume(Record { to: place.to_owned(), ..step.record });
+    let lease = match place {
+        "leading" | "adjusting_sync" => Standing::Mine { epoch: 0, creates: false },
+        _ => Standing::Theirs { leader: None },
+    };
+    let situation = Situation {
+        lease,
+        initialized: Some(String::from("771")),
+        postmaster_alive: true,
+        wishes: Wishes { stop: true, ..Wishes::default() },
+        ..Situation::default()
+    };
+    node.handle(Input::Event(Event::Beat(Box::new(situation))));
+    node.state()
+}
+
+/// It was taken over long ago; that it is slow just now makes it nobody else's. Left running, it would be
+/// ended by the guard, and the lease would have to run out.
+#[test]
+fn an_adopted_server_is_stopped_with_the_daemon_though_it_does_not_answer() {
+    for place in ["leading", "following", "adjusting_sync"] {
+        assert_eq!(stops_beside_a_silent_server(place, true), State::Leaving, "{place}");
+    }
+}
+
+/// What is not known to be ours runs on; while it is looked at, the stop waits for the answer.
+#[test]
+fn what_was_not_adopted_outlives_the_daemon() {
+    for place in ["troubled", "deciding", "standing_aside", "disarming"] {
+        assert_eq!(stops_beside_a_silent_server(place, true), State::GivingUpVote, "{place}");
+    }
+    for place in ["troubled", "standing_aside", "disarming"] {
+        assert_eq!(stops_beside_a_silent_server(place, false), State::Leaving, "{place}");
+    }
+    for unmanaged in [true, false] {
+        assert_eq!(stops_beside_a_silent_server("inspecting", unmanaged), State::Inspecting);
+    }
+}
+
+/// It has been a cluster's before, or one is known by now: then two could write.
+/// Spec: A-1.
+#[test]
+fn a_running_primary_is_left_alone_until_there_is_a_cluster() {
+    let decides = |numbered, initialized: Option<&str>| {
+        let inspection = Inspection {
+            unmanaged: true,
+            numbered,
+            postmaster_alive: true,
+            ..Inspection::default()
+        };
+        let (_, step) = Machine::start(Node { inspection, ..Node::default() });
+        let (mut node, _) = Machine::resume(Record { to: "deciding".to_owned(), ..step.record });
+        let situation = Situation {
+            initialized: initialized.map(String::from),
+            postmaster_alive: true,
+            in_recovery: Some(false),
+            ..Situation::default()
+        };
+        node.handle(Input::Event(Event::Beat(Box::new(situation))));
+        node.state()
+    };
+    assert_eq!(decides(false, None), State::Deciding);
+    assert_eq!(decides(true, None), State::Demoting);
+    assert_eq!(decides(false, Some("771")), State::Demoting);
 }

@@ -1,24 +1,23 @@
 //! Every place of the node's machine, under every decision of the arbiter, with everything that may lie and run
-//! on its host: a daemon comes back there and is asked to go on. It breaks no promise on the way, is nowhere
-//! without a way out, and the cluster is well within its bound.
+//! on its host.
 use serde_json::json;
-use surus::pure::chart::{Chart, Trigger};
 use surus::pure::cluster::facts::DataDirectory;
 use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose, Sync};
 use surus::pure::consensus::founding::Promises;
 use surus::pure::deed::{Inspection, Source};
-use surus::pure::flow::BUILT_IN;
 use surus::pure::flow::node::Node as NodeFlow;
 use surus::pure::machine::{Flow, Machine, Record};
+use surus::pure::postgres::sync_names::first_names;
 use surus::sim::disk::{DurableLog, Kept};
-use surus::sim::explore;
+use surus::sim::fault::{Fault, Whom};
 use surus::sim::guard::Guard;
 use surus::sim::node::{addr_of, raft_id};
 use surus::sim::observer::data_directory;
 use surus::sim::plan::Plan;
 use surus::sim::postgres::{Cluster, Data, Wal};
-use surus::sim::run::RECOVERY_MS_MAX;
-use surus::sim::world::World;
+use surus::sim::world::{Event, World};
+
+use super::{Walked, comes_back, every, missing, places};
 
 const IDENTITY: u64 = 7_000_001;
 const STRANGER: u64 = 5_000_001;
@@ -72,6 +71,8 @@ struct Case {
     synchronous: bool,
     /// It remembers its lease, its upstream and what lies there; else what was before.
     knows: bool,
+    /// What runs was not started by Surus.
+    unmanaged: bool,
 }
 
 impl Case {
@@ -105,7 +106,9 @@ impl Case {
                     for armed in [Armed::No, Armed::Now, Armed::Before] {
                         for more in 0..4 {
                             let (synchronous, knows) = (more & 1 == 1, more & 2 == 2);
-                            let case = Case { decided, lies, runs, armed, synchronous, knows };
+                            let unmanaged = false;
+                            let case =
+                                Case { decided, lies, runs, armed, synchronous, knows, unmanaged };
                             cases.extend(case.can_be().then_some(case));
                         }
                     }
@@ -114,16 +117,6 @@ impl Case {
         }
         cases
     }
-}
-
-/// Where one can be, and what does not end the daemon.
-fn places() -> Vec<String> {
-    let (_, json) = BUILT_IN.iter().find(|(id, _)| *id == NodeFlow::ID).expect("it is built in");
-    let chart = Chart::parse(json).expect("the build has checked it");
-    let decides = |at: usize| chart.edges_of(at).any(|edge| edge.trigger == Trigger::Always);
-    let states = chart.states.iter().enumerate();
-    let rests = states.filter(|(at, s)| s.initial.is_none() && !s.is_final && !decides(*at));
-    rests.map(|(_, state)| state.name.to_string()).collect()
 }
 
 fn source(at: usize) -> Source {
@@ -139,6 +132,15 @@ fn holder(case: Case) -> Option<usize> {
     }
 }
 
+fn led_last(case: Case) -> usize {
+    holder(case).unwrap_or(1)
+}
+
+/// Whom commits have waited for, where they did.
+fn standby(case: Case) -> String {
+    format!("n{}", if led_last(case) == 1 { 2 } else { 1 })
+}
+
 fn state(case: Case) -> ClusterState {
     let lease = holder(case).map(|at| Lease {
         holder: raft_id(at),
@@ -146,10 +148,9 @@ fn state(case: Case) -> ClusterState {
         ttl_ms: TTL_MS,
         purpose: Purpose::Lead,
     });
-    let led_last = holder(case).unwrap_or(1);
     let sync = Sync {
-        leader: format!("n{led_last}"),
-        sync_standby: vec![format!("n{}", if led_last == 1 { 2 } else { 1 })],
+        leader: format!("n{}", led_last(case)),
+        sync_standby: vec![standby(case)],
         ..Sync::default()
     };
     let member = |at: usize| Member {
@@ -184,6 +185,11 @@ fn copy(identity: u64, standby: bool, tail: u64) -> Cluster {
     Cluster { clean: false, ..Cluster::whole(identity, wal, standby) }
 }
 
+/// As the leader's settings have it, and every copy of them.
+fn names(case: Case) -> String {
+    if case.synchronous { first_names(1, &[standby(case)].into()) } else { String::new() }
+}
+
 /// A running member that is where the decision says.
 fn place_other(world: &mut World, at: usize, case: Case) {
     let leads = holder(case) == Some(at);
@@ -192,6 +198,7 @@ fn place_other(world: &mut World, at: usize, case: Case) {
     if case.decided == Decided::Theirs {
         copy.wal.push(3, 800_000_000); // n1 was promoted, n0 has not seen it
     }
+    copy.synchronous_standby_names = names(case);
     world.nodes[at].postgres.data = Data::Present(copy);
     world.nodes[at].postgres.start(!leads, upstream);
     accepts(world, at);
@@ -227,17 +234,23 @@ fn remember(world: &mut World, at: usize, place: &str, known: NodeFlow) {
 
 fn place_own(world: &mut World, case: Case, place: &str) {
     let tail = if matches!(case.lies, Lies::StandbyAhead | Lies::PrimaryAhead) { 9 } else { 0 };
+    let own = |standby| {
+        let names = names(case);
+        Data::Present(Cluster { synchronous_standby_names: names, ..copy(IDENTITY, standby, tail) })
+    };
     world.nodes[0].postgres.data = match case.lies {
         Lies::Empty => Data::Empty,
         Lies::Incomplete => Data::Incomplete,
-        Lies::Standby | Lies::StandbyAhead => Data::Present(copy(IDENTITY, true, tail)),
-        Lies::Primary | Lies::PrimaryAhead => Data::Present(copy(IDENTITY, false, tail)),
+        Lies::Standby | Lies::StandbyAhead => own(true),
+        Lies::Primary | Lies::PrimaryAhead => own(false),
         Lies::Stranger => Data::Present(copy(STRANGER, false, 0)),
     };
     let upstream = holder(case).filter(|holder| *holder != 0);
     if case.runs != Runs::Nothing {
         world.nodes[0].postgres.start(case.runs == Runs::Standby, upstream);
         accepts(world, 0);
+        let server = world.nodes[0].postgres.server.as_mut().expect("it was started");
+        server.unmanaged = case.unmanaged;
     }
     match case.armed {
         Armed::No => {}
@@ -260,7 +273,8 @@ fn memory(world: &World, case: Case, upstream: Option<usize>) -> NodeFlow {
         data,
         postmaster_alive: case.knows && case.runs != Runs::Nothing,
         running_as_primary: case.knows && case.runs == Runs::Primary,
-        unmanaged: false,
+        unmanaged: case.unmanaged && case.runs != Runs::Nothing,
+        numbered: true,
     };
     let upstream = known.map(source);
     NodeFlow { epoch, upstream, inspection, ..NodeFlow::default() }
@@ -289,42 +303,36 @@ fn world(case: Case, place: &str, seed: u64) -> World {
     world
 }
 
-/// Nothing on the way breaks a promise, and all is well in the end.
-fn comes_back(mut world: World) -> Result<u64, String> {
-    while world.now < RECOVERY_MS_MAX {
-        world.step().map_err(|broken| format!("{broken} (at {} ms)", world.now))?;
-        if world.now > 6 * TTL_MS && world.missing().is_none() {
-            return Ok(world.now);
+/// Every case at every place; the steps that were walked.
+fn everywhere(stops: bool, unmanaged: bool) -> Walked {
+    let (cases, places) = (Case::all(), places(NodeFlow::ID));
+    assert!(places.len() > 25 && cases.len() > 50, "{} {}", places.len(), cases.len());
+    every((cases.len() * places.len()) as u64, |number| {
+        let case = Case { unmanaged, ..cases[number as usize % cases.len()] };
+        let place = &places[number as usize / cases.len()];
+        let mut world = world(case, place, number);
+        if stops {
+            world.start_daemon(0);
+            let stop = Fault::Stop { whom: Whom::Node(0), ms: 2 * TTL_MS };
+            world.after(2, Event::Misfortune(stop));
         }
-    }
-    Err(format!("{}\n{}", world.missing().unwrap_or_default(), world.standing()))
+        comes_back(world, 6 * TTL_MS).map_err(|why| format!("{place}, {case:?}: {why}"))
+    })
 }
 
 #[test]
 fn from_every_place_under_every_decision_the_cluster_comes_back() {
-    let (cases, places) = (Case::all(), places());
-    let count = (cases.len() * places.len()) as u64;
-    let one = |number: u64| -> explore::Outcome<u64, String> {
-        let case = cases[number as usize % cases.len()];
-        let place = &places[number as usize / cases.len()];
-        comes_back(world(case, place, number)).map_err(|why| format!("{place}, {case:?}: {why}"))
-    };
-    let (mut well, mut slowest, mut failed) = (0_u64, 0, Vec::new());
-    explore::seeds(0..count, explore::cores(), &one, &mut |outcome| {
-        match outcome {
-            Ok(took) => (well, slowest) = (well + 1, slowest.max(took)),
-            Err(why) => failed.push(why),
-        }
-        true
-    });
-    eprintln!("{well} of {count} come back, the slowest after {slowest} ms");
-    failed.sort();
-    let some: Vec<_> = failed.iter().take(5).cloned().collect();
-    assert!(failed.is_empty(), "{} of {count}:\n{}", failed.len(), some.join("\n"));
-    assert!(
-        places.len() > 25 && cases.len() > 50,
-        "{} places, {} cases",
-        places.len(),
-        cases.len()
-    );
+    everywhere(false, false);
+}
+
+/// The daemon is told to stop as soon as it is back there, and started again later; there is no place
+/// from which it does not get out.
+#[test]
+fn at_every_place_under_every_decision_the_daemon_can_be_told_to_stop() {
+    let mut walked = everywhere(true, false);
+    walked.extend(everywhere(true, true));
+    let stops = |step: &String| step.contains("→ leaving") || step.contains("→ giving_up_vote");
+    let missing: Vec<String> = missing(NodeFlow::ID, &walked).into_iter().filter(stops).collect();
+    // Whatever lies there, something is decided first.
+    assert_eq!(missing, ["deciding → leaving (beat)"]);
 }
