@@ -5,6 +5,7 @@
 use super::disk::{JournalFate, Pen};
 use super::machine::{self, Act, Begun, Body, News, Tell};
 use super::world::{Event, World};
+use crate::pure::cluster::Millis;
 use crate::pure::deed::{Brief, Deed, Report};
 use crate::pure::flow::node::Node as NodeFlow;
 use crate::pure::machine::Flow;
@@ -23,6 +24,8 @@ pub struct Work {
     pub deed: Deed,
     /// How often it was looked at.
     pub looks: u32,
+    /// Nothing comes of it until then.
+    pub hangs_until: Millis,
     /// The proposal that it waits for.
     pub ticket: Option<u64>,
     /// The postmaster that it acts on.
@@ -186,7 +189,8 @@ impl World {
         let token = self.fresh();
         if let Some(slot) = self.slot(at, serial) {
             let (looks, ticket, generation) = (0, None, None);
-            slot.work = Some(Work { token, visit, deed, looks, ticket, generation });
+            let hangs_until = 0;
+            slot.work = Some(Work { token, visit, deed, looks, hangs_until, ticket, generation });
         }
         token
     }

@@ -26,6 +26,9 @@ pub(super) enum Look {
 
 use Look::{Again, Done, Failed};
 
+/// Between two looks whether what hangs goes on.
+const HANG_LOOK_MS: u64 = 200;
+
 pub(super) fn failed(problem: &str) -> Look {
     Failed(problem.to_string())
 }
@@ -43,6 +46,13 @@ impl World {
         let work = self.slot(at, serial).and_then(|slot| slot.work.clone());
         let Some(mut work) = work.filter(|work| work.token == token) else { return };
         let life = self.nodes[at].life;
+        if self.hangs(at, &mut work) {
+            self.after(HANG_LOOK_MS, Event::Work { node: at, life, serial, token });
+            return self
+                .slot(at, serial)
+                .into_iter()
+                .for_each(|slot| slot.work = Some(work.clone()));
+        }
         work.looks += 1;
         let look = if self.fails_at_once(at, &work) {
             failed("it fails by bad luck")
@@ -64,6 +74,18 @@ impl World {
                 self.tell(at, serial, Tell::Failed { visit, problem });
             }
         }
+    }
+
+    /// A misfortune lets the next deeds hang, as on a disk or a network share that does, for up to a minute and a
+    /// half; the log answers a proposal all the same.
+    fn hangs(&mut self, at: usize, work: &mut Work) -> bool {
+        let first = work.looks == 0 && work.hangs_until == 0;
+        let left = &mut self.nodes[at].deeds_to_hang;
+        if first && *left > 0 && !matches!(work.deed, Deed::Propose { .. }) {
+            *left -= 1;
+            work.hangs_until = self.now + self.luck.between(1_000, 90_000);
+        }
+        !self.healed && self.now < work.hangs_until
     }
 
     /// A misfortune lets the next deeds fail, whatever they are; only a proposal is answered by the log.

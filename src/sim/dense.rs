@@ -23,9 +23,11 @@ enum Theme {
 }
 
 /// What themes tell besides what every seed can draw.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 10] = [
     "cancel_build",
     "fail_deeds",
+    "hang_deeds",
+    "remove_data",
     "replace",
     "section_slips",
     "sites_change",
@@ -96,6 +98,7 @@ fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan, kinds: &[String
         (Theme::Copy, 4) => Fault::FailDeeds { whom: one, count },
         (Theme::Copy, 5) => Fault::StallStreams { ms },
         (Theme::Copy, 6) => Fault::PowerCut { whom: Whom::Holder, ms },
+        (Theme::Copy, 7) => Fault::HangDeeds { whom: one, count },
         (Theme::Vote, 0 | 1) => Fault::Stop { whom, ms },
         (Theme::Vote, 2) => Fault::Replace { whom: one, ms },
         (Theme::Vote, 3 | 4) => Fault::KillDaemon { whom, back_ms: ms / 4 },
@@ -103,6 +106,8 @@ fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan, kinds: &[String
         (Theme::State, 0 | 1) => Fault::WipeState { whom, ms: ms / 4 },
         (Theme::State, 2) => Fault::KillPostgres { whom },
         (Theme::State, 3) => Fault::Sleep { whom, ms },
+        (Theme::State, 4) => Fault::RemoveData { whom },
+        (Theme::State, 5) => Fault::HangDeeds { whom, count },
         (Theme::Site, 0..=2) => Fault::SitesChange { ms },
         (Theme::Site, 3 | 4) => Fault::SectionSlips { ms },
         (Theme::Site, 5) => Fault::StallStreams { ms },

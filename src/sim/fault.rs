@@ -122,6 +122,15 @@ pub enum Fault {
         whom: Whom,
         count: u64,
     },
+    /// So much of it hangs, for up to a minute and a half.
+    HangDeeds {
+        whom: Whom,
+        count: u64,
+    },
+    /// Somebody removes the files under a server that runs: it goes on for a while, on nothing.
+    RemoveData {
+        whom: Whom,
+    },
     /// The whole host is suspended.
     Sleep {
         whom: Whom,
@@ -193,6 +202,12 @@ impl std::fmt::Display for Fault {
             Fault::Restart { whom } => write!(f, "the operator restarts PostgreSQL of {whom}"),
             Fault::FailDeeds { whom, count } => {
                 write!(f, "whatever {whom} begins next fails, {count} times")
+            }
+            Fault::HangDeeds { whom, count } => {
+                write!(f, "whatever {whom} begins next hangs, {count} times")
+            }
+            Fault::RemoveData { whom } => {
+                write!(f, "somebody removes the data under the server of {whom}")
             }
             Fault::Sleep { whom, ms } => write!(f, "the host of {whom} is suspended for {ms} ms"),
             Fault::WipeState { whom, ms } => {
@@ -286,7 +301,7 @@ pub const DRAWN: [&str; 11] = [
 ];
 
 /// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
-pub const ADDED: [&str; 14] = [
+pub const ADDED: [&str; 16] = [
     "sites_change",
     "remote_down",
     "remote_replaced",
@@ -295,6 +310,8 @@ pub const ADDED: [&str; 14] = [
     "restart",
     "cancel_build",
     "fail_deeds",
+    "hang_deeds",
+    "remove_data",
     "sleep",
     "wipe_state",
     "replace",

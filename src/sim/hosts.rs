@@ -47,11 +47,15 @@ impl World {
         self.deliver_stalled(at);
     }
 
+    /// What runs there is this cluster's; what ran before Surus is, when it has been adopted.
+    pub(super) fn runs_ours(&self, node: &Node) -> bool {
+        let unmanaged = node.postgres.server.as_ref().is_some_and(|server| server.unmanaged);
+        self.is_of_this_cluster(node) && (self.checks.identity.is_some() || !unmanaged)
+    }
+
     /// Its PostgreSQL can commit now, and no suspended machine is just going on.
     pub fn may_commit(&self, node: &Node) -> bool {
-        let unmanaged = node.postgres.server.as_ref().is_some_and(|server| server.unmanaged);
-        let ours = self.is_of_this_cluster(node) && (self.checks.identity.is_some() || !unmanaged);
-        let writes = node.postgres.is_writable() && ours;
+        let writes = node.postgres.is_writable() && self.runs_ours(node);
         writes && !self.network.is_asleep(node.at) && self.now >= node.waking_until
     }
 
@@ -111,9 +115,32 @@ impl World {
         let postgres = &mut self.nodes[at].postgres;
         (postgres.data, postgres.unproven, postgres.on_trial) = (Data::Empty, false, false);
         postgres.aside.clear();
+        self.only_kept_counts();
+    }
+
+    /// Somebody removes the files while a server runs on them: sooner or later it dies of it.
+    pub(super) fn remove_data(&mut self, at: usize) {
+        let server = self.nodes[at].postgres.server.as_ref();
+        let Some(generation) = server.map(|server| server.generation) else { return };
+        let exists = self.checks.identity.is_some() && !self.network.is_asleep(at);
+        if !exists || !self.may_lose_data(at) {
+            return;
+        }
+        self.checks.disks_lost += 1;
+        let postgres = &mut self.nodes[at].postgres;
+        postgres.removed = true;
+        postgres.aside.clear();
+        self.only_kept_counts();
+        let dies = self.luck.between(300, 30_000);
+        self.after(dies, Event::PgStopped { node: at, generation, clean: false });
+    }
+
+    /// What was acknowledged and is on no disk any more is not asked for.
+    fn only_kept_counts(&mut self) {
         let kept: Vec<_> = self
             .nodes
             .iter()
+            .filter(|n| !n.postgres.removed)
             .flat_map(|n| n.postgres.cluster().into_iter().chain(&n.postgres.aside))
             .map(|cluster| &cluster.wal)
             .collect();

@@ -1,6 +1,7 @@
 //! Any flow's machine behind one face, so that a crew can hold a stack of different ones.
 use std::io;
 
+use super::births::has_script;
 use super::disk::{Kept, Pen};
 use crate::pure::chart::Name;
 use crate::pure::cluster::Millis;
@@ -207,7 +208,8 @@ pub fn begin(
         ),
         Brief::Bootstrap { epoch } => {
             let methods = methods.to_vec();
-            begun(Bootstrap { epoch, has_script: true, methods, ..Bootstrap::default() }, pen)
+            let has_script = has_script(&methods);
+            begun(Bootstrap { epoch, has_script, methods, ..Bootstrap::default() }, pen)
         }
         Brief::ReplicaBuild { permission, methods, wish } => {
             begun(ReplicaBuild::new(node, permission, methods, wish), pen)

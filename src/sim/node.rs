@@ -63,6 +63,8 @@ pub struct Node {
     pub wanted_looks: BTreeSet<u64>,
     /// Of the deeds that begin here, so many fail at once.
     pub deeds_to_fail: u64,
+    /// So many of those after them hang.
+    pub deeds_to_hang: u64,
     /// So many records its copy stays behind, for as long as faults last.
     pub held_back: usize,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
@@ -118,6 +120,7 @@ impl Node {
             looks: Looks::default(),
             wanted_looks: BTreeSet::new(),
             deeds_to_fail: 0,
+            deeds_to_hang: 0,
             held_back: 0,
             right_until: None,
             heard_leader_at: Lsn(0),

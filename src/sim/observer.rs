@@ -194,7 +194,7 @@ impl World {
             wishes: daemon.wishes.clone(),
             methods: if self.plan.has_tool { tool_first() } else { Vec::new() },
             postmaster_alive: node.postgres.server.is_some(),
-            data_is_gone: false,
+            data_is_gone: node.postgres.removed,
             guarded,
             armed: guard_epoch,
             failover_is_due: true,
@@ -216,6 +216,7 @@ fn tool_first() -> Vec<Method> {
 
 pub fn data_directory(postgres: &Postgres) -> DataDirectory {
     match &postgres.data {
+        _ if postgres.removed => DataDirectory::Empty,
         Data::Present(_) if postgres.unproven || postgres.on_trial => DataDirectory::Incomplete,
         Data::Empty => DataDirectory::Empty,
         Data::Incomplete => DataDirectory::Incomplete,

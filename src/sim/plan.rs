@@ -177,6 +177,7 @@ impl Plan {
         plan.is_operated();
         plan.changes_hosts();
         plan.deeds_take_time();
+        plan.files_are_gone();
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
     }
@@ -263,6 +264,22 @@ impl Plan {
     pub fn deeds_take_time(&mut self) {
         let mut luck = Luck::new(self.seed ^ 0x510D_EED5);
         self.deed_ms_max = [DEED_MS_MAX, DEED_MS_MAX, DEED_MS_MAX, 300, 2500][luck.below(5)];
+    }
+
+    /// What they do hangs, or somebody removes the data under a server: one seed in eight each, with luck of
+    /// its own.
+    pub fn files_are_gone(&mut self) {
+        let mut luck = Luck::new(self.seed ^ 0x6011_EF11);
+        let at = luck.between(4_000, self.heal_at.max(4_001));
+        let whom = fault::whom(&mut luck, self.nodes);
+        match luck.below(8) {
+            0 => self.misfortunes.push((at, Fault::RemoveData { whom })),
+            1 => {
+                let count = luck.between(1, 3);
+                self.misfortunes.push((at, Fault::HangDeeds { whom, count }));
+            }
+            _ => {}
+        }
     }
 
     /// A standby cluster. Its remote goes away and comes back, or the section slips; not both in

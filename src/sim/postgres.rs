@@ -214,6 +214,8 @@ pub struct Postgres {
     pub unproven: bool,
     /// A server ran on the copy, and its build is not over: that may remove it, nobody else.
     pub on_trial: bool,
+    /// The files are gone beneath the server, which does not know.
+    pub removed: bool,
     /// What was moved aside, for a person.
     pub aside: Vec<Cluster>,
     pub generation: u64,
@@ -232,6 +234,7 @@ impl Postgres {
             server: None,
             unproven: false,
             on_trial: false,
+            removed: false,
             aside: Vec::new(),
             generation: 0,
         }
@@ -316,6 +319,9 @@ impl Postgres {
     /// No process is left.
     pub fn gone(&mut self, clean: bool) {
         self.server = None;
+        if std::mem::take(&mut self.removed) {
+            (self.data, self.unproven, self.on_trial) = (Data::Empty, false, false);
+        }
         if let Some(cluster) = self.cluster_mut() {
             cluster.clean = clean;
         }

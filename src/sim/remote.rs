@@ -161,7 +161,8 @@ impl World {
     /// What a copy of this source would be.
     pub fn data_of(&self, from: usize) -> Option<Cluster> {
         if from != REMOTE {
-            let mut cluster = self.nodes[from].postgres.cluster().cloned()?;
+            let source = Some(&self.nodes[from].postgres).filter(|source| !source.removed);
+            let mut cluster = source?.cluster().cloned()?;
             cluster.wal.cut(self.flushed(from));
             return Some(cluster);
         }

@@ -78,6 +78,11 @@ impl World {
             }
             Fault::LoseData { whom } => self.lose_data(whom),
             Fault::StallStreams { ms } => self.streams_stall_until = self.now + ms,
+            Fault::RemoveData { whom } => self.remove_data(self.hit(whom)),
+            Fault::HangDeeds { whom, count } => {
+                let node = self.hit(whom);
+                self.nodes[node].deeds_to_hang = count;
+            }
             Fault::FailDeeds { whom, count } => {
                 let node = self.hit(whom);
                 self.nodes[node].deeds_to_fail = count;
@@ -252,7 +257,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.fate = JournalFate::Well;
             self.nodes[node].is_away = false;
-            self.nodes[node].deeds_to_fail = 0;
+            (self.nodes[node].deeds_to_fail, self.nodes[node].deeds_to_hang) = (0, 0);
             self.wake_host(node);
             self.unstick(node);
             self.thaw(node);

@@ -303,18 +303,22 @@ fn world(case: Case, place: &str, seed: u64) -> World {
     world
 }
 
+/// What happens as soon as the daemon is back.
+const NOTHING: Option<Fault> = None;
+const STOP: Option<Fault> = Some(Fault::Stop { whom: Whom::Node(0), ms: 2 * TTL_MS });
+const POSTGRES_DIES: Option<Fault> = Some(Fault::KillPostgres { whom: Whom::Node(0) });
+
 /// Every case at every place; the steps that were walked.
-fn everywhere(stops: bool, unmanaged: bool) -> Walked {
+fn everywhere(happens: Option<Fault>, unmanaged: bool) -> Walked {
     let (cases, places) = (Case::all(), places(NodeFlow::ID));
     assert!(places.len() > 25 && cases.len() > 50, "{} {}", places.len(), cases.len());
     every((cases.len() * places.len()) as u64, |number| {
         let case = Case { unmanaged, ..cases[number as usize % cases.len()] };
         let place = &places[number as usize / cases.len()];
         let mut world = world(case, place, number);
-        if stops {
+        if let Some(fault) = happens {
             world.start_daemon(0);
-            let stop = Fault::Stop { whom: Whom::Node(0), ms: 2 * TTL_MS };
-            world.after(2, Event::Misfortune(stop));
+            world.after(2, Event::Misfortune(fault));
         }
         comes_back(world, 6 * TTL_MS).map_err(|why| format!("{place}, {case:?}: {why}"))
     })
@@ -322,15 +326,24 @@ fn everywhere(stops: bool, unmanaged: bool) -> Walked {
 
 #[test]
 fn from_every_place_under_every_decision_the_cluster_comes_back() {
-    everywhere(false, false);
+    everywhere(NOTHING, false);
+}
+
+/// PostgreSQL dies at once, if it runs.
+#[test]
+fn at_every_place_under_every_decision_postgresql_may_die() {
+    let walked = everywhere(POSTGRES_DIES, false);
+    let dies = |step: &String| step.contains("(postgres_died)");
+    let missing: Vec<String> = missing(NodeFlow::ID, &walked).into_iter().filter(dies).collect();
+    assert_eq!(missing, [""; 0]);
 }
 
 /// The daemon is told to stop as soon as it is back there, and started again later; there is no place
 /// from which it does not get out.
 #[test]
 fn at_every_place_under_every_decision_the_daemon_can_be_told_to_stop() {
-    let mut walked = everywhere(true, false);
-    walked.extend(everywhere(true, true));
+    let mut walked = everywhere(STOP, false);
+    walked.extend(everywhere(STOP, true));
     let stops = |step: &String| step.contains("→ leaving") || step.contains("→ giving_up_vote");
     let missing: Vec<String> = missing(NodeFlow::ID, &walked).into_iter().filter(stops).collect();
     // Whatever lies there, something is decided first.

@@ -89,7 +89,8 @@ impl World {
         let now = self.now;
         let late = self.nodes.iter().find_map(|n| {
             let (_, until) = n.right_until.filter(|(of, _)| *of == epoch)?;
-            let writes = n.postgres.server.as_ref().is_some_and(|s| !s.in_recovery);
+            let server = n.postgres.server.as_ref().filter(|_| self.runs_ours(n));
+            let writes = server.is_some_and(|server| !server.in_recovery);
             (writes && until > now + ROUNDING_MS).then(|| {
                 let more = until - now;
                 format!("the lease of epoch {epoch} ended, and {} may write for {more} ms", n.name)
