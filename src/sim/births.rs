@@ -8,11 +8,6 @@ use super::world::{Event, World};
 use crate::pure::deed::Report;
 use crate::pure::flow::bootstrap::INITDB;
 
-/// Where a restore was tried before initdb, nothing is left for a script to do.
-pub fn has_script(methods: &[String]) -> bool {
-    methods.len() == 1
-}
-
 impl World {
     pub(super) fn create_cluster(&mut self, at: usize, work: &Work, method: &str) -> Look {
         let restores = method != INITDB;
@@ -90,7 +85,7 @@ impl World {
 
     pub(super) fn create_roles(&mut self, at: usize) -> Look {
         let id = self.fresh();
-        let has_script = has_script(&self.plan.methods);
+        let has_script = self.plan.has_script;
         let postgres = &mut self.nodes[at].postgres;
         if !postgres.takes_writes() {
             return failed("PostgreSQL does not take writes");

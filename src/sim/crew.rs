@@ -3,7 +3,7 @@
 //! The crew obeys the contract of [`crate::pure::machine`]: a record first, then its effects; a
 //! child that ends is its parent's report; a parent that moves on takes its children with it.
 use super::disk::{JournalFate, Pen};
-use super::machine::{self, Act, Begun, Body, News, Tell};
+use super::machine::{self, Act, Begun, Body, BornBy, News, Tell};
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Brief, Deed, Report};
@@ -217,7 +217,9 @@ impl World {
         resumed: Option<u64>,
     ) {
         let flow = machine::flow_of(brief);
-        let born_by = (&self.plan.config.clone(), &self.plan.methods.clone()[..]);
+        let plan = &self.plan;
+        let (config, methods) = (plan.config.clone(), plan.methods.clone());
+        let born_by = BornBy { config, methods, has_script: plan.has_script };
         let node = &mut self.nodes[at];
         let kept = node.disk.journal.get(flow).cloned();
         let kept = kept.filter(|kept| resumed == Some(kept.asked_by));

@@ -1,7 +1,6 @@
 //! Any flow's machine behind one face, so that a crew can hold a stack of different ones.
 use std::io;
 
-use super::births::has_script;
 use super::disk::{Kept, Pen};
 use crate::pure::chart::Name;
 use crate::pure::cluster::Millis;
@@ -183,13 +182,22 @@ pub fn begin_node(pen: &mut Pen) -> Begun {
     begun(Node::default(), pen)
 }
 
-/// A child from its brief, on the node of this name; `config` is `bootstrap.dcs`, `methods` are
-/// what the file creates a cluster by.
+/// What a cluster is created by, as the file says.
+#[derive(Clone, Debug)]
+pub struct BornBy {
+    /// `bootstrap.dcs`.
+    pub config: serde_json::Value,
+    pub methods: Vec<String>,
+    /// `post_bootstrap` is set.
+    pub has_script: bool,
+}
+
+/// A child from its brief, on the node of this name.
 pub fn begin(
     brief: &Brief,
     node: &str,
     postgres_runs: bool,
-    (config, methods): (&serde_json::Value, &[String]),
+    born_by: BornBy,
     pen: &mut Pen,
 ) -> Begun {
     match brief.clone() {
@@ -200,15 +208,14 @@ pub fn begin(
                 has_data,
                 runs,
                 remote,
-                config: config.clone(),
+                config: born_by.config,
                 system_identifier: String::new(),
                 problem: String::new(),
             },
             pen,
         ),
         Brief::Bootstrap { epoch } => {
-            let methods = methods.to_vec();
-            let has_script = has_script(&methods);
+            let BornBy { methods, has_script, .. } = born_by;
             begun(Bootstrap { epoch, has_script, methods, ..Bootstrap::default() }, pen)
         }
         Brief::ReplicaBuild { permission, methods, wish } => {

@@ -33,6 +33,8 @@ pub struct Plan {
     pub config: Value,
     /// How a cluster is created, in the order of trying.
     pub methods: Vec<String>,
+    /// A script runs when it has been created.
+    pub has_script: bool,
     #[serde(skip)]
     pub synchronous: bool,
     /// It follows another site until all faults have ended, and takes over then.
@@ -92,6 +94,7 @@ impl Plan {
             loop_wait_ms: 1000,
             config: json!({"ttl": 3, "loop_wait": 1, "retry_timeout": 1}),
             methods: vec![String::from("initdb")],
+            has_script: true,
             synchronous: false,
             standby: false,
             use_pg_rewind: true,
@@ -266,12 +269,13 @@ impl Plan {
         self.deed_ms_max = [DEED_MS_MAX, DEED_MS_MAX, DEED_MS_MAX, 300, 2500][luck.below(5)];
     }
 
-    /// What they do hangs, or somebody removes the data under a server: one seed in eight each, with luck of
-    /// its own.
+    /// What they do hangs, or somebody removes the data under a server: one seed in eight each. Some clusters are
+    /// created without a script. With luck of its own.
     pub fn files_are_gone(&mut self) {
         let mut luck = Luck::new(self.seed ^ 0x6011_EF11);
         let at = luck.between(4_000, self.heal_at.max(4_001));
         let whom = fault::whom(&mut luck, self.nodes);
+        self.has_script = luck.in_thousand(800);
         match luck.below(8) {
             0 => self.misfortunes.push((at, Fault::RemoveData { whom })),
             1 => {

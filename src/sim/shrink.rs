@@ -66,6 +66,7 @@ fn simpler_plans(plan: &Plan) -> Vec<Plan> {
     with(&|p| p.look_ms_max = 0);
     with(&|p| p.deed_ms_max = DEED_MS_MAX);
     with(&|p| p.reload_ms_max = 0);
+    with(&|p| p.has_script = true);
     with(&|p| p.wal_flush_ms_max = 0);
     with(&|p| p.adopts = plain.adopts);
     with(&|p| p.voters_max = plain.voters_max);
