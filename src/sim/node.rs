@@ -69,8 +69,8 @@ pub struct Node {
     pub held_back: usize,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
     pub right_until: Option<(u64, Millis)>,
-    /// The furthest position of a leader that was heard here since this node arbitrates.
-    pub heard_leader_at: Lsn,
+    /// The epoch of the last leader that was heard here in this life, and its furthest position.
+    pub heard_leader_at: (u64, Lsn),
 }
 
 pub fn addr_of(node: usize) -> String {
@@ -123,7 +123,7 @@ impl Node {
             deeds_to_hang: 0,
             held_back: 0,
             right_until: None,
-            heard_leader_at: Lsn(0),
+            heard_leader_at: (0, Lsn(0)),
         }
     }
 
@@ -134,16 +134,16 @@ impl Node {
 }
 
 /// Where the holder is, if this input is its word.
-fn leader_position(core: &Core, input: &Input) -> Lsn {
+fn leader_position(core: &Core, input: &Input) -> Option<(u64, Lsn)> {
     let facts = match input {
         Input::Peer { message: PeerMessage::Facts(facts), .. } => facts,
         Input::Local(facts) => facts,
-        _ => return Lsn(0),
+        _ => return None,
     };
-    let holder = core.cluster().lease.as_ref().map(|l| l.holder);
+    let lease = core.cluster().lease.as_ref()?;
     let sql = facts.sql.as_ref().filter(|sql| !sql.in_recovery);
     let from = if matches!(input, Input::Local(_)) { core.id() } else { facts.raft_id };
-    sql.filter(|_| holder == Some(from)).map_or(Lsn(0), |sql| sql.flush_lsn)
+    sql.filter(|_| lease.holder == from).map(|sql| (lease.epoch, sql.flush_lsn))
 }
 
 impl World {
@@ -155,6 +155,7 @@ impl World {
         }
         node.life += 1;
         node.frozen = false;
+        node.heard_leader_at = (0, Lsn(0));
         node.stalled.clear();
         node.looking = false;
         node.wanted_looks.clear();
@@ -243,9 +244,11 @@ impl World {
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
         let heard = leader_position(&daemon.core, &input);
         let outputs = daemon.core.handle(local, input);
-        let arbitrates = daemon.core.group().is_some_and(|g| g.is_leader());
-        let known = self.nodes[at].heard_leader_at.max(heard);
-        self.nodes[at].heard_leader_at = if arbitrates { known } else { Lsn(0) };
+        let known = self.nodes[at].heard_leader_at;
+        if let Some((epoch, position)) = heard {
+            let before = if known.0 == epoch { known.1 } else { Lsn(0) };
+            self.nodes[at].heard_leader_at = (epoch, before.max(position));
+        }
         self.carry_out(at, outputs);
     }
 

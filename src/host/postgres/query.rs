@@ -7,7 +7,8 @@ use super::session::{Refusal, Session};
 use crate::pure::cluster::facts::{Slot, SqlFacts, Walsender};
 use crate::pure::postgres::lsn::Lsn;
 
-/// One statement for PostgreSQL 13 to 18. Functions that recovery forbids stand behind a CASE.
+/// One statement for PostgreSQL 13 to 18. Functions that recovery forbids stand behind a CASE. Once nothing streams,
+/// the control file may be a timeline behind what was received and replayed: the names of the WAL files tell.
 const FACTS: &str = r#"
 WITH here AS (SELECT pg_catalog.pg_is_in_recovery() AS rec),
 receiver AS (
@@ -19,6 +20,9 @@ SELECT here.rec AS in_recovery,
         'YYYY-MM-DD HH24:MI:SS.US') || '+00:00' AS postmaster_start_time,
     CASE WHEN here.rec THEN GREATEST(
             (SELECT received_tli FROM receiver),
+            CASE WHEN NOT EXISTS (SELECT FROM receiver) THEN (
+                SELECT max(('x' || pg_catalog.substr(name, 1, 8))::bit(32)::int)
+                FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$') END,
             (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
             (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))
         ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(

@@ -37,13 +37,19 @@ pub struct Arbitration {
     ask_ms: Millis,
     proposed_at: Option<Millis>,
     last_outcome: Option<(String, Millis)>,
-    /// Furthest position of a leader, and newest timeline, that anybody was heard to have.
-    pub optime: Lsn,
-    pub timeline: u32,
     pub transfer_at: Millis,
     pub membership_at: Millis,
     /// Who asked to give up its vote, and when it could not yet be spared.
     pub leaving: BTreeMap<RaftId, Millis>,
+}
+
+/// How far a leader was heard to be, and the newest timeline that anybody was heard on.
+#[derive(Default)]
+pub struct LeaderSeen {
+    /// Of the lease that it held.
+    epoch: u64,
+    optime: Lsn,
+    timeline: u32,
 }
 
 struct Beat {
@@ -74,8 +80,6 @@ impl Arbitration {
             ask_ms: ASK_MS,
             proposed_at: None,
             last_outcome: None,
-            optime: Lsn(0),
-            timeline: 0,
             transfer_at: now,
             membership_at: now,
             leaving: BTreeMap::new(),
@@ -104,29 +108,27 @@ impl Core {
         if !leads {
             self.arbitration = None;
         } else if self.arbitration.as_ref().is_none_or(|a| a.term != term) {
-            let mut arbitration = Arbitration::new(term, self.now);
-            arbitration.optime = self.cluster.status.optime;
-            arbitration.timeline = self.cluster.status.timeline;
-            self.arbitration = Some(arbitration);
+            self.arbitration = Some(Arbitration::new(term, self.now));
             self.tell(format!("is the arbiter of term {term}"));
-            let known: Vec<Facts> = self.heard.values().map(|h| h.facts.clone()).collect();
-            known.iter().for_each(|facts| self.note_position(facts));
         }
     }
 
-    /// Remembers how far the holder was seen, for judging lag when it is gone.
+    /// Remembers how far the holder was seen, for judging lag when it is gone. Whoever was the arbiter may be gone
+    /// with it, and by the time that another is, the holder may answer as a standby already.
     pub(super) fn note_position(&mut self, facts: &Facts) {
-        let holder = self.cluster.lease.as_ref().map(|l| l.holder);
-        let Some(arbitration) = &mut self.arbitration else { return };
         let Some(sql) = &facts.sql else { return };
         if self.cluster.only_follows(&self.dynamic) {
             // What was written here before it followed another cluster binds nobody any more.
-            (arbitration.optime, arbitration.timeline) = (Lsn(0), 0);
+            self.leader_seen = LeaderSeen::default();
             return;
         }
-        arbitration.timeline = arbitration.timeline.max(sql.timeline);
-        if holder == Some(facts.raft_id) && !sql.in_recovery {
-            arbitration.optime = arbitration.optime.max(sql.flush_lsn);
+        let seen = &mut self.leader_seen;
+        seen.timeline = seen.timeline.max(sql.timeline);
+        let lease = self.cluster.lease.as_ref().filter(|lease| lease.holder == facts.raft_id);
+        if let Some(lease) = lease.filter(|_| !sql.in_recovery) {
+            // What an earlier leader wrote beyond this one's beginning is given up.
+            let before = if seen.epoch == lease.epoch { seen.optime } else { Lsn(0) };
+            (seen.epoch, seen.optime) = (lease.epoch, before.max(sql.flush_lsn));
         }
     }
 
@@ -267,7 +269,7 @@ impl Core {
 
     /// Newer than any that was heard of, and than any that an earlier leader may have begun.
     fn unused_timeline(&self) -> u32 {
-        let heard = self.arbitration.as_ref().map_or(0, |arbitration| arbitration.timeline);
+        let heard = self.leader_seen.timeline;
         let own = |h: &Heard| h.facts.sql.as_ref().map_or(0, |sql| sql.timeline);
         let newest = self.heard.values().map(own).max().unwrap_or(0);
         heard.max(newest).max(self.cluster.timeline) + 1
@@ -370,8 +372,8 @@ impl Core {
         let race = Race {
             cluster: &self.cluster,
             dynamic: &self.dynamic,
-            optime: arbitration.optime.max(self.cluster.status.optime),
-            timeline: arbitration.timeline,
+            optime: self.leader_seen.optime.max(self.cluster.status.optime),
+            timeline: self.leader_seen.timeline.max(self.cluster.status.timeline),
             wanted,
         };
         let (winner, verdicts) = rank(&race, &candidates);

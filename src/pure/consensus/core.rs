@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use raft::eraftpb::Message;
 use serde::{Deserialize, Serialize};
 
-use super::arbiter::Arbitration;
+use super::arbiter::{Arbitration, LeaderSeen};
 use super::founding::{Founding, Promises};
 use super::group::{ELECTION_TICKS, Group, LogWrite};
 use super::log::MemoryLog;
@@ -160,6 +160,7 @@ pub struct Core {
     /// Epoch, ttl and time of our last wish to use another ttl.
     pub(super) retimed: Option<(u64, Millis, Millis)>,
     pub(super) arbitration: Option<Arbitration>,
+    pub(super) leader_seen: LeaderSeen,
     pub(super) arbiter_seen: RaftId,
     pub(super) quorum_at: Millis,
     /// The wall clock as it was last told; for people only.
@@ -215,6 +216,7 @@ impl Core {
             given_up: None,
             retimed: None,
             arbitration: None,
+            leader_seen: LeaderSeen::default(),
             arbiter_seen: 0,
             quorum_at: 0,
             wall: String::new(),

@@ -44,7 +44,7 @@ impl World {
         let Some(position) = winner.and_then(|n| n.postgres.cluster()).map(|c| c.wal.lsn()) else {
             return;
         };
-        let lag = arbiter.heard_leader_at.since(position);
+        let lag = arbiter.heard_leader_at.1.since(position);
         if lease.purpose == Purpose::Lead && lag > lag_max {
             let what = format!("epoch {} went to a member {lag} bytes behind", lease.epoch);
             self.checks.broken("P2", what);
