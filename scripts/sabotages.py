@@ -47,6 +47,15 @@ SABOTAGES = [
          "Deed::Promote { .. } => {\n                let known = self.nodes[at].daemon.as_ref();\n"
          "                let known = known.map_or(0, |d| d.core.cluster().timeline);\n"
          "                self.promote(at, work, known)\n            }")]),
+    ("only the arbiter remembers how far the leader was", "rank", "P2", [
+        ("src/pure/consensus/arbiter.rs", 'self.tell(format!("is the arbiter of term {term}"));',
+         'self.tell(format!("is the arbiter of term {term}"));\n'
+         "            self.leader_seen = LeaderSeen::default();\n"
+         "            let known: Vec<Facts> = self.heard.values().map(|h| h.facts.clone()).collect();\n"
+         "            known.iter().for_each(|facts| self.note_position(facts));")]),
+    ("the remote is not judged again", "sites", "P1", [
+        ("src/pure/cluster/standby.rs", "judged_under.is_some_and(|version| version != self.config_version)",
+         "judged_under.is_some_and(|_| false)")]),
     ("a lease that was given up counts again", "lease", "P1", [
         ("src/pure/consensus/holder.rs", "self.given_up = self.given_up.max(Some(*epoch));", "")]),
     ("another copy under a synchronous name", "sync", "P2", [

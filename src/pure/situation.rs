@@ -29,6 +29,9 @@ pub struct Situation {
     pub lease: Standing,
     /// The cluster's system identifier, once it exists.
     pub initialized: Option<String>,
+    /// Of the dynamic configuration.
+    #[serde(default)]
+    pub config_version: u64,
     /// Whom to stream from; nobody while nobody leads.
     pub upstream: Option<Source>,
     /// Whom one could copy from, best first.
@@ -170,6 +173,7 @@ impl Situation {
             left_behind_at: left_behind_at(&s, &lease),
             rules: rules(&s),
             initialized: s.cluster.system_identifier().map(str::to_string),
+            config_version: s.cluster.config_version,
             in_recovery,
             remote_standing: section
                 .map(|c| standing_of(c, facts, s.cluster.system_identifier()))

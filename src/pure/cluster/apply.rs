@@ -49,7 +49,9 @@ impl ClusterState {
             }
             Command::AddHistory { row } => self.add_history(row),
             Command::PromoteCluster { order } => self.promote_cluster(index, order),
-            Command::LeaveStandby { epoch, timeline } => self.leave_standby(index, epoch, timeline),
+            Command::LeaveStandby { epoch, timeline, config_version } => {
+                self.leave_standby((index, epoch), timeline, config_version)
+            }
             Command::Demoted { epoch, shutdown } => self.demoted(epoch, shutdown),
             Command::SetStatus { epoch, status } => self.with_lease(epoch, |s| s.status = status),
         }

@@ -105,6 +105,9 @@ pub enum Command {
         /// The one on which its leader stands; the next is set aside for the promotion.
         #[serde(default)]
         timeline: Option<u32>,
+        /// Of the configuration under which the terms were judged; none: whatever it is.
+        #[serde(default)]
+        config_version: Option<u64>,
     },
     /// The leader of a cluster that follows another one from now on stopped writing here.
     Demoted {

@@ -84,9 +84,19 @@ impl ClusterState {
         Outcome::Done
     }
 
-    pub(super) fn leave_standby(&mut self, index: u64, epoch: u64, on: Option<u32>) -> Outcome {
+    /// What speaks for it was judged under one version of the configuration: a section that has been there again
+    /// since may have let the other site be promoted.
+    pub(super) fn leave_standby(
+        &mut self,
+        (index, epoch): (u64, u64),
+        on: Option<u32>,
+        judged_under: Option<u64>,
+    ) -> Outcome {
         if section(self.config.as_ref()).is_some() {
             return Outcome::refused("the configuration says again that this is a standby cluster");
+        }
+        if judged_under.is_some_and(|version| version != self.config_version) {
+            return Outcome::refused("the configuration has changed since the remote was judged");
         }
         self.with_lease(epoch, |s| {
             s.standby = None;
@@ -250,13 +260,22 @@ mod tests {
     #[test]
     fn the_log_says_first_that_nobody_is_followed() {
         let mut cluster = cluster();
-        let leave = Command::LeaveStandby { epoch: 4, timeline: Some(6) };
-        let refused = cluster.apply(11, leave.clone());
+        let leave = |config_version| Command::LeaveStandby {
+            epoch: 4,
+            timeline: Some(6),
+            config_version: Some(config_version),
+        };
+        let before = cluster.config_version;
+        let refused = cluster.apply(11, leave(before));
         assert!(matches!(refused, Outcome::Refused(_)), "the section stands");
         edit(&mut cluster);
-        let other = cluster.apply(12, Command::LeaveStandby { epoch: 3, timeline: None });
+        let now = cluster.config_version;
+        let (epoch, timeline, config_version) = (3, None, None);
+        let other = cluster.apply(12, Command::LeaveStandby { epoch, timeline, config_version });
         assert!(matches!(other, Outcome::Refused(_)), "another led then");
-        assert_eq!(cluster.apply(13, leave), Outcome::Done);
+        let late = cluster.apply(12, leave(before));
+        assert!(now != before && matches!(late, Outcome::Refused(_)), "it was judged before");
+        assert_eq!(cluster.apply(13, leave(now)), Outcome::Done);
         assert_eq!((cluster.standby.clone(), cluster.config_version), (None, 13));
         assert_eq!(cluster.timeline, 7, "set aside: whoever leads next takes another");
         assert_eq!(cluster.dynamic().standby_cluster, None);

@@ -377,7 +377,8 @@ impl Flow for Node {
             Activity::RunStandingDownFlow => Deed::Run(Brief::StandDown { epoch }),
             // It leads already, on what was set aside for it.
             Activity::LeaveStandby => {
-                Deed::Propose { command: Command::LeaveStandby { epoch, timeline: Some(0) } }
+                let (timeline, config_version) = (Some(0), None);
+                Deed::Propose { command: Command::LeaveStandby { epoch, timeline, config_version } }
             }
             Activity::RunRecoveryFlow => {
                 Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })

@@ -28,6 +28,9 @@ pub struct StandbyLeader {
     /// Where its PostgreSQL stood when it stopped following.
     #[serde(default)]
     pub timeline: u32,
+    /// Of the configuration under which its promotion was judged.
+    #[serde(default)]
+    pub config_version: u64,
 }
 
 /// What can happen to it.
@@ -39,7 +42,7 @@ pub enum Event {
 
 impl StandbyLeader {
     pub fn new(epoch: u64, remote: Remote) -> StandbyLeader {
-        StandbyLeader { epoch, remote, hand_over: None, timeline: 0 }
+        StandbyLeader { epoch, remote, hand_over: None, timeline: 0, config_version: 0 }
     }
 
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
@@ -77,7 +80,9 @@ impl Meaning<Names, Input<StandbyLeader>> for StandbyLeader {
         let Input::Event(Event::SituationChanged(s)) = input else { return };
         match action {
             Action::TakeRemote => self.remote = s.remote.clone().unwrap_or_default(),
-            Action::TakeTimeline => self.timeline = s.timeline,
+            Action::TakeTimeline => {
+                (self.timeline, self.config_version) = (s.timeline, s.config_version);
+            }
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.clone().map(|h| (h.request, h.candidate));
             }
@@ -106,7 +111,11 @@ impl Flow for StandbyLeader {
             Activity::PointUpstream => Deed::PointUpstream { source },
             Activity::PointNowhere => Deed::PointUpstream { source: None },
             Activity::LeaveStandby => Deed::Propose {
-                command: Command::LeaveStandby { epoch, timeline: Some(self.timeline) },
+                command: Command::LeaveStandby {
+                    epoch,
+                    timeline: Some(self.timeline),
+                    config_version: Some(self.config_version),
+                },
             },
             Activity::ReleaseLease => Deed::Propose {
                 command: Command::Release {

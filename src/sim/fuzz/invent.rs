@@ -186,6 +186,7 @@ fn offer(b: &mut Bytes) -> Offer {
 /// Any situation, also ones that cannot be.
 pub fn situation(b: &mut Bytes) -> Situation {
     Situation {
+        config_version: b.number() % 8,
         lease: standing(b),
         initialized: b.some(identifier),
         upstream: b.some(source),
