@@ -118,6 +118,25 @@ async fn a_replica_is_copied_streams_and_is_promoted() {
     assert_eq!(replica.promote(LONG).await.expect("again").0, 2);
 }
 
+/// What it has received decides who leads next; its control file is written later.
+#[tokio::test]
+async fn a_standby_that_streams_no_more_knows_its_timeline() {
+    let Some(mut place) = Place::new() else { return };
+    let first = place.primary("one").await;
+    let next = place.replica("two", &first).await;
+    let third = place.replica("three", &first).await;
+    assert_eq!(next.promote(LONG).await.expect("promoted").0, 2);
+    third.write_passfile(&remote(&next, "replicator").passfile).await.expect("written");
+    third.reload_with(&files(&third, Some(&next))).await.expect("reload");
+    sql(&next, "CREATE TABLE written AS SELECT 1").await;
+    let end = facts(&next).await.flush_lsn;
+    let took = facts_when(&third, |f| f.receive_lsn >= end && f.timeline == 2).await;
+    assert_eq!(took.replication_state.as_deref(), Some("streaming"));
+    next.stop(StopMode::Immediate, None).await.expect("stopped");
+    let alone = facts_when(&third, |f| f.replication_state.is_none()).await;
+    assert_eq!((alone.timeline, alone.in_recovery), (2, true));
+}
+
 #[tokio::test]
 async fn a_killed_postmaster_is_noticed_and_restarted() {
     let Some(mut place) = Place::new() else { return };
