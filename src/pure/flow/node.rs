@@ -320,6 +320,11 @@ impl Meaning<Names, Input<Node>> for Node {
     }
 }
 
+/// It writes already, whatever the configuration says by now.
+fn forgets_remote(epoch: u64) -> Command {
+    Command::LeaveStandby { epoch, timeline: Some(0), config_version: None }
+}
+
 impl Flow for Node {
     type Names = Names;
     type Event = Event;
@@ -376,10 +381,7 @@ impl Flow for Node {
             }),
             Activity::RunStandingDownFlow => Deed::Run(Brief::StandDown { epoch }),
             // It leads already, on what was set aside for it.
-            Activity::LeaveStandby => {
-                let (timeline, config_version) = (Some(0), None);
-                Deed::Propose { command: Command::LeaveStandby { epoch, timeline, config_version } }
-            }
+            Activity::LeaveStandby => Deed::Propose { command: forgets_remote(epoch) },
             Activity::RunRecoveryFlow => {
                 Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })
             }
