@@ -50,9 +50,7 @@ SABOTAGES = [
     ("only the arbiter remembers how far the leader was", "rank", "P2", [
         ("src/pure/consensus/arbiter.rs", 'self.tell(format!("is the arbiter of term {term}"));',
          'self.tell(format!("is the arbiter of term {term}"));\n'
-         "            self.leader_seen = LeaderSeen::default();\n"
-         "            let known: Vec<Facts> = self.heard.values().map(|h| h.facts.clone()).collect();\n"
-         "            known.iter().for_each(|facts| self.note_position(facts));")]),
+         "            self.leader_seen = LeaderSeen::default();")]),
     ("the remote is not judged again", "sites", "P1", [
         ("src/pure/cluster/standby.rs", "judged_under.is_some_and(|version| version != self.config_version)",
          "judged_under.is_some_and(|_| false)")]),

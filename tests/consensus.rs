@@ -7,6 +7,7 @@ use surus::pure::cluster::state::{FailoverRequest, Member};
 use surus::pure::consensus::core::{Core, Input, Output, Seat};
 use surus::pure::consensus::founding::Promises;
 use surus::pure::consensus::message::Greeting;
+use surus::pure::postgres::lsn::Lsn;
 use surus::pure::postgres::state::PgState;
 
 struct Net {
@@ -285,4 +286,32 @@ fn a_slow_postgresql_leads_in_the_end() {
         net.run(100);
     }
     assert!(heir(&net).is_some(), "nobody was waited for");
+}
+
+/// The arbiter dies, and the leader has stopped writing: whoever arbitrates next has heard it, too.
+#[test]
+fn the_lag_is_bounded_by_an_arbiter_that_was_none_when_the_leader_wrote() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    let arbiter = (0..3).find(|i| net.cores[*i].group().is_some_and(|g| g.is_leader()));
+    let arbiter = arbiter.filter(|i| *i != holder).expect("it stands apart from the holder");
+    let mut leads = net.replica(holder, 0);
+    let flush_lsn = Lsn(500_000_000);
+    leads.sql = leads.sql.map(|sql| SqlFacts { in_recovery: false, flush_lsn, ..sql });
+    net.queue.push_back((holder, Input::Local(Box::new(leads))));
+    net.run(100);
+    let recovers = net.replica(holder, 0);
+    net.queue.push_back((holder, Input::Local(Box::new(recovers))));
+    net.run(100);
+    net.up[arbiter] = false;
+    net.run(1500);
+    let epoch = net.cores[holder].cluster().epoch;
+    let (reason, shutdown, hand_over_to) = ("cannot serve it".into(), None, None);
+    let release = Command::Release { epoch, reason, shutdown, hand_over_to };
+    net.queue.push_back((holder, Input::Propose { ticket: 11, command: release }));
+    net.run(10_000);
+    assert!(net.cores[holder].cluster().epoch == epoch && net.holder().is_none(), "who lags leads");
+    let decisions = &net.cores[holder].cluster().decisions;
+    let rules: Vec<_> = decisions.iter().flat_map(|d| &d.verdicts).map(|v| &v.rule).collect();
+    assert!(rules.iter().any(|rule| rule.contains("maximum_lag_on_failover")), "{rules:?}");
 }

@@ -126,9 +126,7 @@ pub fn main(args: &SimArgs) -> i32 {
 
 /// A misfortune that was asked for and happens in no dense story.
 fn not_told(args: &SimArgs) -> Option<&String> {
-    let told =
-        |kind: &String| dense::KINDS.contains(&kind.as_str()) || DRAWN.contains(&kind.as_str());
-    args.faults.iter().find(|kind| args.dense && !told(kind))
+    args.faults.iter().find(|kind| args.dense && !dense::tells_of(kind))
 }
 
 /// Runs a plan once more and writes its history; runs are the same every time.

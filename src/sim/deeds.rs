@@ -46,18 +46,15 @@ impl World {
         let work = self.slot(at, serial).and_then(|slot| slot.work.clone());
         let Some(mut work) = work.filter(|work| work.token == token) else { return };
         let life = self.nodes[at].life;
-        if self.hangs(at, &mut work) {
-            self.after(HANG_LOOK_MS, Event::Work { node: at, life, serial, token });
-            return self
-                .slot(at, serial)
-                .into_iter()
-                .for_each(|slot| slot.work = Some(work.clone()));
-        }
-        work.looks += 1;
-        let look = if self.fails_at_once(at, &work) {
-            failed("it fails by bad luck")
+        let look = if self.hangs(at, &mut work) {
+            Again(HANG_LOOK_MS)
         } else {
-            self.look(at, &mut work)
+            work.looks += 1;
+            if self.fails_at_once(at, &work) {
+                failed("it fails by bad luck")
+            } else {
+                self.look(at, &mut work)
+            }
         };
         let visit = work.visit;
         if let Some(slot) = self.slot(at, serial) {

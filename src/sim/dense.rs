@@ -23,7 +23,7 @@ enum Theme {
 }
 
 /// What themes tell besides what every seed can draw.
-pub const KINDS: [&str; 10] = [
+const KINDS: [&str; 10] = [
     "cancel_build",
     "fail_deeds",
     "hang_deeds",
@@ -36,11 +36,17 @@ pub const KINDS: [&str; 10] = [
     "wipe_state",
 ];
 
+/// Does any story tell of this misfortune? Of another one none can be drawn.
+pub fn tells_of(kind: &str) -> bool {
+    KINDS.contains(&kind) || fault::DRAWN.contains(&kind)
+}
+
 const THEMES: [Theme; 5] = [Theme::Copy, Theme::Vote, Theme::State, Theme::Site, Theme::Any];
 
 impl Plan {
     /// A dense story from the seed, of what was asked for.
     pub fn dense(seed: u64, wanted: &Wanted) -> Plan {
+        assert!(wanted.kinds.iter().all(|kind| tells_of(kind)), "{:?}", wanted.kinds);
         let mut luck = Luck::new(seed.wrapping_mul(0x9E37_79B9) ^ 0xDE45_E000);
         let nodes = wanted.nodes.unwrap_or(3);
         let mut plan = Plan::quiet(seed, nodes);

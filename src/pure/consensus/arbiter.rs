@@ -110,6 +110,9 @@ impl Core {
         } else if self.arbitration.as_ref().is_none_or(|a| a.term != term) {
             self.arbitration = Some(Arbitration::new(term, self.now));
             self.tell(format!("is the arbiter of term {term}"));
+            // What was heard before our log knew whose the lease is.
+            let known: Vec<Facts> = self.heard.values().map(|h| h.facts.clone()).collect();
+            known.iter().for_each(|facts| self.note_position(facts));
         }
     }
 
