@@ -5,7 +5,9 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::json;
 use surus::pure::config::redact::redacted;
-use surus::pure::config::{Config, CreateMethod, Dynamic, Fault, effective, load, read_parts};
+use surus::pure::config::{
+    Config, CreateMethod, Dynamic, Fault, PeerAccess, effective, load, read_parts,
+};
 
 const SAMPLE: &str = include_str!("fixtures/patroni.yml");
 
@@ -73,6 +75,7 @@ fn what_has_no_effect_is_said_with_its_line() {
     let expected = [
         ("traceback_level", "log.traceback_level"),
         ("- 10.0.0.10:2222", "raft.partner_addrs"),
+        ("password: raft-geheim", "raft.password"),
         ("proxy_address", "postgresql.proxy_address"),
         ("max_connections: 50", "postgresql.parameters.max_connections"),
     ];
@@ -251,6 +254,7 @@ fn the_environment_wins_and_is_named_when_it_is_wrong() {
     let right = env(&[
         ("PATRONI_NAME", "other"),
         ("PATRONI_RAFT_PARTNER_ADDRS", "10.0.0.2:1,10.0.0.3:1"),
+        ("PATRONI_RAFT_PASSWORD", "a long random word"),
         ("PATRONI_RESTAPI_ALLOWLIST_INCLUDE_MEMBERS", "on"),
     ]);
     let config = load(Path::new("f"), WITNESS, &right).expect("valid");
@@ -282,6 +286,30 @@ fn a_protection_that_cannot_be_given_is_refused_or_spoken_of() {
     let warnings = read(&text).expect("valid").warnings;
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("speaks plain HTTP"), "{warnings:?}");
+}
+
+/// SEC-5, SEC-13: whoever speaks Raft may change everything, so where others can connect a password is
+/// asked for.
+#[test]
+fn a_raft_password_is_asked_for_where_others_can_connect() {
+    let with = |raft: &str| WITNESS.replace("self_addr: 10.0.0.1:2222", raft);
+    let others = with("self_addr: 10.0.0.1:2222, partner_addrs: ['10.0.0.2:2222']");
+    assert!(faults(&others)[0].contains("raft.password: is missing"), "{:?}", faults(&others));
+    let everywhere = "self_addr: 127.0.0.1:1, bind_addr: 0.0.0.0:1, partner_addrs: ['127.0.0.1:2']";
+    assert!(faults(&with(everywhere))[0].contains("raft.password: is missing"));
+    let access = |text: &str| {
+        let config = read(text).expect("valid");
+        (config.raft.access(), config.warnings.iter().any(|w| w.contains(": raft.")))
+    };
+    assert_eq!(access(WITNESS), (PeerAccess::Nobody, false), "nobody is named, nobody comes");
+    let here = with("self_addr: 127.0.0.1:1, partner_addrs: ['[::1]:2', 'localhost:3']");
+    assert_eq!(access(&here), (PeerAccess::Loopback, true));
+    let insecure = others.replace("}", ", insecure: true}");
+    assert_eq!(access(&insecure), (PeerAccess::Insecure, true));
+    let empty = others.replace("}", ", password: ''}");
+    assert_eq!(faults(&empty).len(), 1);
+    let long = others.replace("}", ", insecure: true, password: sixteen-and-more}");
+    assert_eq!(access(&long), (PeerAccess::Password, false));
 }
 
 #[test]

@@ -3,8 +3,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use surus::host::peer::{FRAME_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT, Hello, PeerEvent, Peers};
-use surus::pure::config::{HostPort, Secret};
+use surus::host::peer::{
+    Access, FRAME_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT, Hello, Key, PeerEvent, Peers, STRANGERS_MAX,
+};
+use surus::pure::config::HostPort;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{sleep, timeout};
 
@@ -23,8 +25,9 @@ fn hello(id: u64) -> Hello {
 }
 
 async fn node_with(hello: Hello, password: Option<&str>, port: u16) -> Node {
-    let password = password.map(|text| Secret(text.to_owned()));
-    let (peers, events) = Peers::spawn(&local(port), hello, password).await.expect("it binds");
+    let key = |text: &str| Key::stretch(text, "service/batman").expect("there is memory");
+    let access = password.map_or(Access::Loopback, |text| Access::Key(key(text)));
+    let (peers, events) = Peers::spawn(&local(port), hello, access).await.expect("it binds");
     let addr = local(peers.local_addr().port());
     Node { peers, events, addr }
 }
@@ -53,7 +56,7 @@ impl Node {
 
     async fn expect_frame(&mut self) -> (u64, Frame) {
         self.expect(|e| match e {
-            PeerEvent::Frame { from, frame } => Some((from, frame)),
+            PeerEvent::Frame { from, frame, .. } => Some((from, frame)),
             _ => None,
         })
         .await
@@ -112,7 +115,8 @@ async fn a_changed_greeting_is_told_and_judged() {
     a.expect_up().await;
     let founded = Hello { cluster_id: Some("c".into()), cluster_epoch: 1, ..hello(2) };
     b.peers.set_hello(founded.clone());
-    a.expect(|e| (e == PeerEvent::Hello { hello: founded.clone() }).then_some(())).await;
+    a.expect(|e| (e == PeerEvent::Hello { hello: founded.clone(), confirmed: true }).then_some(()))
+        .await;
     a.peers.set_hello(Hello { cluster_id: Some("d".into()), ..hello(1) });
     a.expect(|e| matches!(e, PeerEvent::Down { .. }).then_some(())).await;
     assert!(b.expect_refused().await.contains("it belongs to cluster d"));
@@ -159,6 +163,85 @@ async fn the_same_password_lets_in() {
     a.expect_up().await;
     assert!(a.peers.send(&b.addr, Frame::Peer(b"{}".to_vec())));
     assert_eq!(b.expect_frame().await, (1, Frame::Peer(b"{}".to_vec())));
+}
+
+/// Frames of one kind, length first, as they stand on the wire.
+fn wire(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len() + 1).expect("it is small");
+    [&length.to_be_bytes()[..], &[kind], payload].concat()
+}
+
+/// Kinds of the frames that come until the connection ends.
+fn kinds(socket: &mut std::net::TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    socket.read_to_end(&mut all).ok();
+    let (mut rest, mut kinds) = (&all[..], Vec::new());
+    while let Some((head, body)) = rest.split_first_chunk::<4>() {
+        kinds.push(body[0]);
+        rest = &body[u32::from_be_bytes(*head) as usize..];
+    }
+    kinds
+}
+
+/// SEC-6: an acceptor proves nothing to whoever has not proved anything: nobody can try passwords at home.
+#[tokio::test]
+async fn an_acceptor_answers_only_a_right_proof() {
+    let b = node_with(hello(2), Some("batman"), 0).await;
+    let addr = b.peers.local_addr();
+    let answers = |proof: Option<Vec<u8>>| {
+        tokio::task::spawn_blocking(move || {
+            let mut socket = std::net::TcpStream::connect(addr).expect("it listens");
+            let mut greeting = serde_json::to_value(hello(1)).expect("plain data");
+            greeting["nonce"] = serde_json::json!(vec![7; 32]);
+            greeting["password"] = true.into();
+            socket.write_all(&wire(1, greeting.to_string().as_bytes())).expect("it reads");
+            if let Some(proof) = proof {
+                socket.write_all(&wire(2, &proof)).expect("it reads");
+            }
+            kinds(&mut socket)
+        })
+    };
+    assert_eq!(answers(None).await.expect("it ends"), [1], "a greeting and nothing else");
+    assert_eq!(answers(Some(vec![0; 32])).await.expect("it ends"), [1, 4], "then a refusal");
+}
+
+/// SEC-9: whoever knows the password may greet under any id; what it says is not confirmed, and what the
+/// real one says is.
+#[tokio::test]
+async fn only_who_answers_at_the_dialled_address_is_confirmed() {
+    let mut holder = node(1).await;
+    let arbiter = node(2).await;
+    holder.peers.set_targets(vec![arbiter.addr.clone()]);
+    arbiter.peers.set_targets(vec![holder.addr.clone()]);
+    holder.expect_up().await;
+    let confirmed = |e| matches!(e, PeerEvent::Hello { confirmed: true, .. }).then_some(());
+    holder.expect(confirmed).await;
+    let mut forger = node_with(Hello { name: "forger".into(), ..hello(2) }, None, 0).await;
+    forger.peers.set_targets(vec![holder.addr.clone()]);
+    forger.expect_up().await;
+    sleep(Duration::from_millis(300)).await;
+    assert!(forger.peers.send(&holder.addr, Frame::Peer(b"forged".to_vec())));
+    assert!(arbiter.peers.send(&holder.addr, Frame::Peer(b"real".to_vec())));
+    for _ in 0..2 {
+        let said = holder.expect(|e| match e {
+            PeerEvent::Frame { from, confirmed, frame } => Some((from, confirmed, frame)),
+            _ => None,
+        });
+        let (from, confirmed, frame) = said.await;
+        assert_eq!((from, confirmed), (2, frame == Frame::Peer(b"real".to_vec())), "{frame:?}");
+    }
+}
+
+/// SEC-5: a node without a password and without partners lets nobody in.
+#[tokio::test]
+async fn without_a_password_a_node_alone_lets_nobody_in() {
+    let (peers, events) =
+        Peers::spawn(&local(0), hello(2), Access::Nobody).await.expect("it binds");
+    let mut b = Node { addr: local(peers.local_addr().port()), peers, events };
+    let a = node(1).await;
+    a.peers.set_targets(vec![b.addr.clone()]);
+    let reason = b.expect_refused().await;
+    assert!(reason.contains("raft.password"), "{reason}");
 }
 
 /// What a stranger does with a plain socket; answers when the node hung up.
@@ -213,16 +296,16 @@ async fn a_crowd_of_silent_strangers_does_not_shut_out_a_peer() {
 }
 
 #[tokio::test]
-async fn no_more_than_64_greeted_connections() {
+async fn strangers_that_greeted_share_few_places() {
     let mut b = node(1).await;
     let mut others = Vec::new();
-    for id in 2..2 + 65 {
+    for id in 2..3 + STRANGERS_MAX as u64 {
         let other = node(id).await;
         other.peers.set_targets(vec![b.addr.clone()]);
         others.push(other);
     }
     let reason = b.expect_refused().await;
-    assert!(reason.contains("64"), "{reason}");
+    assert!(reason.contains(&format!("{STRANGERS_MAX} strangers")), "{reason}");
 }
 
 #[tokio::test]

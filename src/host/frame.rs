@@ -22,6 +22,10 @@ pub enum Frame {
     Raft(Vec<u8>),
     /// Gossip and the like: JSON in a shape that this layer does not know.
     Peer(Vec<u8>),
+    /// Randomness that the other side returns on the connection which it dialled.
+    Challenge(Vec<u8>),
+    /// That randomness, returned.
+    Echo(Vec<u8>),
 }
 
 impl Frame {
@@ -38,7 +42,10 @@ impl Frame {
     /// The bytes behind the kind.
     pub fn payload(&self) -> &[u8] {
         match self {
-            Frame::Raft(bytes) | Frame::Peer(bytes) => bytes,
+            Frame::Raft(bytes)
+            | Frame::Peer(bytes)
+            | Frame::Challenge(bytes)
+            | Frame::Echo(bytes) => bytes,
         }
     }
 }

@@ -79,6 +79,7 @@ pub fn peer_frame(bytes: &[u8]) {
         Wire::Payload(Frame::Peer(message)) => {
             drop(serde_json::from_slice::<PeerMessage>(&message));
         }
+        Wire::Payload(Frame::Challenge(_) | Frame::Echo(_)) => {}
         Wire::Proof(_) | Wire::Welcome | Wire::Refusal(_) => {}
     }
 }

@@ -15,7 +15,7 @@ use super::actor::flow::FlowActor;
 use super::journal::Journal;
 use super::luck::draw_id;
 use super::node::{Seen, World, beat, desk, observe};
-use super::peer::{Hello, PeerEvent, Peers};
+use super::peer::{Access, Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
 use super::postgres::{Connection, Server};
@@ -276,10 +276,10 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
         promises,
         now: clock::now(),
     });
-    let (peers, events) =
-        Peers::spawn(&config.raft.bind_addr, hello.clone(), config.raft.password.clone())
-            .await
-            .map_err(|error| error.to_string())?;
+    let access = Access::of(&config.raft, &scope)?;
+    let (peers, events) = Peers::spawn(&config.raft.bind_addr, hello.clone(), access)
+        .await
+        .map_err(|error| error.to_string())?;
     let (written_in, written) = mpsc::unbounded_channel();
     let (kept_in, kept) = std::sync::mpsc::channel();
     let writer = LogWriter::start(log, move |number, result| {

@@ -264,13 +264,13 @@ impl Consensus {
                 tracing::info!(peer = hello.name, %addr, "connected");
                 self.tell(Input::Greeted(greeting(&hello)));
             }
-            PeerEvent::Hello { hello } => {
-                if self.connected.contains_key(&hello.raft_addr) {
+            PeerEvent::Hello { hello, confirmed } => {
+                if confirmed && self.connected.contains_key(&hello.raft_addr) {
                     self.connected.insert(hello.raft_addr.clone(), hello.raft_id);
                     self.tell(Input::Greeted(greeting(&hello)));
                 }
             }
-            PeerEvent::Frame { from, frame } => self.frame(from, frame),
+            PeerEvent::Frame { from, confirmed, frame } => self.frame(from, confirmed, frame),
             PeerEvent::Down { addr, raft_id } => {
                 self.connected.remove(&addr.to_string());
                 tracing::info!(%addr, "disconnected");
@@ -280,16 +280,23 @@ impl Consensus {
         }
     }
 
-    fn frame(&mut self, from: u64, frame: Frame) {
+    /// A frame of a peer. What is not confirmed comes from anybody who knows the password: it may ask to
+    /// be let in or to found the cluster, and nothing else (SEC-9).
+    fn frame(&mut self, from: u64, confirmed: bool, frame: Frame) {
         match frame {
+            Frame::Raft(_) if !confirmed => {}
             Frame::Raft(bytes) => match check_raft_message(&bytes, from, self.core.id()) {
                 Ok(message) => self.tell(Input::Raft { from, message: Box::new(message) }),
                 Err(reason) => tracing::warn!(from, reason, "a Raft message was dropped"),
             },
             Frame::Peer(bytes) => match serde_json::from_slice::<PeerMessage>(&bytes) {
-                Ok(message) => self.tell(Input::Peer { from, message }),
+                Ok(message) if confirmed || message.is_of_strangers(from) => {
+                    self.tell(Input::Peer { from, message });
+                }
+                Ok(_) => {}
                 Err(error) => tracing::warn!(from, %error, "a message was dropped"),
             },
+            Frame::Challenge(_) | Frame::Echo(_) => {}
         }
     }
 }

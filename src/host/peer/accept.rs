@@ -1,8 +1,8 @@
-//! The incoming half: accepts, greets, reads. Strangers cost little and cannot crowd out peers:
-//! when every place is taken, the oldest connection that has not yet greeted goes.
+//! The incoming half: accepts, greets, reads. Strangers cost little and cannot crowd out peers: they
+//! share few places, and addresses that we dial ourselves have places of their own (SEC-44).
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -10,27 +10,55 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::connection::{self, Surroundings};
-use super::handshake::{self, Failure};
+use super::access::Access;
+use super::connection::{self, Inbound, Surroundings};
+use super::handshake::{self, Failure, HANDSHAKE_TIMEOUT};
 use super::hello::End;
 use super::{PeerEvent, tune};
-use crate::pure::config::Secret;
 
 /// Inbound connections at any time, handshakes included.
 pub const INBOUND_MAX: usize = 64;
+/// Of them, those of strangers: not confirmed, and from an address that we do not dial.
+pub const STRANGERS_MAX: usize = 16;
+/// Of them, those from one address that is not this host.
+const STRANGERS_PER_ADDRESS_MAX: usize = 2;
+/// A handshake may take so long while more than half of the strangers' places are taken.
+const HANDSHAKE_TIMEOUT_CROWDED: Duration = Duration::from_secs(1);
 /// Log lines about strangers in one [`WINDOW`].
 const COMPLAINTS_MAX: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
-struct Inbound {
+/// One inbound connection.
+struct Place {
     task: AbortHandle,
-    greeted: Arc<AtomicBool>,
+    from: SocketAddr,
+    state: Arc<State>,
+    /// It comes from an address that we dialled.
+    known: bool,
+}
+
+/// What is known of the other side, told by the connection's task.
+#[derive(Default)]
+struct State {
+    /// The raft id that it greeted with; 0 before.
+    greeted: AtomicU64,
+    confirmed: Arc<AtomicBool>,
+}
+
+impl Place {
+    fn is_stranger(&self) -> bool {
+        !self.known && !self.state.confirmed.load(Ordering::Relaxed)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_stranger() && self.state.greeted.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// Accepts until aborted; its connections end with it.
-pub async fn keep(listener: TcpListener, password: Option<Secret>, around: Surroundings) {
+pub async fn keep(listener: TcpListener, access: Access, around: Surroundings) {
     let mut tasks = JoinSet::new();
-    let mut places: Vec<Inbound> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     let mut complaints = Complaints { since: Instant::now(), count: 0 };
     loop {
         let accepted = tokio::select! {
@@ -50,49 +78,74 @@ pub async fn keep(listener: TcpListener, password: Option<Secret>, around: Surro
                 continue;
             }
         };
-        if !make_room(&mut places) {
-            let why = format!("{INBOUND_MAX} peers are connected already");
+        let known = around.routes.was_dialled(from.ip());
+        let room = access.admits(from.ip()).and_then(|()| make_room(&mut places, from, known));
+        if let Err(why) = room {
             complaints.note(from, Failure::Refused(why), &around);
             continue;
         }
-        let greeted = Arc::new(AtomicBool::new(false));
-        let task =
-            tasks.spawn(serve(stream, from, password.clone(), around.clone(), greeted.clone()));
-        places.push(Inbound { task, greeted });
+        let crowded = places.iter().filter(|place| place.is_stranger()).count() > STRANGERS_MAX / 2;
+        let limit = if crowded { HANDSHAKE_TIMEOUT_CROWDED } else { HANDSHAKE_TIMEOUT };
+        let state = Arc::new(State::default());
+        let connection =
+            serve(stream, (from, limit), access.clone(), around.clone(), state.clone());
+        let task = tasks.spawn(connection);
+        places.push(Place { task, from, state, known });
     }
 }
 
-fn make_room(places: &mut Vec<Inbound>) -> bool {
+/// A place for one more connection; a stranger that has not greeted goes for it. `Err` says why not.
+fn make_room(places: &mut Vec<Place>, from: SocketAddr, known: bool) -> Result<(), String> {
     places.retain(|place| !place.task.is_finished());
-    if places.len() < INBOUND_MAX {
-        return true;
+    if !known {
+        let strangers = |place: &Place| place.is_stranger();
+        let here = |place: &Place| place.is_stranger() && place.from.ip() == from.ip();
+        let per_address =
+            if from.ip().is_loopback() { STRANGERS_MAX } else { STRANGERS_PER_ADDRESS_MAX };
+        bound(places, per_address, here, "strangers of this address")?;
+        bound(places, STRANGERS_MAX, strangers, "strangers")?;
     }
-    let Some(oldest) = places.iter().position(|place| !place.greeted.load(Ordering::Relaxed))
-    else {
-        return false;
-    };
+    bound(places, INBOUND_MAX, |_| true, "peers")
+}
+
+/// At most `max` of these, the one that comes included: the oldest that has not greeted goes.
+fn bound(
+    places: &mut Vec<Place>,
+    max: usize,
+    counts: impl Fn(&Place) -> bool,
+    what: &str,
+) -> Result<(), String> {
+    if places.iter().filter(|place| counts(place)).count() < max {
+        return Ok(());
+    }
+    let oldest = places.iter().position(|place| counts(place) && place.is_silent());
+    let oldest = oldest.ok_or_else(|| format!("{max} {what} are connected already"))?;
     places.remove(oldest).task.abort();
-    true
+    Ok(())
 }
 
 async fn serve(
     stream: TcpStream,
-    from: SocketAddr,
-    password: Option<Secret>,
+    (from, limit): (SocketAddr, Duration),
+    access: Access,
     around: Surroundings,
-    greeted: Arc<AtomicBool>,
+    state: Arc<State>,
 ) -> Option<(SocketAddr, Failure)> {
     tune(&stream);
     let own = around.own.clone();
-    let live = match handshake::shake(stream, End::Accepted, own, password.as_ref()).await {
+    let live = match handshake::shake(stream, End::Accepted, own, access.key(), limit).await {
         Ok(live) => live,
         Err(failure) => return Some((from, failure)),
     };
-    greeted.store(true, Ordering::Relaxed);
-    let hello = PeerEvent::Hello { hello: live.hello.clone() };
+    let inbound = match Inbound::new(state.confirmed.clone()) {
+        Ok(inbound) => inbound,
+        Err(e) => return Some((from, Failure::Unreachable(e.to_string()))),
+    };
+    state.greeted.store(live.hello.raft_id, Ordering::Relaxed);
+    let hello = PeerEvent::Hello { hello: live.hello.clone(), confirmed: false };
     around.events.send(hello).await.ok()?;
     let name = live.hello.name.clone();
-    let why = connection::run(live, None, around).await;
+    let why = connection::run_accepted(live, inbound, around).await;
     debug!(%from, %name, "an inbound connection ended: {why}");
     None
 }

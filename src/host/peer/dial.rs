@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::access::Access;
 use super::connection::{self, Surroundings};
 use super::handshake::{self, Failure, Live};
 use super::hello::End;
 use super::queue::Queue;
 use super::{PeerEvent, tune};
-use crate::pure::config::{HostPort, Secret};
+use crate::pure::config::HostPort;
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
@@ -25,7 +26,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(1);
 pub struct Dial {
     pub addr: HostPort,
     pub queue: Arc<Queue>,
-    pub password: Option<Secret>,
+    pub access: Access,
     pub around: Surroundings,
 }
 
@@ -70,8 +71,11 @@ async fn connect(dial: &Dial) -> Result<Live, Failure> {
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 tune(&stream);
+                dial.access.admits(address.ip()).map_err(Failure::Refused)?;
+                dial.around.routes.dialled(address.ip());
                 let own = dial.around.own.clone();
-                return handshake::shake(stream, End::Dialled, own, dial.password.as_ref()).await;
+                let limit = handshake::HANDSHAKE_TIMEOUT;
+                return handshake::shake(stream, End::Dialled, own, dial.access.key(), limit).await;
             }
             Ok(Err(e)) => trouble = format!("cannot connect: {e}"),
             Err(_) => trouble = "cannot connect: no answer".to_owned(),
@@ -85,16 +89,16 @@ async fn serve(dial: &Dial, live: Live, stop: &mut oneshot::Receiver<()>) -> Opt
     let hello = live.hello.clone();
     let raft_id = hello.raft_id;
     info!(addr = %dial.addr, name = %hello.name, raft_id, "connected to a peer");
-    dial.queue.set_open(true);
+    dial.queue.set_open(Some(raft_id));
     let up = PeerEvent::Up { addr: dial.addr.clone(), hello };
     dial.around.events.send(up).await.ok()?;
     let (why, go_on) = tokio::select! {
         _ = stop => ("it is no longer a peer".to_owned(), None),
-        why = connection::run(live, Some(dial.queue.clone()), dial.around.clone()) => {
+        why = connection::run_dialled(live, dial.queue.clone(), dial.around.clone()) => {
             (why, Some(()))
         }
     };
-    dial.queue.set_open(false);
+    dial.queue.set_open(None);
     warn!(addr = %dial.addr, raft_id, "lost a peer: {why}");
     let down = PeerEvent::Down { addr: dial.addr.clone(), raft_id };
     dial.around.events.send(down).await.ok()?;

@@ -1,10 +1,14 @@
-//! The first three steps of every connection, the same on both ends: greet, prove, welcome.
+//! The first steps of every connection: greet, prove, welcome.
 //!
 //! ```text
-//! Hello    who I am, a nonce, whether I have a password
-//! Proof    only when both have one: HMAC-SHA-256 over both greetings and nonces
-//! Welcome  or Refusal with the sentence that also stands in our own log
+//! dialler   Hello    who I am, a nonce, whether I have a key
+//! acceptor  Hello    the same
+//! dialler   Proof    only when both have one: HMAC-SHA-256 over both greetings and nonces
+//! acceptor  Proof    only after a right one
+//! both      Welcome  or, at any step, Refusal with the sentence that also stands in our own log
 //! ```
+//! The dialler proves first: an acceptor that answered everybody would let every stranger try passwords
+//! at home (SEC-6).
 use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -13,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::access::Key;
 use super::hello::{self, End, Hello, NONCE_BYTES, Opening};
 use super::wire::{Reader, Wire, Writer, split};
-use crate::pure::config::Secret;
 
 /// A stranger that says nothing is dropped after this.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,14 +58,15 @@ pub async fn shake(
     stream: TcpStream,
     end: End,
     mut own: watch::Receiver<Hello>,
-    password: Option<&Secret>,
+    key: Option<&Key>,
+    limit: Duration,
 ) -> Result<Live, Failure> {
     let (mut reader, mut writer) = split(stream);
     let greeting = own.borrow_and_update().clone();
-    let steps = converse(&mut reader, &mut writer, end, &greeting, password);
-    let outcome = timeout(HANDSHAKE_TIMEOUT, steps).await.unwrap_or_else(|_| {
-        Err(Failure::Refused(format!("it did not greet within {HANDSHAKE_TIMEOUT:?}")))
-    });
+    let steps = converse(&mut reader, &mut writer, end, &greeting, key);
+    let outcome = timeout(limit, steps)
+        .await
+        .unwrap_or_else(|_| Err(Failure::Refused(format!("it did not greet within {limit:?}"))));
     let hello = outcome?;
     reader.admit_large();
     Ok(Live { hello, reader, writer, own })
@@ -72,26 +77,22 @@ async fn converse(
     writer: &mut Writer,
     end: End,
     own: &Hello,
-    password: Option<&Secret>,
+    key: Option<&Key>,
 ) -> Result<Hello, Failure> {
-    let (ours, theirs, peer) = greet(reader, writer, own, password).await?;
-    if let Err(why) = judge(own, password, &peer) {
+    let (ours, theirs, peer) = greet(reader, writer, end, own, key).await?;
+    if let Err(why) = judge(own, key, &peer) {
         return Err(refuse(reader, writer, why).await);
     }
-    if let Some(password) = password {
-        let (dialled, accepted) = match end {
-            End::Dialled => (&ours, &theirs),
-            End::Accepted => (&theirs, &ours),
-        };
-        let proof = hello::prove(password, end, dialled, accepted);
-        writer.send(&Wire::Proof(proof)).await.map_err(broken)?;
-        let proof = match receive(reader).await? {
-            Wire::Proof(proof) => proof,
-            other => return Err(unexpected(&other)),
-        };
-        if !hello::verify(password, end.other(), dialled, accepted, &proof) {
-            let why = "the raft passwords of the two nodes differ".to_owned();
-            return Err(refuse(reader, writer, why).await);
+    if let Some(key) = key {
+        match end {
+            End::Dialled => {
+                send_proof(writer, key, end, &ours, &theirs).await?;
+                take_proof(reader, writer, key, end.other(), &ours, &theirs).await?;
+            }
+            End::Accepted => {
+                take_proof(reader, writer, key, end.other(), &theirs, &ours).await?;
+                send_proof(writer, key, end, &theirs, &ours).await?;
+            }
         }
     }
     writer.send(&Wire::Welcome).await.map_err(broken)?;
@@ -101,21 +102,56 @@ async fn converse(
     }
 }
 
-/// Both greetings, as bytes and as a value.
+async fn send_proof(
+    writer: &mut Writer,
+    key: &Key,
+    end: End,
+    dialled: &Opening,
+    accepted: &Opening,
+) -> Result<(), Failure> {
+    let proof = hello::prove(key, end, dialled, accepted);
+    writer.send(&Wire::Proof(proof)).await.map_err(broken)
+}
+
+async fn take_proof(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    key: &Key,
+    end: End,
+    dialled: &Opening,
+    accepted: &Opening,
+) -> Result<(), Failure> {
+    let proof = match receive(reader).await? {
+        Wire::Proof(proof) => proof,
+        other => return Err(unexpected(&other)),
+    };
+    if hello::verify(key, end, dialled, accepted, &proof) {
+        return Ok(());
+    }
+    let why = "the raft passwords of the two nodes differ".to_owned();
+    Err(refuse(reader, writer, why).await)
+}
+
+/// Both greetings, as bytes and as a value; the dialler's comes first.
 async fn greet(
     reader: &mut Reader,
     writer: &mut Writer,
+    end: End,
     own: &Hello,
-    password: Option<&Secret>,
+    key: Option<&Key>,
 ) -> Result<(Opening, Opening, Greeting), Failure> {
     let nonce = nonce().map_err(broken)?;
-    let greeting =
-        Greeting { hello: own.clone(), nonce: nonce.clone(), password: password.is_some() };
+    let greeting = Greeting { hello: own.clone(), nonce: nonce.clone(), password: key.is_some() };
     let bytes = serde_json::to_vec(&greeting).expect("a greeting is plain JSON");
-    writer.send(&Wire::Hello(bytes.clone())).await.map_err(broken)?;
+    if end == End::Dialled {
+        writer.send(&Wire::Hello(bytes.clone())).await.map_err(broken)?;
+    }
     let Wire::Hello(their_bytes) = receive(reader).await? else {
         return Err(Failure::Refused("it did not begin with a greeting".to_owned()));
     };
+    if end == End::Accepted {
+        writer.send(&Wire::Hello(bytes.clone())).await.map_err(broken)?;
+    }
     let peer: Greeting = serde_json::from_slice(&their_bytes)
         .map_err(|e| Failure::Refused(format!("its greeting cannot be read: {e}")))?;
     let theirs = Opening { greeting: their_bytes, nonce: peer.nonce.clone() };
@@ -124,11 +160,11 @@ async fn greet(
 
 pub(in crate::host) fn judge(
     own: &Hello,
-    password: Option<&Secret>,
+    key: Option<&Key>,
     peer: &Greeting,
 ) -> Result<(), String> {
     hello::check(own, &peer.hello)?;
-    if peer.password != password.is_some() {
+    if peer.password != key.is_some() {
         return Err("only one of the two nodes has raft.password set".to_owned());
     }
     if peer.nonce.len() != NONCE_BYTES {
@@ -170,7 +206,8 @@ fn broken(e: impl std::fmt::Display) -> Failure {
     Failure::Unreachable(format!("the connection broke: {e}"))
 }
 
-fn nonce() -> std::io::Result<Vec<u8>> {
+/// Randomness that nobody else knows.
+pub(super) fn nonce() -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; NONCE_BYTES];
     let filled = getrandom(&mut bytes[..], GetRandomFlags::empty())?;
     // getrandom(2) fills requests of up to 256 bytes whole.

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::pure::config::Secret;
+use super::access::Key;
 use crate::pure::consensus::recover::first_id;
 
 /// First word of every greeting.
 pub const MAGIC: &str = "surus";
 /// Version of this protocol; others are refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of randomness that each side puts into the password's proof.
 pub const NONCE_BYTES: usize = 32;
 
@@ -129,27 +129,21 @@ pub struct Opening {
 }
 
 /// The password's proof by the side `end`, over both nonces and both greetings.
-pub fn prove(password: &Secret, end: End, dialled: &Opening, accepted: &Opening) -> Vec<u8> {
-    mac(password, end, dialled, accepted).finalize().into_bytes().to_vec()
+pub fn prove(key: &Key, end: End, dialled: &Opening, accepted: &Opening) -> Vec<u8> {
+    mac(key, end, dialled, accepted).finalize().into_bytes().to_vec()
 }
 
 /// Is this the proof of the side `end`? Compared in constant time.
-pub fn verify(
-    password: &Secret,
-    end: End,
-    dialled: &Opening,
-    accepted: &Opening,
-    proof: &[u8],
-) -> bool {
-    mac(password, end, dialled, accepted).verify_slice(proof).is_ok()
+pub fn verify(key: &Key, end: End, dialled: &Opening, accepted: &Opening, proof: &[u8]) -> bool {
+    mac(key, end, dialled, accepted).verify_slice(proof).is_ok()
 }
 
-fn mac(password: &Secret, end: End, dialled: &Opening, accepted: &Opening) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(password.0.as_bytes())
-        .expect("HMAC takes keys of every length");
+fn mac(key: &Key, end: End, dialled: &Opening, accepted: &Opening) -> Hmac<Sha256> {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.bytes()).expect("HMAC takes keys of every length");
     mac.update(match end {
-        End::Dialled => b"surus 1 dialled ",
-        End::Accepted => b"surus 1 accepted",
+        End::Dialled => b"surus 2 dialled ",
+        End::Accepted => b"surus 2 accepted",
     });
     for part in [&dialled.nonce, &dialled.greeting, &accepted.nonce, &accepted.greeting] {
         mac.update(&(part.len() as u64).to_be_bytes());
@@ -170,7 +164,7 @@ mod tests {
     fn strangers_are_named() {
         let changes: [fn(&mut Hello); 6] = [
             |h| h.magic = "http".into(),
-            |h| h.version = 2,
+            |h| h.version = VERSION + 1,
             |h| h.scope = "/service/robin".into(),
             |h| h.raft_id = 1,
             |h| h.cluster_id = Some("other".into()),
@@ -217,12 +211,12 @@ mod tests {
     fn a_proof_holds_for_one_end_one_password_and_one_exchange() {
         let a = Opening { greeting: b"a".to_vec(), nonce: vec![1; 32] };
         let b = Opening { greeting: b"b".to_vec(), nonce: vec![2; 32] };
-        let secret = Secret("s3cret".into());
+        let secret = Key::from_bytes([3; 32]);
         let proof = prove(&secret, End::Dialled, &a, &b);
         assert!(verify(&secret, End::Dialled, &a, &b, &proof));
         assert!(!verify(&secret, End::Accepted, &a, &b, &proof));
         assert!(!verify(&secret, End::Dialled, &b, &a, &proof));
-        assert!(!verify(&Secret("other".into()), End::Dialled, &a, &b, &proof));
+        assert!(!verify(&Key::from_bytes([4; 32]), End::Dialled, &a, &b, &proof));
         assert!(!verify(&secret, End::Dialled, &a, &b, &proof[..31]));
     }
 }

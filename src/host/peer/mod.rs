@@ -3,18 +3,22 @@
 //! Every node dials every other and accepts from every other: what a node says travels on the
 //! connection it dialled, so neither side depends on the other's luck. Nothing here blocks, and
 //! nothing is repeated: Raft and gossip live with loss.
+//!
+//! The password proves a member, not which one. So an accepted connection is *confirmed* only when it
+//! returned what we sent to the raft id that it greeted with, on a connection that we dialled (SEC-9).
 mod accept;
+mod access;
 mod connection;
 mod dial;
 pub(super) mod handshake;
 mod hello;
 mod queue;
+mod routes;
 pub(super) mod wire;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -25,13 +29,15 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 pub use super::frame::{FRAME_BYTES_MAX, Frame};
-pub use accept::INBOUND_MAX;
+pub use accept::{INBOUND_MAX, STRANGERS_MAX};
+pub use access::{Access, Key};
 pub use handshake::HANDSHAKE_TIMEOUT;
 pub use hello::{Hello, MAGIC, VERSION};
 
 use self::connection::Surroundings;
 use self::queue::Queue;
-use crate::pure::config::{HostPort, Secret};
+use self::routes::{Routes, Target};
+use crate::pure::config::HostPort;
 
 /// Events that may wait; beyond that reading waits for whoever reads them.
 const EVENTS_MAX: usize = 1024;
@@ -43,9 +49,10 @@ pub enum PeerEvent {
     Up { addr: HostPort, hello: Hello },
     /// A peer greeted on a connection it dialled, or told on any that its greeting changed. May
     /// repeat what is known.
-    Hello { hello: Hello },
-    /// `from` is the raft id that the sender greeted with.
-    Frame { from: u64, frame: Frame },
+    Hello { hello: Hello, confirmed: bool },
+    /// `from` is the raft id that the sender greeted with. `confirmed`: it is who answers at the
+    /// address that we dial; otherwise it is anybody who knows the password.
+    Frame { from: u64, confirmed: bool, frame: Frame },
     /// The connection that we dialled is gone; what waited for it is forgotten.
     Down { addr: HostPort, raft_id: u64 },
     /// No connection, and one of the two sides said why. `addr` is a target or a stranger's.
@@ -55,18 +62,12 @@ pub enum PeerEvent {
 /// All connections of this node. Dropping it ends them.
 pub struct Peers {
     own: watch::Sender<Hello>,
-    password: Option<Secret>,
+    access: Access,
     events: mpsc::Sender<PeerEvent>,
-    targets: Mutex<BTreeMap<String, Target>>,
+    routes: Routes,
     accepting: AbortHandle,
     runtime: Handle,
     local_addr: SocketAddr,
-}
-
-struct Target {
-    queue: Arc<Queue>,
-    /// Dropped to end the dialling.
-    _stop: oneshot::Sender<()>,
 }
 
 impl Peers {
@@ -75,7 +76,7 @@ impl Peers {
     pub async fn spawn(
         bind: &HostPort,
         hello: Hello,
-        password: Option<Secret>,
+        access: Access,
     ) -> io::Result<(Peers, mpsc::Receiver<PeerEvent>)> {
         let listener = TcpListener::bind((bind.host.as_str(), bind.port)).await.map_err(|e| {
             let what = format!("raft.bind_addr: cannot listen on {bind}: {e}");
@@ -84,11 +85,11 @@ impl Peers {
         let local_addr = listener.local_addr()?;
         let (own, watched) = watch::channel(hello);
         let (events, received) = mpsc::channel(EVENTS_MAX);
-        let around = Surroundings { own: watched, events: events.clone() };
-        let accepting =
-            tokio::spawn(accept::keep(listener, password.clone(), around)).abort_handle();
-        let (targets, runtime) = (Mutex::default(), Handle::current());
-        let peers = Peers { own, password, events, targets, accepting, runtime, local_addr };
+        let routes = Routes::default();
+        let around = Surroundings { own: watched, events: events.clone(), routes: routes.clone() };
+        let accepting = tokio::spawn(accept::keep(listener, access.clone(), around)).abort_handle();
+        let runtime = Handle::current();
+        let peers = Peers { own, access, events, routes, accepting, runtime, local_addr };
         Ok((peers, received))
     }
 
@@ -109,38 +110,35 @@ impl Peers {
     /// Whom to dial from now on; callable from any thread. Connections to others end, those to old
     /// ones stay untouched.
     pub fn set_targets(&self, addrs: Vec<HostPort>) {
-        let mut targets = self.lock();
-        targets.retain(|key, _| addrs.iter().any(|addr| addr.to_string() == *key));
-        for addr in addrs {
-            targets.entry(addr.to_string()).or_insert_with(|| self.dial(addr));
-        }
+        self.routes.set(addrs, |addr| self.dial(addr));
     }
 
     /// Puts a frame into the queue of `addr`. `false`: it is dropped, because that is no target,
     /// there is no connection, the queue is full, or the frame is larger than
     /// [`FRAME_BYTES_MAX`].
     pub fn send(&self, addr: &HostPort, frame: Frame) -> bool {
-        self.lock().get(&addr.to_string()).is_some_and(|target| target.queue.push(frame))
+        self.routes.send(addr, frame)
     }
 
     fn dial(&self, addr: HostPort) -> Target {
         let (stop, stopped) = oneshot::channel();
         let queue = Arc::new(Queue::default());
-        let around = Surroundings { own: self.own.subscribe(), events: self.events.clone() };
-        let password = self.password.clone();
-        let dial = dial::Dial { addr, queue: queue.clone(), password, around };
+        let around = Surroundings {
+            own: self.own.subscribe(),
+            events: self.events.clone(),
+            routes: self.routes.clone(),
+        };
+        let access = self.access.clone();
+        let dial = dial::Dial { addr, queue: queue.clone(), access, around };
         self.runtime.spawn(dial::keep(dial, stopped));
         Target { queue, _stop: stop }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Target>> {
-        self.targets.lock().expect("nobody panics while holding the targets")
     }
 }
 
 impl Drop for Peers {
     fn drop(&mut self) {
         self.accepting.abort();
+        self.routes.clear();
     }
 }
 

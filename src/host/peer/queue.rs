@@ -23,7 +23,8 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Inner {
-    open: bool,
+    /// The raft id of the peer at the other end, while a connection stands.
+    open_to: Option<u64>,
     bytes: usize,
     frames: VecDeque<Frame>,
 }
@@ -34,7 +35,7 @@ impl Inner {
     }
 
     fn drop_oldest_gossip(&mut self) -> bool {
-        let Some(at) = self.frames.iter().position(|frame| matches!(frame, Frame::Peer(_))) else {
+        let Some(at) = self.frames.iter().position(|frame| !matches!(frame, Frame::Raft(_))) else {
             return false;
         };
         self.bytes -= self.frames.remove(at).map_or(0, |frame| frame.len());
@@ -46,7 +47,7 @@ impl Queue {
     /// Takes a frame, or answers `false`: too large, no connection, or full of Raft messages.
     pub fn push(&self, frame: Frame) -> bool {
         let mut inner = self.lock();
-        if !inner.open || frame.len() > FRAME_BYTES_MAX {
+        if inner.open_to.is_none() || frame.len() > FRAME_BYTES_MAX {
             return false;
         }
         while !inner.has_room(frame.len()) {
@@ -61,10 +62,15 @@ impl Queue {
         true
     }
 
-    /// A connection stands: frames are welcome. Closing forgets what waited.
-    pub fn set_open(&self, open: bool) {
+    /// A connection to this raft id stands: frames are taken. `None` forgets what waited.
+    pub fn set_open(&self, open_to: Option<u64>) {
         let mut inner = self.lock();
-        *inner = Inner { open, ..Inner::default() };
+        *inner = Inner { open_to, ..Inner::default() };
+    }
+
+    /// The raft id of the peer at the other end, while a connection stands.
+    pub fn open_to(&self) -> Option<u64> {
+        self.lock().open_to
     }
 
     /// The next frame; waits for one. Safe to drop while waiting.
@@ -100,7 +106,7 @@ mod tests {
 
     fn open() -> Queue {
         let queue = Queue::default();
-        queue.set_open(true);
+        queue.set_open(Some(2));
         queue
     }
 
@@ -134,9 +140,9 @@ mod tests {
     fn nothing_waits_for_a_connection_that_is_not_there() {
         let queue = open();
         queue.push(raft(1));
-        queue.set_open(false);
+        queue.set_open(None);
         assert!(!queue.push(raft(2)));
-        queue.set_open(true);
+        queue.set_open(Some(2));
         assert_eq!(queue.try_next(), None);
     }
 }

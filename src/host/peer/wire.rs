@@ -9,8 +9,8 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::host::frame::{FRAME_BYTES_MAX, Frame};
 
-/// Largest frame of a handshake: a stranger cannot make us reserve more.
-pub const HANDSHAKE_BYTES_MAX: usize = 256 * 1024;
+/// Largest frame of a handshake: a stranger cannot make us reserve more (SEC-44).
+pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
 
 /// Everything that can stand on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub(in crate::host) fn render(wire: &Wire) -> Bytes {
         Wire::Refusal(text) => (4, text.as_bytes()),
         Wire::Payload(Frame::Raft(bytes)) => (5, &bytes[..]),
         Wire::Payload(Frame::Peer(bytes)) => (6, &bytes[..]),
+        Wire::Payload(Frame::Challenge(bytes)) => (7, &bytes[..]),
+        Wire::Payload(Frame::Echo(bytes)) => (8, &bytes[..]),
     };
     let mut bytes = BytesMut::with_capacity(1 + payload.len());
     bytes.put_u8(kind);
@@ -97,6 +99,8 @@ pub(in crate::host) fn parse(bytes: BytesMut) -> Result<Wire, String> {
         4 => Ok(Wire::Refusal(super::hello::clip_long(&String::from_utf8_lossy(payload)))),
         5 => Ok(Wire::Payload(Frame::Raft(payload.to_vec()))),
         6 => Ok(Wire::Payload(Frame::Peer(payload.to_vec()))),
+        7 => Ok(Wire::Payload(Frame::Challenge(payload.to_vec()))),
+        8 => Ok(Wire::Payload(Frame::Echo(payload.to_vec()))),
         other => Err(format!("it sent a frame of the unknown kind {other}")),
     }
 }

@@ -14,6 +14,7 @@ mod env;
 pub mod faults;
 mod load;
 pub mod option;
+mod peer_access;
 mod postgresql;
 pub mod reader;
 pub mod redact;
@@ -26,6 +27,7 @@ mod yaml;
 pub use effective::effective;
 pub use faults::Fault;
 pub use load::{Reading, find_place, load, read_parts};
+pub use peer_access::PeerAccess;
 
 /// libpq keywords that a user of `postgresql.authentication` may carry, besides name and password.
 pub const LIBPQ_KEYWORDS: [&str; 10] = [
@@ -144,6 +146,8 @@ pub struct Raft {
     pub bind_addr: HostPort,
     pub partner_addrs: Vec<HostPort>,
     pub password: Option<Secret>,
+    /// Without a password everybody is let in; told at every start and in every list.
+    pub insecure: bool,
     /// Voters at most; further members stay learners. Default 5.
     pub voters_max: usize,
 }

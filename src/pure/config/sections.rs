@@ -1,6 +1,7 @@
 //! The sections of the file that are about Surus itself: log, REST interface, Raft, watchdog.
 use std::path::PathBuf;
 
+use super::peer_access;
 use super::reader::{Section, parse_address};
 use super::scalar::parse_bool;
 use super::{Credentials, Ctl, HostPort, Log, Raft, RestApi, Secret, Watchdog};
@@ -134,14 +135,17 @@ pub(super) fn raft(section: &Section) -> Raft {
         section.fault("self_addr", message);
     }
     let voters_max = section.integer("voters_max", None, 1).unwrap_or(VOTERS_MAX);
-    Raft {
+    let raft = Raft {
         data_dir: PathBuf::from(data_dir),
         bind_addr: section.address("bind_addr", RAFT_PORT).unwrap_or_else(|| self_addr.clone()),
         partner_addrs: partners(section, &self_addr),
         self_addr,
-        password: section.text("password").map(Secret),
+        password: section.text("password").filter(|text| !text.is_empty()).map(Secret),
+        insecure: section.flag("insecure").unwrap_or(false),
         voters_max: usize::try_from(voters_max).unwrap_or(VOTERS_MAX as usize),
-    }
+    };
+    peer_access::check(section, &raft);
+    raft
 }
 
 /// The other members' addresses; oneself among them is dropped, a doubled one counts once.

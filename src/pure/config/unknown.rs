@@ -45,7 +45,7 @@ const ROWS: &[(&str, Use, &str)] = &[
     ("ctl", Use::Read, "authentication insecure"),
     ("ctl", Use::Unused, "cacert certfile keyfile keyfile_password"),
     ("ctl.authentication", Use::Read, "username password"),
-    ("raft", Use::Read, "data_dir self_addr bind_addr partner_addrs password voters_max"),
+    ("raft", Use::Read, "data_dir self_addr bind_addr partner_addrs password insecure voters_max"),
     (
         "raft",
         Use::Unused,

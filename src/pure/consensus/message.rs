@@ -61,6 +61,25 @@ pub enum PeerMessage {
     Genesis(Genesis),
 }
 
+impl PeerMessage {
+    /// Whether a node that is no member may say this: it asks for itself, or the cluster is being founded.
+    pub fn is_of_strangers(&self, from: RaftId) -> bool {
+        match self {
+            PeerMessage::Join { id, .. } => *id == from,
+            PeerMessage::Found { .. }
+            | PeerMessage::Promised { .. }
+            | PeerMessage::PromisedToAnother { .. }
+            | PeerMessage::Genesis(_)
+            | PeerMessage::JoinRefused { .. } => true,
+            PeerMessage::Facts(_)
+            | PeerMessage::Beat { .. }
+            | PeerMessage::BeatAnswer { .. }
+            | PeerMessage::Ask { .. }
+            | PeerMessage::Leave { .. } => false,
+        }
+    }
+}
+
 /// The first configuration: written once by the founder, kept by everybody who promised.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Genesis {
