@@ -45,7 +45,7 @@ fn a_patroni_file_is_read_whole() {
     assert_eq!(partners, ["10.0.0.11:2222", "10.0.0.12:2222"]);
     assert_eq!((config.raft.voters_max, config.watchdog.mode.as_str()), (5, "off"));
     assert_eq!(config.ctl.authentication, config.restapi.authentication);
-    assert_eq!(config.tags["datacenter"], "east");
+    assert_eq!(config.tags.shown()["datacenter"], "east");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io;
 use serde_json::json;
 use surus::pure::cluster::facts::{BuildProgress, Facts, SqlFacts, Walsender};
 use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose};
-use surus::pure::config::Dynamic;
+use surus::pure::config::{Dynamic, Tags};
 use surus::pure::deed::{
     BuildWish, Deed, Method, Offer, OfferKind, Remote, Report, Source, StartAs, WipePermission,
 };
@@ -414,7 +414,7 @@ fn ranked(own: &str, rows: &[Row]) -> Vec<(String, OfferKind)> {
                 replication: vec![Walsender::default(); *streams],
                 ..SqlFacts::default()
             }),
-            tags: tags.as_object().cloned().unwrap_or_default(),
+            tags: Tags::from(tags),
             ..Facts::default()
         })
         .collect();

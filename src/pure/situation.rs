@@ -267,16 +267,15 @@ fn source_of(s: &Sources, name: &str) -> Option<Source> {
     Some(Source { member: name.to_string(), host: host.to_string(), port, slot })
 }
 
-fn own_tag(s: &Sources, tag: &str) -> Option<String> {
-    let tags = &s.heard.get(&s.own)?.tags;
-    tags.get(tag).and_then(|v| v.as_str()).map(str::to_string)
+fn replicatefrom(s: &Sources) -> Option<String> {
+    s.heard.get(&s.own)?.tags.replicatefrom()
 }
 
 fn upstream(s: &Sources, lease: &Standing, remote: &Option<Remote>) -> Option<Source> {
     if s.cluster.initialize == Initialize::Absent {
         return None;
     }
-    if s.heard.get(&s.own).is_some_and(|f| f.tag_is_true("nostream")) {
+    if s.heard.get(&s.own).is_some_and(|f| f.tags.nostream()) {
         return None;
     }
     match lease {
@@ -284,7 +283,7 @@ fn upstream(s: &Sources, lease: &Standing, remote: &Option<Remote>) -> Option<So
         Standing::Nobody => None,
         Standing::Theirs { leader } => {
             let leader = leader.as_deref()?;
-            let wanted = own_tag(s, "replicatefrom").filter(|name| {
+            let wanted = replicatefrom(s).filter(|name| {
                 s.cluster.member_named(name).is_some_and(|(id, _)| {
                     s.heard.get(&id).is_some_and(|f| f.state == PgState::Running)
                 })
@@ -327,7 +326,7 @@ fn clone_offers(s: &Sources, lease: &Standing, upstream: &Option<Source>) -> Vec
         .filter(|f| leader != Some(f.name.as_str()))
         .filter_map(|f| {
             let sql = f.sql.as_ref().filter(|sql| sql.in_recovery)?;
-            let tagged = f.tag_is_true("clonefrom") && sql.timeline >= newest;
+            let tagged = f.tags.clonefrom() && sql.timeline >= newest;
             let kind = if tagged { OfferKind::CloneFrom } else { OfferKind::Member };
             let lag = end.since(sql.replay_lsn) / LAG_STEP_BYTES;
             let source = Source { slot: slot.clone(), ..source_of(s, &f.name)? };

@@ -6,7 +6,7 @@ use surus::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
 use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose, Sync};
 use surus::pure::config::{
     Config, Ctl, Dynamic, HostPort, Log, PostgresSettings, Raft, RestApi, StandbyCluster,
-    SynchronousMode, Watchdog,
+    SynchronousMode, Tags, Watchdog,
 };
 use surus::pure::patroni::look::Look;
 use surus::pure::postgres::lsn::Lsn;
@@ -144,7 +144,7 @@ fn heard(number: u64) -> Heard {
         postmaster_alive: true,
         data: DataDirectory::Unknown,
         sql: Some(if primary { primary_sql() } else { replica_sql() }),
-        tags: json!({"clonefrom": true}).as_object().cloned().expect("an object"),
+        tags: Tags::from(&json!({"clonefrom": true})),
         node_state: if primary { "leading" } else { "following" }.into(),
         ..Facts::default()
     };
@@ -249,7 +249,7 @@ fn config(number: u64) -> Config {
         raft: Raft::default(),
         bootstrap: None,
         postgresql: None,
-        tags: serde_json::Map::new(),
+        tags: Tags::default(),
         watchdog: Watchdog::default(),
         warnings: Vec::new(),
     }

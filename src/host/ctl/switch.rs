@@ -7,6 +7,7 @@ use super::members::{self, Member};
 use super::moment;
 use super::output::line;
 use super::{Outcome, list, prompt};
+use crate::pure::config::Tags;
 
 /// What both commands come down to.
 struct Wish {
@@ -94,7 +95,7 @@ fn candidate(
     let is_leader = |name: &str| leader.is_some_and(|leader| leader.name == name);
     let eligible: Vec<&str> = all
         .iter()
-        .filter(|member| !is_leader(&member.name) && member.row["tags"]["nofailover"] != true)
+        .filter(|member| !is_leader(&member.name) && !Tags::from(&member.row["tags"]).nofailover())
         .map(|member| member.name.as_str())
         .collect();
     if eligible.is_empty() {

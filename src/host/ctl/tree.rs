@@ -1,19 +1,21 @@
 //! Who replicates from whom, as an indented list.
 use serde_json::Value;
 
+use crate::pure::config::Tags;
+
 /// Parents before children; a parent is the `replicatefrom` tag's member, else the leader.
 pub fn tree(members: Vec<Value>) -> Vec<Value> {
     let leads =
         |member: &Value| matches!(member["role"].as_str(), Some("leader" | "standby_leader"));
     let leader = members.iter().find(|m| leads(m)).map(|m| m["name"].clone());
     let parent = |member: &Value| {
-        let wanted = &member["tags"]["replicatefrom"];
+        let wanted = Value::from(Tags::from(&member["tags"]).replicatefrom());
         let other = members.iter().any(|m| {
-            m["name"] == *wanted
+            m["name"] == wanted
                 && m["name"] != member["name"]
                 && Some(&m["name"]) != leader.as_ref()
         });
-        if other { Some(wanted.clone()) } else { leader.clone() }
+        if other { Some(wanted) } else { leader.clone() }
     };
     let mut ordered: Vec<Value> = Vec::new();
     for member in members.iter().filter(|m| leads(m)) {

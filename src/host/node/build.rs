@@ -291,7 +291,7 @@ pub async fn waits_in_vain(server: &Server) -> String {
 
 /// Until the walreceiver streams; a node that shall not stream is done when it runs.
 pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
-    let nostream = world.config().tags.get("nostream").is_some_and(|v| v == true);
+    let nostream = world.config().tags.nostream();
     loop {
         super::observe::look(world, 0).await;
         let (alive, streams) = {

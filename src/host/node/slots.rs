@@ -19,9 +19,8 @@ pub async fn keep_slots(world: &Rc<World>) {
     let Some(sql) = world.seen.borrow().sql.clone() else { return };
     let view = world.view();
     let others = view.cluster.members.iter().filter(|(id, m)| **id != world.id && !m.witness);
-    let (idle, streaming): (Vec<_>, Vec<_>) = others
-        .map(|(_, member)| member)
-        .partition(|member| member.tags.get("nostream").is_some_and(|tag| tag == true));
+    let (idle, streaming): (Vec<_>, Vec<_>) =
+        others.map(|(_, member)| member).partition(|member| member.tags.nostream());
     let names = |members: Vec<&Member>| -> Vec<String> {
         members.into_iter().map(|member| slot_name(&member.name)).collect()
     };

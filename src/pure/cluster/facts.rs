@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::RaftId;
 use super::remote::RemoteFacts;
 use super::state::CopyId;
+use crate::pure::config::Tags;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::target::RecoveryProgress;
@@ -33,7 +34,7 @@ pub struct Facts {
     /// Facts from SQL; absent while PostgreSQL does not answer.
     pub sql: Option<SqlFacts>,
     /// Tags that are in force (`nofailover`, `failover_priority`, `clonefrom`, …).
-    pub tags: Map<String, Value>,
+    pub tags: Tags,
     pub pending_restart: Map<String, Value>,
     pub watchdog_failed: bool,
     /// This node's file can create a cluster (has `bootstrap`), and with which ttl in ms.
@@ -191,18 +192,11 @@ pub struct BuildProgress {
 impl Facts {
     /// `nofailover`, or a failover_priority of zero or less: never promoted.
     pub fn nofailover(&self) -> bool {
-        match self.tags.get("nofailover") {
-            Some(tag) => tag.as_bool() == Some(true),
-            None => self.failover_priority() <= 0,
-        }
+        self.tags.nofailover()
     }
 
     pub fn failover_priority(&self) -> i64 {
-        self.tags.get("failover_priority").and_then(Value::as_i64).unwrap_or(1)
-    }
-
-    pub fn tag_is_true(&self, tag: &str) -> bool {
-        self.tags.get(tag).and_then(Value::as_bool) == Some(true)
+        self.tags.failover_priority()
     }
 
     /// PostgreSQL runs, answers, and can commit.

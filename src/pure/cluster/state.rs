@@ -2,11 +2,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::RaftId;
 use super::handover::Token;
 use super::standby::Standby;
+use crate::pure::config::Tags;
 use crate::pure::postgres::lsn::Lsn;
 
 /// Everything the nodes have agreed on. Changed only by [`super::command::Command`]s.
@@ -59,7 +60,7 @@ pub struct Member {
     /// `postgres://host:port/postgres`; empty for a witness.
     pub conn_url: String,
     pub version: String,
-    pub tags: Map<String, Value>,
+    pub tags: Tags,
     /// A voter without PostgreSQL, never a candidate.
     pub witness: bool,
     /// Gave up its vote in an orderly stop.

@@ -3,6 +3,7 @@
 //!
 //! The log is told *before* PostgreSQL stops waiting for a member (the member leaves the set of
 //! those who may lead first), and *after* PostgreSQL has begun to wait for a new one.
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -122,14 +123,14 @@ fn switch_off(cluster: &ClusterState, sql: &SqlFacts) -> Option<SyncStep> {
     sql.names_are_ours.then(|| SyncStep::Apply(String::new()))
 }
 
-/// The members that should be synchronous now: running, streaming, not tagged away; who already is
-/// stays, then whoever is furthest.
+/// The members that should be synchronous now: running, streaming, not tagged away; the highest
+/// `sync_priority` first, then who already is, then whoever is furthest.
 fn wanted(leader: &str, dynamic: &Dynamic, sql: &SqlFacts, members: &[&Facts]) -> BTreeSet<String> {
     let best = sql.replication.iter().map(|w| w.flush_lsn).max().unwrap_or_default();
     let mut able: Vec<_> = members
         .iter()
         .filter(|f| f.name != leader && f.state == PgState::Running && !f.leaving)
-        .filter(|f| !f.tag_is_true("nosync"))
+        .filter(|f| !f.tags.nosync())
         .filter_map(|f| {
             let sender = sql.replication.iter().find(|w| {
                 w.application_name.eq_ignore_ascii_case(&f.name) && w.state == "streaming"
@@ -137,7 +138,9 @@ fn wanted(leader: &str, dynamic: &Dynamic, sql: &SqlFacts, members: &[&Facts]) -
             let lag = best.since(sender.flush_lsn);
             let near = dynamic.maximum_lag_on_syncnode <= 0
                 || lag <= dynamic.maximum_lag_on_syncnode as u64;
-            let order = (f.nofailover(), sender.sync_state != "sync", lag, f.name.clone());
+            let priority = Reverse(f.tags.sync_priority());
+            let not_yet = sender.sync_state != "sync";
+            let order = (f.nofailover(), priority, not_yet, lag, f.name.clone());
             near.then_some((order, f.name.clone()))
         })
         .collect();
@@ -294,6 +297,32 @@ mod tests {
         let now = leading("b");
         let found = step_with(&counted_on(&[]), SynchronousMode::On, &now, &unfinished);
         assert_eq!(found, None, "its build is not over");
+    }
+
+    /// Spec: QC-5, TG-6.
+    #[test]
+    fn the_higher_sync_priority_replaces_the_lower_one() {
+        let streams = |name: &str, sync_state: &str| Walsender {
+            application_name: name.to_owned(),
+            state: String::from("streaming"),
+            sync_state: sync_state.to_owned(),
+            ..Walsender::default()
+        };
+        let replication = vec![streams("b", "sync"), streams("c", "async")];
+        let sql = SqlFacts { replication, ..leading("b") };
+        let chosen = |b: serde_json::Value, c: serde_json::Value| {
+            let tagged = |name: &str, tags: &serde_json::Value| Facts {
+                tags: tags.into(),
+                ..member(name, SqlFacts::default())
+            };
+            let (b, c) = (tagged("b", &b), tagged("c", &c));
+            wanted(LEADER, &dynamic(SynchronousMode::On), &sql, &[&b, &c])
+        };
+        let (none, only) = (serde_json::json!({}), |name: &str| BTreeSet::from([name.to_owned()]));
+        assert_eq!(chosen(none.clone(), none.clone()), only("b"));
+        assert_eq!(chosen(none.clone(), serde_json::json!({"sync_priority": "2"})), only("c"));
+        assert_eq!(chosen(serde_json::json!({"nosync": "true"}), none.clone()), only("c"));
+        assert_eq!(chosen(serde_json::json!({"sync_priority": 0}), none), only("c"));
     }
 
     #[test]

@@ -3,13 +3,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use super::faults::{Fault, Place, Report};
 use super::reader::Section;
 use super::tree::{self, Node};
 use super::yaml;
-use super::{Config, bootstrap, env, postgresql, sections, unknown};
+use super::{Config, bootstrap, env, postgresql, sections, tags, unknown};
 
 /// What reading a configuration gave: the value, if it is usable, and everything to say about it.
 #[derive(Debug, Default)]
@@ -125,7 +123,7 @@ fn read(path: &Path, top: &Section, env: &BTreeMap<String, String>) -> Config {
         raft,
         bootstrap: top.mentions("bootstrap").then(|| bootstrap::read(&bootstrap)),
         postgresql,
-        tags: tags(top),
+        tags: tags::read(&top.child("tags")),
         watchdog: sections::watchdog(&top.child("watchdog")),
         warnings: Vec::new(),
     }
@@ -168,21 +166,4 @@ fn name(top: &Section) -> String {
         top.fault("name", "must not contain `/`, `,` or control characters; choose another");
     }
     name
-}
-
-/// Tags as written, after a look at those whose meaning is fixed.
-fn tags(top: &Section) -> Map<String, Value> {
-    let section = top.child("tags");
-    for key in ["nofailover", "clonefrom", "noloadbalance", "nosync", "nostream"] {
-        section.flag(key);
-    }
-    for (flag, number) in [("nofailover", "failover_priority"), ("nosync", "sync_priority")] {
-        section.integer(number, None, 0);
-        if section.get(flag).is_some() && section.get(number).is_some() {
-            let message = format!("says the same as {number}, and counts; remove one of the two");
-            section.warn(flag, message);
-        }
-    }
-    section.text("replicatefrom");
-    section.entries().iter().map(|(key, node)| (key.clone(), node.value())).collect()
 }

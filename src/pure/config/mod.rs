@@ -20,6 +20,7 @@ pub mod reader;
 pub mod redact;
 pub mod scalar;
 mod sections;
+pub mod tags;
 pub mod tree;
 mod unknown;
 mod yaml;
@@ -28,6 +29,7 @@ pub use effective::effective;
 pub use faults::Fault;
 pub use load::{Reading, find_place, load, read_parts};
 pub use peer_access::PeerAccess;
+pub use tags::Tags;
 
 /// libpq keywords that a user of `postgresql.authentication` may carry, besides name and password.
 pub const LIBPQ_KEYWORDS: [&str; 10] = [
@@ -59,7 +61,7 @@ pub struct Config {
     pub bootstrap: Option<Bootstrap>,
     /// Absent: a witness.
     pub postgresql: Option<Postgresql>,
-    pub tags: Map<String, Value>,
+    pub tags: Tags,
     pub watchdog: Watchdog,
     /// Things worth a warning (unknown keys, sections of other stores), one sentence each.
     pub warnings: Vec<String>,

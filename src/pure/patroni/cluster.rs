@@ -2,7 +2,7 @@
 use serde_json::{Map, Value, json};
 
 use super::look::{Look, answering};
-use super::{standby, tags};
+use super::standby;
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{FailoverRequest, Member};
 use crate::pure::postgres::lsn::Lsn;
@@ -62,7 +62,7 @@ fn remarks(row: &mut Map<String, Value>, member: &Member, facts: Option<&Facts>)
     if let Some(schedule) = facts.and_then(|facts| facts.scheduled_restart.as_ref()) {
         row.insert("scheduled_restart".into(), schedule.clone());
     }
-    let tags = tags::effective(facts.map_or(&member.tags, |facts| &facts.tags));
+    let tags = facts.map_or(&member.tags, |facts| &facts.tags).shown();
     if !tags.is_empty() {
         row.insert("tags".into(), tags.into());
     }

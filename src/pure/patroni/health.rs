@@ -73,7 +73,7 @@ fn is_replica(look: &Look, query: &Query) -> bool {
     look.state_text() == "running"
         && look.role() == Role::Replica
         && !(look.lease() && look.in_standby_cluster())
-        && !look.facts().is_some_and(|facts| facts.tag_is_true("noloadbalance"))
+        && !look.facts().is_some_and(|facts| facts.tags.noloadbalance())
         && !is_lagging(look, query)
         && replication_state_matches(look, query)
 }

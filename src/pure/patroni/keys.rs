@@ -2,7 +2,6 @@
 use serde_json::{Map, Value, json};
 
 use super::look::{Look, answering};
-use super::tags;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{ClusterState, FailoverRequest, Member};
@@ -68,7 +67,7 @@ pub fn member_value(look: &Look, id: RaftId, member: &Member) -> Value {
     row.insert("state".into(), facts.map_or("unknown", |facts| facts.state.text()).into());
     row.insert("role".into(), facts.map_or("uninitialized", |facts| facts.role.text()).into());
     row.insert("version".into(), super::PATRONI_VERSION.into());
-    let tags = tags::effective(facts.map_or(&member.tags, |facts| &facts.tags));
+    let tags = facts.map_or(&member.tags, |facts| &facts.tags).shown();
     if !tags.is_empty() {
         row.insert("tags".into(), tags.into());
     }

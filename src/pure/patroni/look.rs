@@ -1,7 +1,6 @@
 //! One look at a node: the published values together with the instant at which they are judged.
 use serde_json::{Map, Value};
 
-use super::tags;
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{Member, Purpose};
 use crate::pure::cluster::{Millis, RaftId};
@@ -144,7 +143,7 @@ impl<'a> Look<'a> {
 
     /// Tags of this node as Patroni shows them.
     pub fn tags(&self) -> Map<String, Value> {
-        tags::effective(self.facts().map_or(&self.config.tags, |facts| &facts.tags))
+        self.facts().map_or(&self.config.tags, |facts| &facts.tags).shown()
     }
 
     /// Members with PostgreSQL in the order of their names, with the last word heard of each.

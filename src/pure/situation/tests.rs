@@ -2,6 +2,7 @@
 use super::*;
 use crate::pure::cluster::facts::SqlFacts;
 use crate::pure::cluster::state::{Lease, Member};
+use crate::pure::config::Tags;
 use serde_json::{Value, json};
 
 /// Members a, b and c with ids 1, 2 and 3; `leader` holds the lease.
@@ -29,7 +30,7 @@ fn facts(id: RaftId, name: &str, tags: Value) -> Facts {
         raft_id: id,
         name: name.into(),
         state: PgState::Running,
-        tags: tags.as_object().cloned().unwrap_or_default(),
+        tags: Tags::from(&tags),
         sql: Some(SqlFacts { in_recovery: true, ..SqlFacts::default() }),
         ..Facts::default()
     }
