@@ -18,6 +18,7 @@ use super::node::{Seen, World, beat, desk, observe};
 use super::peer::{Access, Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
+use super::postgres::connect::Socket;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
 use super::restored::{promises_of, restored};
@@ -376,7 +377,6 @@ fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
         data_dir: config.data_dir.clone(),
         bin_dir: config::find_bin_dir(config)?,
         config_dir: config.config_dir.clone(),
-        run_as,
         pgpass: config.pgpass.clone(),
         connection: Connection {
             host: local_host(config),
@@ -384,7 +384,13 @@ fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
             user: config.superuser.username.clone(),
             password: config.superuser.password.clone(),
             database: config.database.clone(),
+            options: config.superuser.options.clone(),
+            socket: config.use_unix_socket.then(|| Socket {
+                pid_file: config.data_dir.join("postmaster.pid"),
+                account: run_as.clone(),
+            }),
         },
+        run_as,
         state_dir: own,
     })
 }

@@ -191,18 +191,18 @@ async fn a_symlinked_data_directory_stays_a_symlink() {
 async fn facts_survive_a_lost_connection() {
     let Some(mut place) = Place::new() else { return };
     let server = place.primary("one").await;
-    let mut monitor = Monitor::new(server.connection.clone());
-    let first = monitor.facts().await.expect("facts");
+    let mut monitor = Monitor::default();
+    let first = monitor.facts(&server.connection).await.expect("facts");
     let which = "SELECT pid FROM pg_stat_activity WHERE application_name = 'Surus heartbeat'";
     let backend = sql(&server, which).await.expect("a pid").parse().expect("a number");
     kill(backend, Unix::TERM);
     // Without the reactor: the monitor hears of its lost connection only when it asks.
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(monitor.facts().await.expect("facts").timeline, first.timeline);
+    assert_eq!(monitor.facts(&server.connection).await.expect("facts").timeline, first.timeline);
     server.stop(StopMode::Fast, Some(LONG)).await.expect("stop");
-    assert!(monitor.facts().await.is_err());
+    assert!(monitor.facts(&server.connection).await.is_err());
     server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
-    let again = monitor.facts().await.expect("facts");
+    let again = monitor.facts(&server.connection).await.expect("facts");
     assert!(again.postmaster_start_time > first.postmaster_start_time);
 }
 

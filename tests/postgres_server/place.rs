@@ -59,6 +59,7 @@ impl Place {
                 user: "boss".into(),
                 password: Some(Secret("it's:\\secret".into())),
                 database: "postgres".into(),
+                ..Connection::default()
             },
             state_dir: home,
         };
@@ -149,21 +150,22 @@ pub fn files(server: &Server, upstream: Option<&Server>) -> ConfFiles {
 
 pub async fn sql(server: &Server, text: &str) -> Option<String> {
     let session = server.session("test").await.expect("connected");
+    session.run("SET search_path TO public").await.expect("set");
     session.value(text).await.expect("answered")
 }
 
 pub async fn facts(server: &Server) -> SqlFacts {
-    Monitor::new(server.connection.clone()).facts().await.expect("facts")
+    Monitor::default().facts(&server.connection).await.expect("facts")
 }
 
 /// Asks until the facts are as wanted.
 pub async fn facts_when(server: &Server, wanted: impl Fn(&SqlFacts) -> bool) -> SqlFacts {
-    let mut monitor = Monitor::new(server.connection.clone());
+    let mut monitor = Monitor::default();
     for _ in 0..500 {
-        if let Some(facts) = monitor.facts().await.ok().filter(&wanted) {
+        if let Some(facts) = monitor.facts(&server.connection).await.ok().filter(&wanted) {
             return facts;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("never as wanted: {:?}", monitor.facts().await);
+    panic!("never as wanted: {:?}", monitor.facts(&server.connection).await);
 }

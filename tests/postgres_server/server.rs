@@ -40,7 +40,7 @@ async fn a_cluster_is_created_started_and_stopped() {
 
     let mut by_socket = server.connection.clone();
     by_socket.host = server.state_dir.display().to_string();
-    Monitor::new(by_socket).facts().await.expect("facts by socket");
+    Monitor::default().facts(&by_socket).await.expect("facts by socket");
     let mut changed = files(&server, None);
     let conf = changed.postgresql_conf.get_or_insert_default();
     conf.push_str("synchronous_standby_names = 'somebody'\n");

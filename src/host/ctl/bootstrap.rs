@@ -163,13 +163,23 @@ fn afterwards(own: &Postgresql, bootstrap: &Bootstrap) -> Result<Vec<String>, St
     Ok(lines)
 }
 
+/// The first directory of sockets that the file names, where the socket is to be used.
+fn socket_dir(own: &Postgresql) -> Option<String> {
+    let named =
+        own.settings.parameters.get("unix_socket_directories").filter(|_| own.use_unix_socket)?;
+    let text = named.as_str()?;
+    text.split(',').map(str::trim).find(|dir| dir.starts_with('/')).map(str::to_owned)
+}
+
 fn connection(own: &Postgresql) -> Connection {
     Connection {
-        host: local_host(own),
+        host: socket_dir(own).unwrap_or_else(|| local_host(own)),
         port: own.port,
         user: own.superuser.username.clone(),
         password: None,
         database: own.database.clone(),
+        options: own.superuser.options.clone(),
+        socket: None,
     }
 }
 

@@ -18,6 +18,8 @@ pub fn footers(body: &Value) -> Vec<String> {
     lines.extend(remote(&own["standby"]));
     for (name, member) in own["members"].as_object().into_iter().flatten() {
         lines.extend(member["recovery"].as_str().map(|text| format!(" Restoring {name}: {text}")));
+        let failure = member["sql_failure"].as_str();
+        lines.extend(failure.map(|text| format!(" {name}: no answer to Surus's own SQL: {text}")));
         lines.extend(building(name, &member["build"]));
     }
     lines

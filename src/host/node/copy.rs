@@ -230,6 +230,8 @@ async fn checkpoint_there(server: &Server, own: &Postgresql, source: &Source) {
         user: own.superuser.username.clone(),
         password: own.superuser.password.clone(),
         database: own.database.clone(),
+        options: own.superuser.options.clone(),
+        socket: None,
     };
     let there = Server { connection, ..server.clone() };
     if let Err(problem) = there.checkpoint().await {

@@ -166,8 +166,8 @@ pub async fn post_bootstrap(world: &Rc<World>) -> Result<Report, String> {
     let script = config.bootstrap.as_ref().and_then(|b| b.post_bootstrap.clone());
     let (Some(script), Some(own)) = (script, &config.postgresql) else { return Ok(Report::Done) };
     let server = world.server()?;
-    let to = &server.connection;
-    let dsn = script_dsn(to);
+    let to = server.script_connection().await?;
+    let dsn = script_dsn(&to);
     let address = crate::pure::config::HostPort { host: to.host.clone(), port: own.port };
     let birth = server.birth();
     if birth.as_ref().is_some_and(|birth| birth.phase == Phase::Scripted) {

@@ -32,7 +32,7 @@ use crate::host::journal::Journal;
 use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::pure::cluster::RaftId;
-use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
+use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, SqlFailure};
 use crate::pure::cluster::looks::Looks;
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::slots::Orphans;
@@ -85,6 +85,8 @@ pub struct Seen {
     pub data: DataDirectory,
     pub postmaster_alive: bool,
     pub sql: Option<SqlFacts>,
+    /// Why the last look brought none from a server that accepts connections.
+    pub sql_failure: Option<SqlFailure>,
     /// A deed that is under way says what the state is.
     pub doing: Option<PgState>,
     /// The state to show while nothing is done and PostgreSQL is down.
@@ -342,6 +344,8 @@ impl World {
         match (&seen.doing, seen.postmaster_alive, &seen.sql) {
             (Some(doing), _, _) => *doing,
             (None, true, Some(_)) => PgState::Running,
+            // It accepts connections, though not ours.
+            (None, true, None) if seen.sql_failure.is_some() => PgState::Running,
             (None, true, None) => PgState::Starting,
             (None, false, _) if seen.node_state == "building" => PgState::CreatingReplica,
             (None, false, _) => seen.rest,
@@ -373,6 +377,7 @@ impl World {
             data: seen.data.clone(),
             copy: seen.copy,
             sql: seen.sql.clone(),
+            sql_failure: seen.sql_failure.clone(),
             tags: config.tags.clone(),
             pending_restart: seen.pending_restart.clone(),
             watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),

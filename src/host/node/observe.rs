@@ -13,7 +13,8 @@ use crate::host::actor::flow::{FlowActor, Happened};
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::ConfFiles;
 use crate::host::postgres::query::Monitor;
-use crate::pure::cluster::facts::SqlFacts;
+use crate::host::postgres::session::Refusal;
+use crate::pure::cluster::facts::{SqlFacts, SqlFailure};
 use crate::pure::consensus::core::Input;
 use crate::pure::flow::node::{Event, Node};
 use crate::pure::postgres::state::Role;
@@ -48,8 +49,8 @@ pub async fn look(world: &Rc<World>, round: u64) {
     if world.seen.borrow().postmaster_alive {
         let ours = world.sync_names.borrow().is_some();
         let number = world.seen.borrow_mut().looks.begin();
-        let sql = query(world).await.map(|sql| SqlFacts { names_are_ours: ours, ..sql });
-        note(world, number, sql);
+        let answer = query(world).await.map(|sql| SqlFacts { names_are_ours: ours, ..sql });
+        note(world, number, answer);
     }
     let facts = world.facts(round);
     world.tell_consensus(Input::Local(Box::new(facts)));
@@ -59,35 +60,70 @@ pub async fn look(world: &Rc<World>, round: u64) {
 }
 
 /// Several look at once: a deed that changed something does, and so does whoever asks.
-fn note(world: &World, number: u64, sql: Option<SqlFacts>) {
+fn note(world: &World, number: u64, answer: Answer) {
     let standby = world.standby_role();
     let mut seen = world.seen.borrow_mut();
     if !seen.looks.is_news(number) {
         return;
     }
-    if let Some(sql) = &sql {
-        seen.role = if sql.in_recovery { standby } else { Role::Primary };
+    match &answer {
+        Ok(sql) => seen.role = if sql.in_recovery { standby } else { Role::Primary },
+        Err((_, Some(in_recovery))) => {
+            seen.role = if *in_recovery { standby } else { Role::Primary }
+        }
+        Err(_) => {}
     }
-    seen.sql = sql.filter(|_| seen.postmaster_alive);
+    let alive = seen.postmaster_alive;
+    let failure = answer.as_ref().err().and_then(|(failure, _)| failure.clone()).filter(|_| alive);
+    note_failure(&seen.sql_failure, &failure, answer.is_ok());
+    seen.sql_failure = failure;
+    seen.sql = answer.ok().filter(|_| alive);
 }
 
-fn fingerprint(world: &World) -> (Option<bool>, bool) {
+/// A sentence when it changes; that all is well again is one, too.
+fn note_failure(before: &Option<SqlFailure>, now: &Option<SqlFailure>, answers: bool) {
+    match now {
+        Some(now) if before.as_ref() != Some(now) && now.denied => tracing::error!(
+            "PostgreSQL refuses Surus's own login: {}; check postgresql.authentication.superuser and \
+             pg_hba.conf",
+            now.text
+        ),
+        Some(now) if before.as_ref() != Some(now) => {
+            tracing::warn!("PostgreSQL answers Surus's own questions with an error: {}", now.text);
+        }
+        None if before.is_some() && answers => {
+            tracing::info!("PostgreSQL answers Surus's own questions again");
+        }
+        _ => {}
+    }
+}
+
+fn fingerprint(world: &World) -> (Option<bool>, bool, bool) {
     let seen = world.seen.borrow();
-    (seen.sql.as_ref().map(|sql| sql.in_recovery), seen.postmaster_alive)
+    let in_recovery = seen.sql.as_ref().map(|sql| sql.in_recovery);
+    (in_recovery, seen.postmaster_alive, seen.sql_failure.is_some())
 }
 
-async fn query(world: &World) -> Option<SqlFacts> {
-    let server = world.server().ok()?;
-    let mut monitor = MONITOR
-        .with_borrow_mut(Option::take)
-        .unwrap_or_else(|| Monitor::new(server.connection.clone()));
-    let facts = monitor.facts().await;
+/// Facts, or why there are none and whether the control file says that it is in recovery.
+type Answer = Result<SqlFacts, (Option<SqlFailure>, Option<bool>)>;
+
+async fn query(world: &World) -> Answer {
+    let Ok(server) = world.server() else { return Err((None, None)) };
+    let mut monitor = MONITOR.with_borrow_mut(Option::take).unwrap_or_default();
+    let facts = monitor.facts(&server.connection).await;
     MONITOR.with_borrow_mut(|place| *place = Some(monitor));
     match facts {
-        Ok(facts) => Some(facts),
-        Err(problem) => {
+        Ok(facts) => Ok(facts),
+        Err(Refusal::Denied(text)) => {
+            // Who is asked for a password is past recovery or in hot standby: the file is up to date.
+            let control = server.control().await.ok();
+            let in_recovery = control.map(|control| !control.out_of_recovery());
+            Err((Some(SqlFailure { text, denied: true }), in_recovery))
+        }
+        Err(Refusal::Failed(text)) => Err((Some(SqlFailure { text, denied: false }), None)),
+        Err(Refusal::NotThere(problem)) => {
             tracing::debug!(problem, "PostgreSQL did not answer");
-            None
+            Err((None, None))
         }
     }
 }
@@ -120,6 +156,7 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
         let number = seen.looks.begin();
         seen.looks.is_news(number); // whatever is being asked now answers for a server that is gone
         (seen.postmaster_alive, seen.sql, seen.data_is_gone) = (false, None, false);
+        seen.sql_failure = None;
         seen.doing.is_some()
     };
     if !expected {

@@ -102,7 +102,7 @@ async fn look(server: &Server) -> Look {
     let session = match Session::open(&server.connection, "Surus recovery").await {
         Ok(session) => session,
         Err(Refusal::Denied(why)) => return Look::Denied(why),
-        Err(Refusal::NotThere(_)) => return Look::Goes(starting),
+        Err(Refusal::NotThere(_) | Refusal::Failed(_)) => return Look::Goes(starting),
     };
     let Ok(rows) = session.rows(WHERE).await else { return Look::Goes(starting) };
     let Some(row) = rows.first() else { return Look::Goes(starting) };

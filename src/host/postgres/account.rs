@@ -58,6 +58,21 @@ impl Account {
         if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Takes this identity as the effective one of the calling thread alone.
+    ///
+    /// # Errors
+    /// What the kernel says; we are not root then.
+    pub fn assume_in_thread(&self) -> io::Result<()> {
+        let gid = rustix::process::Gid::from_raw(self.gid);
+        let uid = rustix::process::Uid::from_raw(self.uid);
+        let groups: Vec<_> =
+            self.groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
+        rustix::thread::set_thread_groups(&groups)?;
+        rustix::thread::set_thread_gid(gid)?;
+        rustix::thread::set_thread_uid(uid)?;
+        Ok(())
+    }
+
     /// Gives a file or directory (not what a symlink points to) to this account.
     pub fn own(&self, path: &Path) -> io::Result<()> {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))

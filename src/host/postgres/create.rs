@@ -110,12 +110,33 @@ pub fn initdb_arguments(options: &[String], superuser: &str) -> Vec<String> {
 /// How post_bootstrap is told of the new cluster; the password is in its PGPASSFILE.
 pub fn script_dsn(to: &Connection) -> String {
     let port = to.port.to_string();
-    conninfo([
+    let first = [
         ("dbname", to.database.as_str()),
         ("user", to.user.as_str()),
         ("host", to.host.as_str()),
         ("port", port.as_str()),
-    ])
+    ];
+    let own = to.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    conninfo(first.into_iter().chain(own.filter(|(key, _)| *key != "sslpassword")))
+}
+
+impl Server {
+    /// The way to the running server for a program that runs as its account: by the socket where
+    /// that is wanted and there is one.
+    ///
+    /// # Errors
+    /// The lock file cannot be read.
+    pub async fn script_connection(&self) -> Result<Connection, String> {
+        let mut to = self.connection.clone();
+        if to.socket.is_some() {
+            let server = self.clone();
+            let file = blocking(move || server.pid_file()).await??;
+            if let Some(dir) = file.and_then(|file| file.socket_dir) {
+                to.host = dir;
+            }
+        }
+        Ok(to)
+    }
 }
 
 /// Children that left the method's group might go on writing.

@@ -9,12 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::pure::config::Secret;
+use crate::pure::postgres::session_options::tool_options;
 
 pub mod account;
 pub mod aside;
 pub mod birth;
 pub mod callback;
 pub mod conf_files;
+pub mod connect;
 pub mod create;
 pub mod disk;
 mod identity;
@@ -35,6 +37,7 @@ pub mod slots;
 pub mod start;
 pub mod stop;
 pub mod sync;
+pub mod tls;
 pub mod upstream;
 pub mod vet;
 
@@ -59,7 +62,7 @@ pub struct Server {
 }
 
 /// How the daemon itself reaches the server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Connection {
     /// A host name or address, or the directory of the socket.
     pub host: String,
@@ -67,6 +70,21 @@ pub struct Connection {
     pub user: String,
     pub password: Option<Secret>,
     pub database: String,
+    /// libpq's keywords for this user: `sslmode`, `sslrootcert`, `sslcert`, `sslkey` count here.
+    pub options: Vec<(String, String)>,
+    /// Prefer the running server's socket to `host`, where it has one.
+    pub socket: Option<connect::Socket>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The binaries that must lie in a bin_dir.
@@ -116,6 +134,7 @@ impl Server {
         Program::new(self.bin_dir.join(name), &self.state_dir, self.run_as.as_ref())
             .env("LC_ALL", "C")
             .env("LANG", "C")
+            .env("PGOPTIONS", tool_options())
     }
 
     /// A user's command line (no shell).

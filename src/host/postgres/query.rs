@@ -1,4 +1,6 @@
 //! The monitoring query: everything the cluster wants to know of a running server, in one answer.
+use std::time::{Duration, Instant};
+
 use serde::Deserialize;
 use tokio_postgres::SimpleQueryRow;
 
@@ -52,20 +54,34 @@ SELECT here.rec AS in_recovery,
         FROM pg_catalog.pg_stat_replication) AS replication
 FROM here"#;
 
-/// Keeps one connection open and asks over it.
+/// Keeps one connection open and asks over it; a login that is refused is tried again with a pause.
+#[derive(Default)]
 pub struct Monitor {
     connection: Connection,
     session: Option<Session>,
+    refused: Option<Refused>,
 }
 
-impl Monitor {
-    pub fn new(connection: Connection) -> Monitor {
-        Monitor { connection, session: None }
-    }
+struct Refused {
+    why: Refusal,
+    until: Instant,
+    pause: Duration,
+}
 
+/// Between two attempts to log in where the last one was refused: doubled from the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl Monitor {
     /// Asks once; a connection that turns out to be lost is opened again once. Bounded by about
-    /// 5 s.
-    pub async fn facts(&mut self) -> Result<SqlFacts, String> {
+    /// 5 s. Where `to` is not what it was, the old connection is closed.
+    ///
+    /// # Errors
+    /// [`Refusal`]; within the pause after a refused login the same one again.
+    pub async fn facts(&mut self, to: &Connection) -> Result<SqlFacts, Refusal> {
+        if self.connection != *to {
+            *self = Monitor { connection: to.clone(), ..Monitor::default() };
+        }
         // Taken out: whatever goes wrong, or cancels us, a half-read session is not used again.
         if let Some(session) = self.session.take() {
             match ask(&session).await {
@@ -73,20 +89,30 @@ impl Monitor {
                     self.session = Some(session);
                     return Ok(facts);
                 }
-                Err(error) if !session.is_closed() => return Err(error),
+                Err(error) if !session.is_closed() => return Err(Refusal::Failed(error)),
                 Err(_) => {}
             }
         }
-        let session = Session::open(&self.connection, "Surus heartbeat").await;
-        let session = session.map_err(Refusal::text)?;
-        let facts = ask(&session).await?;
+        let session = self.open().await?;
+        let facts = ask(&session).await.map_err(Refusal::Failed)?;
         self.session = Some(session);
         Ok(facts)
     }
 
-    /// Forgets the connection, as after a stop or when the password has changed.
-    pub fn close(&mut self) {
-        self.session = None;
+    async fn open(&mut self) -> Result<Session, Refusal> {
+        if let Some(refused) = self.refused.as_ref().filter(|it| Instant::now() < it.until) {
+            return Err(refused.why.clone());
+        }
+        let opened = Session::open(&self.connection, "Surus heartbeat").await;
+        let last = self.refused.take();
+        if let Err(why) = &opened
+            && why.is_denied()
+        {
+            let pause = last.map_or(PAUSE_MIN, |last| (last.pause * 2).min(PAUSE_MAX));
+            let until = Instant::now() + pause;
+            self.refused = Some(Refused { why: why.clone(), until, pause });
+        }
+        opened
     }
 }
 

@@ -42,8 +42,7 @@ impl Server {
             .arg(format!("--target-pgdata={}", self.data_dir.display()))
             .arg(format!("--source-server={}", from.conninfo))
             .arg("--progress")
-            .args(options.iter().cloned().chain(missing_wal))
-            .env("PGOPTIONS", "-c statement_timeout=0");
+            .args(options.iter().cloned().chain(missing_wal));
         if let Some((name, path)) = self.passfile_env(&from.passfile) {
             program = program.env(name, path);
         }

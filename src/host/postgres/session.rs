@@ -2,12 +2,14 @@
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 
-use super::Connection;
+use super::{Connection, connect};
+use crate::pure::postgres::session_options::{LATER_TIMEOUTS, session_options};
 
 /// How long a connection attempt may take, authentication included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const STATEMENT_TIMEOUT_MS: u32 = 2000;
 /// What our side grants a statement beyond `statement_timeout`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -26,47 +28,55 @@ pub enum Refusal {
     NotThere(String),
     /// The server is up, but not for us: role, password or pg_hba.conf.
     Denied(String),
+    /// It let us in, and then answered with an error.
+    Failed(String),
 }
 
 impl Refusal {
+    /// The server is up, and does not let us in as we came.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Refusal::Denied(_))
+    }
+
     pub fn text(self) -> String {
         match self {
-            Refusal::NotThere(text) | Refusal::Denied(text) => text,
+            Refusal::NotThere(text) | Refusal::Denied(text) | Refusal::Failed(text) => text,
         }
     }
 }
 
 impl Session {
     /// Opens with `statement_timeout` 2 s. `pg_stat_statements` does not record what we ask.
+    ///
+    /// # Errors
+    /// [`Refusal`]: nobody is there, or it is and does not let us in.
     pub async fn open(to: &Connection, application_name: &str) -> Result<Session, Refusal> {
-        let mut config = config(to, application_name);
-        config.options("-c statement_timeout=2000 -c pg_stat_statements.track=none");
-        Self::connect(to, &config, Some(ANSWER_TIMEOUT)).await
+        Self::connect(to, application_name, STATEMENT_TIMEOUT_MS, Some(ANSWER_TIMEOUT)).await
     }
 
     /// Opens without a limit on statements (a checkpoint takes as long as it takes).
+    ///
+    /// # Errors
+    /// As [`Session::open`].
     pub async fn open_patient(to: &Connection, name: &str) -> Result<Session, Refusal> {
-        let mut config = config(to, name);
-        config.options("-c statement_timeout=0 -c pg_stat_statements.track=none");
-        Self::connect(to, &config, None).await
+        Self::connect(to, name, 0, None).await
     }
 
     async fn connect(
         to: &Connection,
-        config: &Config,
+        application_name: &str,
+        statement_timeout_ms: u32,
         limit: Option<Duration>,
     ) -> Result<Session, Refusal> {
-        let place = format!("{}:{}", to.host, to.port);
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls));
-        let (client, connection) = connecting
-            .await
-            .map_err(|_| Refusal::NotThere(format!("{place} did not answer in time")))?
-            .map_err(|error| refusal(&place, &error))?;
-        let driver = tokio::spawn(async move {
-            // The client hears of the end by its own next call.
-            let _ = connection.await;
-        });
-        Ok(Session { client, driver, limit })
+        let mut config = config(to, application_name);
+        config.options(session_options(statement_timeout_ms));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect::connect(to, config));
+        let (client, driver) = connecting.await.map_err(|_| {
+            Refusal::NotThere(format!("{}:{} did not answer in time", to.host, to.port))
+        })??;
+        let session = Session { client, driver, limit };
+        session.run(LATER_TIMEOUTS).await.map_err(Refusal::Failed)?;
+        Ok(session)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -112,32 +122,31 @@ impl Drop for Session {
 fn config(to: &Connection, application_name: &str) -> Config {
     let mut config = Config::new();
     config
-        .host(&to.host)
-        .port(to.port)
         .user(&to.user)
         .dbname(if to.database.is_empty() { "postgres" } else { &to.database })
-        .application_name(application_name)
-        .connect_timeout(CONNECT_TIMEOUT);
+        .application_name(application_name);
     if let Some(password) = &to.password {
         config.password(&password.0);
     }
     config
 }
 
-fn refusal(place: &str, error: &tokio_postgres::Error) -> Refusal {
+pub(super) fn refusal(place: &str, error: &tokio_postgres::Error) -> Refusal {
     let text = format!("{place}: {}", told(error));
     let code = error.code().map(SqlState::code).unwrap_or_default();
     // Class 28 is a refused login, 3D000 an unknown database, 53300 a full server: all are up.
     // Without a password where one is asked for, the client itself gives up: up as well.
     let up = code.starts_with("28") || matches!(code, "3D000" | "53300");
     let asked = error.code().is_none() && text.contains("password missing");
-    if up || asked { Refusal::Denied(text) } else { Refusal::NotThere(text) }
+    // So is a server with which TLS cannot be agreed on.
+    let encrypted = error.code().is_none() && text.contains("TLS");
+    if up || asked || encrypted { Refusal::Denied(text) } else { Refusal::NotThere(text) }
 }
 
 /// The server's own words, else the whole chain of causes.
 fn told(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
-        return format!("{}: {}", db.severity(), db.message());
+        return format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

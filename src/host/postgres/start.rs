@@ -190,9 +190,11 @@ impl Server {
 
     async fn answers(&self, ready: Ready) -> bool {
         match Session::open(&self.connection, "Surus start").await {
-            // It is up; that our password is wrong is told by whoever needs the answer.
-            Err(Refusal::Denied(_)) => ready == Ready::Accepting,
-            Err(Refusal::NotThere(_)) => false,
+            // It is up; that our login is refused is said by whoever needs the answer.
+            Err(Refusal::Denied(_)) if ready == Ready::Accepting => true,
+            // Logins are judged after recovery or in hot standby: the control file tells which.
+            Err(Refusal::Denied(_)) => self.control().await.is_ok_and(|at| at.out_of_recovery()),
+            Err(Refusal::NotThere(_) | Refusal::Failed(_)) => false,
             Ok(_) if ready == Ready::Accepting => true,
             Ok(session) => {
                 let answer = session.value("SELECT pg_catalog.pg_is_in_recovery()").await;

@@ -33,6 +33,9 @@ pub struct Facts {
     pub copy: CopyId,
     /// Facts from SQL; absent while PostgreSQL does not answer.
     pub sql: Option<SqlFacts>,
+    /// Why PostgreSQL, which runs, gave none.
+    #[serde(default)]
+    pub sql_failure: Option<SqlFailure>,
     /// Tags that are in force (`nofailover`, `failover_priority`, `clonefrom`, …).
     pub tags: Tags,
     pub pending_restart: Map<String, Value>,
@@ -100,6 +103,15 @@ impl std::fmt::Display for DataDirectory {
             }
         }
     }
+}
+
+/// Why a PostgreSQL that accepts connections gives no facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlFailure {
+    /// PostgreSQL's own words with the SQLSTATE where there are some; never a secret.
+    pub text: String,
+    /// It is our login that is refused: of the server itself this says nothing bad.
+    pub denied: bool,
 }
 
 /// One answer of the monitoring query.
@@ -199,8 +211,40 @@ impl Facts {
         self.tags.failover_priority()
     }
 
-    /// PostgreSQL runs, answers, and can commit.
+    /// PostgreSQL runs and can commit, by its own answer; where it only refuses our login, by its last one
+    /// or its control file: clients have their own passwords.
     pub fn is_writable(&self) -> bool {
-        self.state == PgState::Running && self.sql.as_ref().is_some_and(|sql| !sql.in_recovery)
+        let denied = self.sql_failure.as_ref().is_some_and(|failure| failure.denied);
+        let primary = match &self.sql {
+            Some(sql) => !sql.in_recovery,
+            None => denied && self.postmaster_alive && self.role == Role::Primary,
+        };
+        self.state == PgState::Running && primary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A password that was rotated under us does not take the primary out of every load balancer.
+    #[test]
+    fn a_primary_that_refuses_only_us_is_writable() {
+        let failure = SqlFailure { text: "FATAL: no (SQLSTATE 28P01)".into(), denied: true };
+        let mut facts = Facts {
+            state: PgState::Running,
+            role: Role::Primary,
+            postmaster_alive: true,
+            sql_failure: Some(failure),
+            ..Facts::default()
+        };
+        assert!(facts.is_writable());
+        facts.role = Role::Replica;
+        assert!(!facts.is_writable());
+        facts.role = Role::Primary;
+        facts.sql_failure.as_mut().expect("one").denied = false;
+        assert!(!facts.is_writable(), "an error says nothing of what it can do");
+        facts.sql_failure = None;
+        assert!(!facts.is_writable());
     }
 }

@@ -91,7 +91,10 @@ fn standing(facts: &Facts) -> Result<(u32, Lsn), Refusal> {
         (_, DataDirectory::Empty | DataDirectory::Incomplete) => {
             Err(refuse("has no complete copy", facts.state.text()))
         }
-        _ => Err(refuse("its PostgreSQL does not answer", facts.state.text())),
+        _ => match &facts.sql_failure {
+            Some(failure) => Err(refuse("its PostgreSQL does not answer Surus", &failure.text)),
+            None => Err(refuse("its PostgreSQL does not answer", facts.state.text())),
+        },
     }
 }
 

@@ -160,6 +160,9 @@ fn member_extra(look: &Look, id: u64, member: &Member) -> Value {
     extra["heard_s_ago"] = (heard_age / 1000).into();
     extra["node_state"] = heard.facts.node_state.as_str().into();
     extra["sentence"] = heard.facts.sentence.as_str().into();
+    if let Some(failure) = &heard.facts.sql_failure {
+        extra["sql_failure"] = failure.text.as_str().into();
+    }
     if let Some(recovery) = &heard.facts.recovery {
         extra["recovery"] = recovery.text().into();
     }

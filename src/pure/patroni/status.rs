@@ -124,6 +124,9 @@ fn own(look: &Look) -> Value {
     if facts.is_some_and(|facts| !facts.has_postgres) {
         put(&mut own, "witness", true);
     }
+    if let Some(failure) = facts.and_then(|facts| facts.sql_failure.as_ref()) {
+        put(&mut own, "sql_failure", failure.text.as_str());
+    }
     if let Some(recovery) = facts.and_then(|facts| facts.recovery.as_ref()) {
         put(&mut own, "recovery", serde_json::to_value(recovery).unwrap_or_default());
     }

@@ -9,6 +9,7 @@ pub mod owned;
 pub mod postmaster_pid;
 pub mod progress;
 pub mod recovery;
+pub mod session_options;
 pub mod settings;
 pub mod slot;
 pub mod state;
