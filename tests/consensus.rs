@@ -273,6 +273,46 @@ fn a_word_more_after_the_answer_does_not_lose_the_leadership() {
     assert_eq!(net.holder(), Some(candidate));
 }
 
+/// What an order may do counts from the hand-over to the next grant; the leader's death is none.
+#[test]
+fn an_order_counts_only_when_its_leader_hands_over() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    let mut cluster = net.cores[holder].cluster().clone();
+    let epoch = cluster.epoch;
+    let order = |scheduled_at: Option<&str>| Command::SetFailover {
+        request: FailoverRequest {
+            leader: Some(format!("n{holder}")),
+            candidate: Some(String::from("x")),
+            scheduled_at: scheduled_at.map(str::to_owned),
+        },
+    };
+    let release = |to: Option<&str>| Command::Release {
+        epoch,
+        reason: "switchover".into(),
+        shutdown: None,
+        hand_over_to: to.map(str::to_owned),
+    };
+    let over = Command::LeaseOver { epoch, reason: "it died".into() };
+    let by_name = FailoverRequest { candidate: Some(String::from("x")), ..Default::default() };
+    let by_name = Command::SetFailover { request: by_name };
+    let cases = [
+        (vec![order(None), release(Some("x"))], true),
+        (vec![order(None), release(None)], false),
+        (vec![order(None), over.clone()], false),
+        (vec![order(Some("2030-01-01T00:00:00Z")), over.clone()], false),
+        (vec![by_name.clone(), over.clone()], false),
+        (vec![over, by_name], true),
+    ];
+    let untouched = cluster.clone();
+    for (commands, counts) in cases {
+        let said = format!("{commands:?}");
+        cluster = untouched.clone();
+        commands.into_iter().for_each(|command| drop(cluster.apply(1000, command)));
+        assert_eq!(cluster.order_in_force().is_some(), counts, "{said}");
+    }
+}
+
 /// Whoever is slow is waited for longer with every round: else none of them would ever lead.
 #[test]
 fn a_slow_postgresql_leads_in_the_end() {

@@ -334,13 +334,9 @@ impl World {
         Some(if flushed.len() < number { 0 } else { flushed.into_iter().min().unwrap_or(0) })
     }
 
-    /// The log knows who is synchronous to this leader: from then on nothing may be lost. (A failover that
-    /// an operator ordered by name while nobody led stands, whoever leads meanwhile.)
+    /// The log knows who is synchronous to this leader: from then on nothing may be lost.
     fn is_protected(&self, at: usize) -> bool {
-        let node = &self.nodes[at];
-        let epoch = node.guard.as_ref().map(|guard| guard.epoch);
-        let known = node.daemon.as_ref().and_then(|d| d.core.cluster().failover.as_ref());
-        let by_name = known.is_some_and(|f| f.leader.is_none() && f.candidate.is_some());
-        !by_name && epoch.is_some_and(|epoch| self.checks.synchronous_epochs.contains(&epoch))
+        let epoch = self.nodes[at].guard.as_ref().map(|guard| guard.epoch);
+        epoch.is_some_and(|epoch| self.checks.synchronous_epochs.contains(&epoch))
     }
 }

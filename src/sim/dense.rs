@@ -2,6 +2,7 @@
 //! seconds. What a long life of scattered ones meets once in ten thousand seeds, such stories meet in a minute.
 use super::fault::{self, Fault, Whom};
 use super::luck::Luck;
+use super::orders;
 use super::plan::{Plan, Wanted, config};
 use crate::pure::cluster::Millis;
 
@@ -19,14 +20,17 @@ enum Theme {
     State,
     /// The other site, and the section that names it.
     Site,
+    /// Somebody orders who leads next, and the leader dies.
+    Order,
     Any,
 }
 
 /// What themes tell besides what every seed can draw.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     "cancel_build",
     "fail_deeds",
     "hang_deeds",
+    "order",
     "remove_data",
     "replace",
     "section_slips",
@@ -41,7 +45,8 @@ pub fn tells_of(kind: &str) -> bool {
     KINDS.contains(&kind) || fault::DRAWN.contains(&kind)
 }
 
-const THEMES: [Theme; 5] = [Theme::Copy, Theme::Vote, Theme::State, Theme::Site, Theme::Any];
+const THEMES: [Theme; 6] =
+    [Theme::Copy, Theme::Vote, Theme::State, Theme::Site, Theme::Order, Theme::Any];
 
 impl Plan {
     /// A dense story from the seed, of what was asked for.
@@ -116,6 +121,10 @@ fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan, kinds: &[String
         (Theme::State, 5) => Fault::HangDeeds { whom, count },
         (Theme::Site, 0..=2) => Fault::SitesChange { ms },
         (Theme::Site, 3 | 4) => Fault::SectionSlips { ms },
+        (Theme::Order, 0..=2) => orders::draw(luck, plan.nodes),
+        (Theme::Order, 3 | 4) => Fault::StallStreams { ms },
+        (Theme::Order, 5 | 6) => Fault::PowerCut { whom: Whom::Holder, ms: 3 * plan.ttl_ms },
+        (Theme::Order, 7) => Fault::FailDeeds { whom, count },
         (Theme::Site, 5) => Fault::StallStreams { ms },
         _ => fault::draw_of(kinds, luck, plan.nodes, plan.ttl_ms),
     }

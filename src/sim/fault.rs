@@ -70,6 +70,12 @@ pub enum Fault {
     },
     /// The operator asks for a switchover.
     Switchover,
+    /// The operator orders a switchover to this member so much later (0: at once), or a failover.
+    Order {
+        whom: Whom,
+        failover: bool,
+        in_ms: Millis,
+    },
     /// The operator stops the daemon, and starts it again after a while.
     Stop {
         whom: Whom,
@@ -194,6 +200,10 @@ impl std::fmt::Display for Fault {
                 write!(f, "the next record of {whom}'s journal: {fate:?}")
             }
             Fault::Switchover => f.write_str("the operator asks for a switchover"),
+            Fault::Order { whom, failover, in_ms } => {
+                let what = if *failover { "failover" } else { "switchover" };
+                write!(f, "the operator orders a {what} to {whom}, in {in_ms} ms")
+            }
             Fault::Stop { whom, ms } => {
                 write!(f, "the operator stops {whom}, and starts it again {ms} ms later")
             }
@@ -301,7 +311,8 @@ pub const DRAWN: [&str; 11] = [
 ];
 
 /// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
-pub const ADDED: [&str; 16] = [
+pub const ADDED: [&str; 17] = [
+    "order",
     "sites_change",
     "remote_down",
     "remote_replaced",

@@ -27,6 +27,7 @@ pub mod machine;
 pub mod network;
 pub mod node;
 pub mod observer;
+mod orders;
 pub mod plan;
 pub mod postgres;
 pub mod reach;

@@ -243,7 +243,9 @@ impl World {
         let local = self.local(at);
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
         let heard = leader_position(&daemon.core, &input);
+        let led = super::orders::led(daemon.core.cluster());
         let outputs = daemon.core.handle(local, input);
+        self.note_orders(led, &outputs);
         let known = self.nodes[at].heard_leader_at;
         if let Some((epoch, position)) = heard {
             let before = if known.0 == epoch { known.1 } else { Lsn(0) };

@@ -159,6 +159,8 @@ impl World {
     /// The level that the crew is told. `None` while the daemon still finds out what it holds.
     pub fn situation(&mut self, at: usize) -> Option<Situation> {
         let local = self.local(at);
+        let known = self.nodes[at].daemon.as_ref().map(|daemon| daemon.core.cluster());
+        let is_due = known.is_some_and(|cluster| self.is_due(cluster));
         let node = &mut self.nodes[at];
         let guard_epoch = node.guard.as_ref().map(|g| g.epoch);
         let guarded = node.guard.as_ref().filter(|g| local < g.deadline).map(|g| g.epoch);
@@ -197,7 +199,7 @@ impl World {
             data_is_gone: node.postgres.removed,
             guarded,
             armed: guard_epoch,
-            failover_is_due: true,
+            failover_is_due: is_due,
             use_pg_rewind: self.plan.use_pg_rewind,
             use_slots: true,
             remove_on_rewind_failure: false,

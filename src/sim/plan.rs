@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::fault::{self, Fault, Whom};
 use super::luck::{Luck, PPM_MAX};
 use super::network::{FAIR, Weather};
+use super::orders;
 use super::strangers::Adopts;
 use crate::pure::cluster::Millis;
 use crate::pure::config::{Dynamic, SynchronousMode};
@@ -178,6 +179,7 @@ impl Plan {
         }
         plan.falls_behind();
         plan.is_operated();
+        plan.gets_orders();
         plan.changes_hosts();
         plan.deeds_take_time();
         plan.files_are_gone();
@@ -224,6 +226,26 @@ impl Plan {
                     let count = 1 + luck.below(3) as u64;
                     self.misfortunes.push((at, Fault::FailDeeds { whom, count }));
                 }
+            }
+        }
+    }
+
+    /// Switchovers and failovers to a name, at once and for later; half of them while the replicas fall behind, and
+    /// the leader dies before the time has come. One seed in three, with luck of its own.
+    pub fn gets_orders(&mut self) {
+        let mut luck = Luck::new(self.seed ^ 0x00DE_12ED);
+        if self.standby || luck.below(3) != 0 {
+            return;
+        }
+        for _ in 0..luck.between(1, 2) {
+            let at = luck.between(6_000, self.heal_at.max(6_001));
+            self.misfortunes.push((at, orders::draw(&mut luck, self.nodes)));
+            if luck.in_thousand(500) {
+                let ms = luck.between(1_000, 2 * self.ttl_ms);
+                self.misfortunes.push((at.saturating_sub(ms / 2), Fault::StallStreams { ms }));
+                let end = Fault::PowerCut { whom: Whom::Holder, ms: 3 * self.ttl_ms };
+                self.misfortunes.push((at + luck.between(10, ms / 2), end));
+                self.heal_at = self.heal_at.max(at + 2 * self.ttl_ms);
             }
         }
     }

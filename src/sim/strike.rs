@@ -156,6 +156,9 @@ impl World {
     fn operate(&mut self, fault: Fault) {
         match fault {
             Fault::Switchover => self.ask_switchover(),
+            Fault::Order { whom, failover, in_ms } => {
+                self.order(self.hit(whom), failover, in_ms);
+            }
             Fault::Stop { whom, ms } => self.ask_to_stop(whom, ms),
             Fault::Reinitialize { whom } => {
                 let node = self.hit(whom);

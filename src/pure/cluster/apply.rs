@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 use super::RaftId;
 use super::command::{Command, Outcome};
 use super::state::{
-    ClusterState, CopyId, DECISIONS_MAX, Decision, Initialize, InitializeFailure, Lease, Purpose,
-    Status,
+    ClusterState, CopyId, DECISIONS_MAX, Decision, FailoverRequest, Initialize, InitializeFailure,
+    Lease, Purpose, Status,
 };
 
 /// Rows kept in `history` at most, whatever the configuration says.
@@ -40,7 +40,7 @@ impl ClusterState {
             Command::SetConfig { value, expected } => self.set_config(index, value, expected),
             Command::PatchConfig { patch } => self.patch_config(index, patch),
             Command::SetFailover { request } => {
-                self.failover = Some(request);
+                self.set_failover(request);
                 Outcome::Done
             }
             Command::ClearFailover { expected } => self.clear_failover(expected),
@@ -108,7 +108,7 @@ impl ClusterState {
         self.epoch = lease.epoch;
         self.lease = Some(lease);
         if !creates {
-            self.failover = None;
+            self.end_failover();
             self.name_synchronous_leader(copy);
             self.sync_version = index;
         }
@@ -158,12 +158,34 @@ impl ClusterState {
             if let Some(status) = shutdown {
                 s.status = status;
             }
+            s.failover_in_force = s.failover.is_some() && hand_over_to.is_some();
             match (&mut s.failover, hand_over_to) {
                 (Some(request), Some(to)) => request.candidate = Some(to),
-                (Some(request), None) if request.candidate.is_none() => s.failover = None,
+                (Some(request), None)
+                    if request.candidate.is_none() && request.scheduled_at.is_none() =>
+                {
+                    s.failover = None;
+                }
                 _ => {}
             }
         })
+    }
+
+    /// Where nobody leads, nobody has to hand over first.
+    fn set_failover(&mut self, request: FailoverRequest) {
+        let at_once = request.leader.is_none() && request.scheduled_at.is_none();
+        self.failover_in_force = at_once && self.lease.is_none();
+        self.failover = Some(request);
+    }
+
+    /// Somebody leads now: only what waits for its time, and means this very leader, goes on waiting.
+    fn end_failover(&mut self) {
+        let leader = self.leader().map(str::to_string);
+        let executed = std::mem::take(&mut self.failover_in_force);
+        let waits = |request: &FailoverRequest| {
+            !executed && request.scheduled_at.is_some() && request.leader == leader
+        };
+        self.failover = self.failover.take().filter(waits);
     }
 
     fn retime(&mut self, epoch: u64, ttl_ms: u64) -> Outcome {
@@ -235,6 +257,7 @@ impl ClusterState {
         if expected.is_some() && expected != self.failover {
             return Outcome::refused("the request was replaced meanwhile");
         }
+        self.failover_in_force = false;
         match self.failover.take() {
             Some(_) => Outcome::Done,
             None => Outcome::refused("no failover or switchover is requested"),

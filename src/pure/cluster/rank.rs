@@ -34,7 +34,7 @@ pub fn rank(race: &Race, candidates: &[Candidate]) -> (Option<u64>, Vec<Verdict>
         .filter_map(|(c, j)| j.as_ref().ok().map(|score| (score, *c)))
         .max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.member.name.cmp(&x.member.name)));
     let winner = best.map(|(_, c)| c.id);
-    let verdicts = judged.iter().map(|(c, j)| verdict(c, j, winner)).collect();
+    let verdicts = judged.iter().map(|(c, j)| verdict(race.cluster, c, j, winner)).collect();
     (winner, verdicts)
 }
 
@@ -164,7 +164,12 @@ fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> R
     Ok(())
 }
 
-fn verdict(candidate: &Candidate, judged: &Result<Score, Refusal>, winner: Option<u64>) -> Verdict {
+fn verdict(
+    cluster: &ClusterState,
+    candidate: &Candidate,
+    judged: &Result<Score, Refusal>,
+    winner: Option<u64>,
+) -> Verdict {
     let (outcome, rule, inputs) = match judged {
         Err(refusal) => ("refused", refusal.rule, refusal.inputs.clone()),
         Ok(score) => {
@@ -181,11 +186,13 @@ fn verdict(candidate: &Candidate, judged: &Result<Score, Refusal>, winner: Optio
             (if chosen { "chosen" } else { "eligible" }, rule, inputs)
         }
     };
+    let idle = cluster.idle_order_to(&candidate.member.name);
+    let order = idle.map(|why| format!(" order=\"{why}\"")).unwrap_or_default();
     Verdict {
         member: candidate.member.name.clone(),
         outcome: outcome.into(),
         rule: rule.into(),
-        inputs,
+        inputs: inputs + &order,
     }
 }
 
@@ -193,7 +200,7 @@ fn verdict(candidate: &Candidate, judged: &Result<Score, Refusal>, winner: Optio
 mod tests {
     use super::*;
     use crate::pure::cluster::facts::SqlFacts;
-    use crate::pure::cluster::state::{HistoryRow, Sync};
+    use crate::pure::cluster::state::{FailoverRequest, HistoryRow, Sync};
 
     fn race<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Race<'a> {
         Race { cluster, dynamic, optime: Lsn(2_000_000), timeline: 3, wanted: None }
@@ -235,6 +242,33 @@ mod tests {
         };
         assert!(leads("a", 3) && leads("b", 7));
         assert!(!leads("a", 4) && !leads("b", 3) && !leads("b", 0) && !leads("c", 7));
+    }
+
+    /// A switchover for 2030, and the leader dies today: its candidate may lag no more than anybody else.
+    /// The verdict says what became of the order.
+    #[test]
+    fn an_order_that_waits_waives_no_limit() {
+        let request = FailoverRequest {
+            leader: Some(String::from("a")),
+            candidate: Some(String::from("b")),
+            scheduled_at: Some(String::from("2030-01-01T00:00:00+00:00")),
+        };
+        let mut cluster = ClusterState { failover: Some(request), ..ClusterState::default() };
+        let dynamic = Dynamic::from_value(None);
+        let (near, far) = (facts(3, 1_999_000), facts(3, 500_000));
+        let member = |name: &str| Member { name: name.to_owned(), ..Member::default() };
+        let (b, c) = (member("b"), member("c"));
+        let decide = |cluster: &ClusterState| {
+            let wanted = cluster.order_in_force().and_then(|f| f.candidate.as_deref());
+            let race = Race { wanted, ..race(cluster, &dynamic) };
+            let far = Candidate { id: 1, member: &b, fresh: Some(&far) };
+            rank(&race, &[far, Candidate { id: 2, member: &c, fresh: Some(&near) }])
+        };
+        let (winner, verdicts) = decide(&cluster);
+        assert_eq!(winner, Some(2), "{verdicts:?}");
+        assert!(verdicts[0].inputs.ends_with("order=\"it waits for 2030-01-01T00:00:00+00:00\""));
+        cluster.failover_in_force = true;
+        assert_eq!(decide(&cluster).0, Some(1), "the leader handed over");
     }
 
     /// An old leader wrote on when nobody heard it any more; the next one began timeline 3 before

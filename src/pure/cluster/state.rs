@@ -31,6 +31,11 @@ pub struct ClusterState {
     pub sync_version: u64,
     pub history: Vec<HistoryRow>,
     pub failover: Option<FailoverRequest>,
+    /// The leader handed over by this very request, or nobody led when it was given: until the next grant
+    /// it may do what nothing automatic may (HA-2). One that waits for its time may not, nor one that its
+    /// leader's death overtook.
+    #[serde(default)]
+    pub failover_in_force: bool,
     /// The last decisions, newest last; at most [`DECISIONS_MAX`].
     pub decisions: Vec<Decision>,
     /// Why the last attempt to create the cluster failed, on which node.
@@ -193,6 +198,21 @@ impl ClusterState {
     pub fn leader(&self) -> Option<&str> {
         let lease = self.lease.as_ref().filter(|l| l.purpose == Purpose::Lead)?;
         self.name_of(lease.holder)
+    }
+
+    /// The request whose privileges count now.
+    pub fn order_in_force(&self) -> Option<&FailoverRequest> {
+        self.failover.as_ref().filter(|_| self.failover_in_force && self.lease.is_none())
+    }
+
+    /// The request that names this member and must not count: in words for a verdict.
+    pub fn idle_order_to(&self, name: &str) -> Option<String> {
+        let request = self.failover.as_ref().filter(|_| self.order_in_force().is_none())?;
+        let named = request.candidate.as_deref() == Some(name);
+        named.then(|| match &request.scheduled_at {
+            Some(at) => format!("it waits for {at}"),
+            None => String::from("its leader did not hand over"),
+        })
     }
 
     pub fn system_identifier(&self) -> Option<&str> {

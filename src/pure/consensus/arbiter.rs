@@ -369,7 +369,7 @@ impl Core {
             .iter()
             .map(|(id, member)| Candidate { id: *id, member, fresh: fresh(id) })
             .collect();
-        let wanted = self.cluster.failover.as_ref().and_then(|f| f.candidate.as_deref());
+        let wanted = self.cluster.order_in_force().and_then(|f| f.candidate.as_deref());
         let wanted = wanted
             .filter(|name| candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some()));
         let race = Race {
@@ -381,15 +381,20 @@ impl Core {
         };
         let (winner, verdicts) = rank(&race, &candidates);
         let name = winner.and_then(|id| self.cluster.name_of(id)).map(str::to_string);
-        let reason = match (&name, wanted) {
+        let mut reason = String::from(match (&name, wanted) {
             (None, _) => "no member may lead",
             (Some(name), Some(wanted)) if name == wanted => "named by the operator",
             (Some(_), _) => "the lease was free",
-        };
+        });
+        let idle = self.cluster.failover.as_ref().and_then(|f| f.candidate.as_deref());
+        let why = idle.and_then(|named| Some((named, self.cluster.idle_order_to(named)?)));
+        if let Some((named, why)) = why {
+            reason.push_str(&format!("; the order to {named} did not count: {why}"));
+        }
         let decision = Decision {
             epoch: self.cluster.epoch + 1,
             winner: name,
-            reason: reason.to_string(),
+            reason,
             verdicts,
             at: self.wall.clone(),
         };

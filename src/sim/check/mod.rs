@@ -51,6 +51,8 @@ pub struct Checks {
     pub edges: BTreeSet<StepWalked>,
     /// Found while something happened; reported at the end of the event.
     found: Option<Violation>,
+    /// Failovers to a name that were written down while nobody led, after which epoch.
+    pub failovers: BTreeSet<(u64, String)>,
     /// Commits that asynchronous failovers have cost.
     pub lost: u64,
     pub promotions: u64,
@@ -102,7 +104,10 @@ impl World {
         });
         let names: Vec<_> = names.collect();
         let follows = state.standby.is_some();
-        let by_hand = state.decisions.last().is_some_and(|d| d.reason == "named by the operator");
+        let winner = state.lease.as_ref().and_then(|lease| state.name_of(lease.holder));
+        let before = state.epoch.saturating_sub(1);
+        let by_hand =
+            winner.is_some_and(|name| self.checks.failovers.contains(&(before, name.to_owned())));
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
         self.checks.lease = lease;

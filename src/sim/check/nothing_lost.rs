@@ -1,6 +1,8 @@
 //! P2: in synchronous mode nothing acknowledged is ever lost; in asynchronous mode the loss is
 //! counted.
+use super::super::client::Promised;
 use super::super::node::Node;
+use super::super::postgres::{RECORD_BYTES, lsn_of};
 use super::super::world::World;
 use crate::pure::cluster::state::{Lease, Purpose};
 
@@ -28,9 +30,10 @@ impl World {
         }
     }
 
-    /// The newest arbiter granted a lease: by what it had heard of the last leader, the winner may
-    /// not lag more than the operator allows. Where it has since been given another cluster's data, that is
-    /// refused, and its positions mean nothing here.
+    /// The newest arbiter granted a lease: of the commits that clients were told of, up to where it had heard
+    /// the last leader to be, no more may be missing there than the operator allows. Commits, not
+    /// positions: those of two timelines cannot be compared. Where the winner has since been given another
+    /// cluster's data, that is refused.
     pub fn check_lag(&mut self, lease: &Lease) {
         let arbiters = self.nodes.iter().filter_map(|n| {
             let core = &n.daemon.as_ref()?.core;
@@ -41,12 +44,18 @@ impl World {
         let lag_max = daemon.core.dynamic().maximum_lag_on_failover;
         let ours = |n: &&Node| n.raft_id == lease.holder && self.is_of_this_cluster(n);
         let winner = self.nodes.iter().find(ours);
-        let Some(position) = winner.and_then(|n| n.postgres.cluster()).map(|c| c.wal.lsn()) else {
-            return;
-        };
-        let lag = arbiter.heard_leader_at.1.since(position);
-        if lease.purpose == Purpose::Lead && lag > lag_max {
-            let what = format!("epoch {} went to a member {lag} bytes behind", lease.epoch);
+        let Some(wal) = winner.and_then(|n| n.postgres.cluster()).map(|c| &c.wal) else { return };
+        let (epoch, position) = arbiter.heard_leader_at;
+        let heard =
+            |p: &&Promised| p.epoch < epoch || p.epoch == epoch && lsn_of(p.place + 1) <= position;
+        let promised = self.client.promised.iter().filter(heard);
+        let gone = promised.filter(|p| !wal.has(p.place, p.id)).count() as u64 * RECORD_BYTES;
+        if lease.purpose == Purpose::Lead && gone > lag_max {
+            let what = format!(
+                "epoch {} went to a member that lacks {gone} bytes of acknowledged commits, and \
+                 {lag_max} are allowed",
+                lease.epoch
+            );
             self.checks.broken("P2", what);
         }
     }
