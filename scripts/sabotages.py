@@ -123,8 +123,8 @@ SABOTAGES = [
          "let elected = self.won_at * 0 + ttl_ms * 0;")]),
     ("ending not checked", "lease", "P1", [(LEASE, "if self.ending == Some(epoch) {", "if false {")]),
     ("deadline from the answer", "lease", "P1", [
-        ("src/pure/consensus/holder.rs", "if holder.answered(epoch, serial) {",
-         "if holder.answered(epoch, serial) {\n            let ttl = self.cluster.lease.as_ref()"
+        ("src/pure/consensus/holder.rs", "if holder.answered(epoch, serial, nonce) {",
+         "if holder.answered(epoch, serial, nonce) {\n            let ttl = self.cluster.lease.as_ref()"
          ".map_or(0, |l| l.ttl_ms);\n            holder.deadline = Some(self.now + ttl - 700);")]),
     ("no margin for the guard", "lease", "P1", [
         (LEASE, "ttl_ms.saturating_sub(MARGIN_MS)", "ttl_ms")]),

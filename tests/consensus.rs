@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use surus::pure::cluster::command::Command;
 use surus::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
 use surus::pure::cluster::state::{FailoverRequest, Member};
-use surus::pure::consensus::core::{Core, Input, Output, Seat};
+use surus::pure::consensus::core::{Core, Input, Output, Proposal, Seat};
 use surus::pure::consensus::founding::Promises;
-use surus::pure::consensus::message::Greeting;
+use surus::pure::consensus::message::{Greeting, PeerMessage};
 use surus::pure::postgres::lsn::Lsn;
 use surus::pure::postgres::state::PgState;
 
@@ -354,4 +354,66 @@ fn the_lag_is_bounded_by_an_arbiter_that_was_none_when_the_leader_wrote() {
     let decisions = &net.cores[holder].cluster().decisions;
     let rules: Vec<_> = decisions.iter().flat_map(|d| &d.verdicts).map(|v| &v.rule).collect();
     assert!(rules.iter().any(|rule| rule.contains("maximum_lag_on_failover")), "{rules:?}");
+}
+
+/// SEC-9: both others are frozen, and somebody speaks for them. The deadline stays where it was.
+#[test]
+fn forged_answers_do_not_prolong_a_lease() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    (0..3).filter(|i| *i != holder).for_each(|i| net.up[i] = false);
+    net.run(20);
+    let deadline = net.deadlines[holder].expect("it holds the lease");
+    let epoch = net.cores[holder].cluster().epoch;
+    while net.now < deadline + 1000 {
+        for from in [100, 101, 102, 999] {
+            for serial in 1..100 {
+                let (applied, nonce) = (0, [0, 0]);
+                let message = PeerMessage::BeatAnswer { epoch, serial, applied, nonce };
+                net.queue.push_back((holder, Input::Peer { from, message }));
+            }
+        }
+        net.run(200);
+        assert!(net.deadlines[holder].is_none_or(|now| now == deadline), "it moved");
+    }
+}
+
+/// SEC-5: what somebody proposes who is no member is not looked at.
+#[test]
+fn a_strangers_entry_is_not_applied() {
+    let mut net = Net::new(3);
+    net.born();
+    let propose = |from: u64, to: u64, key: &str| {
+        let command = Command::PatchConfig { patch: serde_json::json!({ key: 30 }) };
+        let proposal = Proposal { origin: from, ticket: 0, command };
+        let mut message = raft::eraftpb::Message::default();
+        message.set_msg_type(raft::eraftpb::MessageType::MsgPropose);
+        (message.from, message.to) = (from, to);
+        let data = serde_json::to_vec(&proposal).expect("plain data").into();
+        message.mut_entries().push(raft::eraftpb::Entry { data, ..Default::default() });
+        Input::Raft { from, message: Box::new(message) }
+    };
+    let arbiter = (0..3).find(|i| net.cores[*i].group().is_some_and(|g| g.is_leader()));
+    let arbiter = arbiter.expect("somebody arbitrates");
+    let to = 100 + arbiter as u64;
+    net.queue.push_back((arbiter, propose(999, to, "loop_wait")));
+    net.queue.push_back((arbiter, propose(100 + (arbiter as u64 + 1) % 3, to, "retry_timeout")));
+    net.run(500);
+    let config = net.cores[arbiter].cluster().config.as_ref().expect("it is initialised");
+    assert_eq!((&config["loop_wait"], &config["retry_timeout"]), (&1.into(), &30.into()));
+}
+
+/// Who was away hears from those it knows whom else it may believe; a stranger's word counts for nothing.
+#[test]
+fn members_name_members() {
+    let mut net = Net::new(3);
+    net.born();
+    let named = |net: &Net| net.cores[0].targets().iter().any(|addr| addr == "127.0.0.1:9009");
+    let book = || PeerMessage::Book([(900, "127.0.0.1:9009".into())].into());
+    net.queue.push_back((0, Input::Peer { from: 999, message: book() }));
+    net.run(20);
+    assert!(!named(&net));
+    net.queue.push_back((0, Input::Peer { from: 101, message: book() }));
+    net.run(20);
+    assert!(named(&net));
 }

@@ -57,6 +57,34 @@ impl ClusterState {
         }
     }
 
+    /// The same, of a command that this member proposed. What the holder alone knows, only the holder says;
+    /// of itself, only a member says what it is (SEC-9).
+    pub fn apply_of(&mut self, origin: RaftId, index: u64, command: Command) -> Outcome {
+        if self.is_its_own(origin, &command) {
+            return self.apply(index, command);
+        }
+        self.applied = index;
+        Outcome::refused(format!("{origin:016x} may not say this"))
+    }
+
+    fn is_its_own(&self, origin: RaftId, command: &Command) -> bool {
+        match command {
+            Command::SetMember { id, .. } => *id == origin,
+            Command::Release { epoch, .. }
+            | Command::Retime { epoch, .. }
+            | Command::Initialised { epoch, .. }
+            | Command::InitialiseFailed { epoch, .. }
+            | Command::SetSync { epoch, .. }
+            | Command::LeaveStandby { epoch, .. }
+            | Command::Demoted { epoch, .. }
+            | Command::SetStatus { epoch, .. } => {
+                let other = |lease: &Lease| lease.epoch == *epoch && lease.holder != origin;
+                !self.lease.as_ref().is_some_and(other)
+            }
+            _ => true,
+        }
+    }
+
     pub(super) fn with_lease(&mut self, epoch: u64, change: impl FnOnce(&mut Self)) -> Outcome {
         match &self.lease {
             Some(lease) if lease.epoch == epoch => {
@@ -297,6 +325,40 @@ pub fn merge(into: &mut Value, patch: &Value) {
             merge(into.entry(key.clone()).or_insert(Value::Null), value);
         } else {
             into.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::Member;
+    use super::*;
+
+    /// SEC-9: what the holder alone knows, only the holder says.
+    #[test]
+    fn only_the_holder_speaks_of_its_lease_and_only_oneself_of_oneself() {
+        let lease = Lease { holder: 1, epoch: 4, ttl_ms: 6000, purpose: Purpose::Lead };
+        let held = ClusterState { epoch: 4, lease: Some(lease), ..ClusterState::default() };
+        let status = Status::default;
+        let commands = [
+            Command::Retime { epoch: 4, ttl_ms: 1 },
+            Command::SetSync { epoch: 4, sync: None, expected: None },
+            Command::SetStatus { epoch: 4, status: status() },
+            Command::Demoted { epoch: 4, shutdown: status() },
+            Command::SetMember { id: 1, member: Member::default() },
+            Command::Release {
+                epoch: 4,
+                reason: String::new(),
+                shutdown: None,
+                hand_over_to: None,
+            },
+        ];
+        for command in commands {
+            let mut state = held.clone();
+            let refused = state.apply_of(2, 9, command.clone());
+            assert!(matches!(refused, Outcome::Refused(_)), "{command:?}");
+            assert_eq!(state, ClusterState { applied: 9, ..held.clone() }, "{command:?}");
+            assert_eq!(held.clone().apply_of(1, 9, command.clone()), Outcome::Done, "{command:?}");
         }
     }
 }

@@ -7,6 +7,8 @@
 //! before a voter of this election voted (quorum intersection), so before the election was won.
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 use super::Millis;
 
 /// The guard's budget between a holder's deadline and the earliest next grant: SIGQUIT, 300 ms,
@@ -16,6 +18,9 @@ pub const MARGIN_MS: Millis = 700;
 pub const DRIFT_PERCENT: u64 = 1;
 /// Unanswered beats that are remembered.
 const SENT_MAX: usize = 64;
+
+/// 16 bytes that only the holder and whom it renewed its lease with know (SEC-9).
+pub type Nonce = [u64; 2];
 
 /// `ttl` on the arbiter's side: what the holder counts on, plus drift, rounded up.
 pub fn ttl_with_drift(ttl_ms: Millis) -> Millis {
@@ -33,8 +38,10 @@ pub struct Holder {
     pub epoch: u64,
     /// No write may be acknowledged at or after this instant of our own clock.
     pub deadline: Option<Millis>,
-    /// When each unanswered beat was sent, and the ttl it counts on.
-    sent: BTreeMap<u64, (Millis, Millis)>,
+    /// When each unanswered beat was sent, the ttl it counts on, and what its answer must return.
+    sent: BTreeMap<u64, (Millis, Millis, Nonce)>,
+    /// What nonces are made of; known to this process only.
+    seed: u64,
     serial: u64,
     pub last_sent: Option<Millis>,
     /// What the arbiter had applied when it first answered this life of the node. Whoever comes back knows
@@ -44,27 +51,40 @@ pub struct Holder {
 }
 
 impl Holder {
-    pub fn new(epoch: u64) -> Holder {
-        Holder { epoch, ..Holder::default() }
+    pub fn new(epoch: u64, seed: u64) -> Holder {
+        Holder { epoch, seed, ..Holder::default() }
     }
 
-    /// A beat leaves now; its serial.
-    pub fn beat(&mut self, now: Millis, ttl_ms: Millis) -> u64 {
+    /// A beat leaves now; its serial, and what the answer must return.
+    pub fn beat(&mut self, now: Millis, ttl_ms: Millis) -> (u64, Nonce) {
         self.serial += 1;
-        self.sent.insert(self.serial, (now, ttl_ms));
+        let nonce = self.nonce(now);
+        self.sent.insert(self.serial, (now, ttl_ms, nonce));
         if self.sent.len() > SENT_MAX {
             self.sent.pop_first();
         }
         self.last_sent = Some(now);
-        self.serial
+        (self.serial, nonce)
     }
 
-    /// A beat was answered. True if the deadline moved.
-    pub fn answered(&mut self, epoch: u64, serial: u64) -> bool {
-        if epoch != self.epoch {
+    /// Nobody can tell it without the seed.
+    fn nonce(&self, now: Millis) -> Nonce {
+        let mut hash = Sha256::new();
+        for part in [self.seed, self.epoch, self.serial, now] {
+            hash.update(part.to_be_bytes());
+        }
+        let bytes = hash.finalize();
+        let word = |at: usize| (0..8).fold(0, |word, i| word << 8 | u64::from(bytes[at + i]));
+        [word(0), word(8)]
+    }
+
+    /// A beat was answered. True if the deadline moved. An answer to another beat than the one that was
+    /// sent counts for nothing, and leaves it open.
+    pub fn answered(&mut self, epoch: u64, serial: u64, nonce: Nonce) -> bool {
+        if epoch != self.epoch || self.sent.get(&serial).is_none_or(|sent| sent.2 != nonce) {
             return false;
         }
-        let Some((sent, ttl_ms)) = self.sent.remove(&serial) else { return false };
+        let Some((sent, ttl_ms, _)) = self.sent.remove(&serial) else { return false };
         let deadline = sent + ttl_ms.saturating_sub(MARGIN_MS);
         let moved = self.deadline.is_none_or(|old| deadline > old);
         if moved {
@@ -81,7 +101,7 @@ impl Holder {
     /// The ttl shrank: whatever was counted on under the longer one is cut, at once.
     pub fn shorten(&mut self, by: Millis) {
         self.deadline = self.deadline.map(|d| d.saturating_sub(by));
-        for (_, ttl) in self.sent.values_mut() {
+        for (_, ttl, _) in self.sent.values_mut() {
             *ttl = ttl.saturating_sub(by);
         }
     }
@@ -123,5 +143,24 @@ impl Arbiter {
             Some((known, until)) if known == epoch => until.max(elected),
             _ => elected,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SEC-9: who counts serials up is not believed.
+    #[test]
+    fn only_what_was_sent_with_a_beat_answers_it() {
+        let mut holder = Holder::new(4, 7);
+        let (serial, nonce) = holder.beat(1000, 6000);
+        let (_, other) = holder.beat(1000, 6000);
+        assert_ne!(nonce, other);
+        assert!(!holder.answered(4, serial, [0, 0]) && !holder.answered(4, serial, other));
+        assert!(holder.deadline.is_none() && holder.answered(4, serial, nonce));
+        assert_eq!(holder.deadline, Some(7000 - MARGIN_MS));
+        let elsewhere = Holder::new(4, 8).beat(1000, 6000).1;
+        assert_ne!(nonce, elsewhere);
     }
 }

@@ -4,10 +4,13 @@
 //! peer sends is never dropped here: it acknowledges, commits and repeats only what this log holds.
 use std::collections::BTreeSet;
 
-use raft::eraftpb::{ConfState, Message, MessageType};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use raft::{Raft, StateRole};
 
+use super::core::Proposal;
+use super::group::payload;
 use super::log::MemoryLog;
+use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::ClusterState;
 
 /// No index and no term that anybody has written gets there: at a million a second it takes eight years.
@@ -48,9 +51,10 @@ fn misfit(raft: &Raft<MemoryLog>, message: &Message) -> Option<String> {
             leads.then(|| beyond(raft, message.index.max(message.commit))).flatten()
         }
         MessageType::MsgReadIndexResp => is_empty(message),
-        MessageType::MsgPropose | MessageType::MsgReadIndex => {
-            is_empty(message).or_else(|| has_a_term(message))
+        MessageType::MsgPropose => {
+            is_empty(message).or_else(|| has_a_term(message)).or_else(|| not_its_own(message))
         }
+        MessageType::MsgReadIndex => is_empty(message).or_else(|| has_a_term(message)),
         MessageType::MsgTransferLeader => asks_who_cannot(raft, message),
         MessageType::MsgTimeoutNow
         | MessageType::MsgRequestVoteResponse
@@ -67,6 +71,22 @@ fn is_empty(message: &Message) -> Option<String> {
 fn has_a_term(message: &Message) -> Option<String> {
     let term = message.term;
     (term != 0).then(|| format!("is of term {term}, and what is passed on has none"))
+}
+
+/// A member proposes in its own name, never a membership, and never what the arbiter alone decides.
+fn not_its_own(message: &Message) -> Option<String> {
+    let from = message.from;
+    let wrong = |entry: &Entry| {
+        let plain = entry.get_entry_type() == EntryType::EntryNormal;
+        let proposal =
+            payload(entry).and_then(|data| serde_json::from_slice::<Proposal>(data).ok());
+        let decides = |command: &Command| {
+            use Command::{Grant, LeaseOver, NobodyEligible};
+            matches!(command, Grant { .. } | LeaseOver { .. } | NobodyEligible { .. })
+        };
+        !plain || proposal.is_none_or(|p| p.origin != from || decides(&p.command))
+    };
+    message.entries.iter().any(wrong).then(|| String::from("proposes what is not its own to say"))
 }
 
 /// Whoever does not lead, or no longer leads once it knows this term, would pass that on.
@@ -136,7 +156,6 @@ mod tests {
     use super::*;
     use crate::pure::cluster::state::Member;
     use raft::Storage;
-    use raft::eraftpb::Entry;
 
     /// One of three, with the first snapshot and nothing else.
     fn group() -> Group {
@@ -188,6 +207,31 @@ mod tests {
         assert_eq!(unwritten.step(append), Ok(()));
         let order = unwritten.step(message(MessageType::MsgTimeoutNow)).expect_err("too early");
         assert!(order.ends_with("it would make a leader of what is not written yet"), "{order}");
+    }
+
+    /// SEC-9: in another's name, about the membership, or what the arbiter decides.
+    #[test]
+    fn a_member_proposes_only_what_is_its_own() {
+        let with = |origin, command| {
+            let mut message = message(MessageType::MsgPropose);
+            message.term = 0;
+            let proposal = Proposal { origin, ticket: 1, command };
+            let data = serde_json::to_vec(&proposal).expect("plain data").into();
+            message.mut_entries().push(Entry { data, ..Entry::default() });
+            message
+        };
+        let asks = || Command::PatchConfig { patch: serde_json::Value::Null };
+        let own = group().step(with(2, asks()));
+        assert!(!own.is_err_and(|why| why.contains("not its own")));
+        assert!(said(with(3, asks())).contains("not its own"));
+        let over = Command::LeaseOver { epoch: 1, reason: String::new() };
+        assert!(said(with(2, over)).contains("not its own"));
+        let mut change = with(2, asks());
+        change.mut_entries()[0].set_entry_type(EntryType::EntryConfChange);
+        assert!(said(change).contains("not its own"));
+        let mut odd = with(2, asks());
+        odd.mut_entries()[0].data = vec![1].into();
+        assert!(said(odd).contains("not its own"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::core::{Core, Output};
 use super::message::PeerMessage;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::facts::Facts;
-use crate::pure::cluster::lease::Arbiter;
+use crate::pure::cluster::lease::{Arbiter, Nonce};
 use crate::pure::cluster::rank::{Candidate, Race, rank};
 use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose};
 use crate::pure::cluster::{Millis, RaftId};
@@ -56,6 +56,7 @@ struct Beat {
     from: RaftId,
     epoch: u64,
     serial: u64,
+    nonce: Nonce,
     ttl_ms: Millis,
 }
 
@@ -135,7 +136,12 @@ impl Core {
         }
     }
 
-    pub(super) fn beat(&mut self, from: RaftId, epoch: u64, serial: u64, ttl_ms: Millis) {
+    pub(super) fn beat(
+        &mut self,
+        from: RaftId,
+        (epoch, serial, nonce): (u64, u64, Nonce),
+        ttl_ms: Millis,
+    ) {
         let settled = self.group.as_ref().is_some_and(|g| g.is_settled_leader());
         if !settled || !self.lease_is(from, epoch) {
             return;
@@ -145,7 +151,7 @@ impl Core {
             arbitration.beats.pop_first();
         }
         let context = arbitration.fresh_context();
-        arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, ttl_ms });
+        arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, nonce, ttl_ms });
         if let Some(group) = &mut self.group {
             group.read_index(context);
         }
@@ -191,11 +197,11 @@ impl Core {
         }
         self.quorum_at = self.now;
         if beat.from == self.id {
-            self.beat_answered(beat.epoch, beat.serial, self.cluster.applied);
+            self.beat_answered(beat.epoch, beat.serial, beat.nonce, self.cluster.applied);
         } else {
-            let (epoch, serial) = (beat.epoch, beat.serial);
+            let (epoch, serial, nonce) = (beat.epoch, beat.serial, beat.nonce);
             let applied = self.cluster.applied;
-            self.say(beat.from, PeerMessage::BeatAnswer { epoch, serial, applied });
+            self.say(beat.from, PeerMessage::BeatAnswer { epoch, serial, applied, nonce });
         }
     }
 

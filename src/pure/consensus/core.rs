@@ -18,6 +18,7 @@ use super::founding::{Founding, Promises};
 use super::group::{ELECTION_TICKS, Group, LogWrite};
 use super::log::MemoryLog;
 use super::message::{Greeting, PeerMessage, Standing};
+use super::trust::Book;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::lease::Holder;
@@ -171,6 +172,8 @@ pub struct Core {
     pub(super) leave_asked_at: Millis,
     pub(super) member_told_at: Option<Millis>,
     pub(super) targets: Vec<String>,
+    /// The books of members, as they told them.
+    pub(super) books: BTreeMap<RaftId, Book>,
     /// The index at which `targets` was worked out.
     pub(super) targets_of: Option<u64>,
     /// Outside: whom we asked to be let in, and why we were not.
@@ -225,6 +228,7 @@ impl Core {
             leave_asked_at: 0,
             member_told_at: None,
             targets: Vec::new(),
+            books: BTreeMap::new(),
             targets_of: None,
             asked: None,
             refused: None,
@@ -360,6 +364,10 @@ impl Core {
             let message = PeerMessage::Facts(Box::new(self.own.clone()));
             self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
         }
+        if self.group.is_some() {
+            let message = PeerMessage::Book(self.book());
+            self.out.push(Output::SendPeer { addr: greeting.addr.clone(), message });
+        }
         self.greetings.retain(|id, old| old.addr != greeting.addr || *id == greeting.id);
         self.greetings.insert(greeting.id, greeting);
         self.out.push(Output::Changed);
@@ -473,12 +481,16 @@ impl Core {
         self.targets_of = Some(self.cluster.applied);
         let mut targets = self.partners.clone();
         targets.extend(self.cluster.members.values().map(|m| m.raft_addr.clone()));
+        targets.extend(self.vouched().map(|(_, addr)| addr.clone()));
         targets.retain(|addr| *addr != self.member.raft_addr);
         targets.sort();
         targets.dedup();
         if targets != self.targets {
             self.targets = targets.clone();
             self.out.push(Output::Targets(targets));
+            if self.group.is_some() {
+                self.say_to_all(PeerMessage::Book(self.book()));
+            }
         }
     }
 }

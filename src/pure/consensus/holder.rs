@@ -2,7 +2,7 @@
 use super::core::{Core, Output};
 use super::message::PeerMessage;
 use crate::pure::cluster::command::Command;
-use crate::pure::cluster::lease::{Holder, beat_every};
+use crate::pure::cluster::lease::{Holder, Nonce, beat_every};
 use crate::pure::cluster::state::Lease;
 
 /// A change of the ttl that was not applied is proposed again after this long.
@@ -20,7 +20,7 @@ impl Core {
             return;
         };
         if self.holder.as_ref().is_none_or(|held| held.epoch != lease.epoch) {
-            self.holder = Some(Holder::new(lease.epoch));
+            self.holder = Some(Holder::new(lease.epoch, self.seed));
         }
         let ttl_ms = self.counted_ttl(lease.epoch, lease.ttl_ms);
         let due = self
@@ -69,18 +69,18 @@ impl Core {
     fn send_beat(&mut self, ttl_ms: u64) {
         let Some(holder) = &mut self.holder else { return };
         let epoch = holder.epoch;
-        let serial = holder.beat(self.now, ttl_ms);
+        let (serial, nonce) = holder.beat(self.now, ttl_ms);
         let arbiter = self.group.as_ref().map_or(0, |g| g.leader());
         if arbiter == self.id {
-            self.beat(self.id, epoch, serial, ttl_ms);
+            self.beat(self.id, (epoch, serial, nonce), ttl_ms);
         } else {
-            self.say(arbiter, PeerMessage::Beat { epoch, serial, ttl_ms });
+            self.say(arbiter, PeerMessage::Beat { epoch, serial, ttl_ms, nonce });
         }
     }
 
-    pub(super) fn beat_answered(&mut self, epoch: u64, serial: u64, applied: u64) {
+    pub(super) fn beat_answered(&mut self, epoch: u64, serial: u64, nonce: Nonce, applied: u64) {
         let Some(holder) = &mut self.holder else { return };
-        if holder.answered(epoch, serial) {
+        if holder.answered(epoch, serial, nonce) {
             holder.abreast_at.get_or_insert(applied);
             let deadline = holder.deadline;
             self.quorum_at = self.now;

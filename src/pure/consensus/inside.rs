@@ -21,6 +21,9 @@ impl Core {
         if self.group.is_none() && self.founding.is_some() {
             self.let_in(from);
         }
+        if !self.is_known(from) {
+            return;
+        }
         let Some(group) = &mut self.group else { return };
         self.answered.insert(from, self.now);
         let led = from == group.leader();
@@ -40,20 +43,28 @@ impl Core {
     }
 
     pub(super) fn peer_message(&mut self, from: RaftId, message: PeerMessage) {
+        if !self.may_say(from, &message) {
+            return;
+        }
         match message {
             PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(*facts),
             PeerMessage::Facts(_) => {}
-            PeerMessage::Beat { epoch, serial, ttl_ms } => self.beat(from, epoch, serial, ttl_ms),
-            PeerMessage::BeatAnswer { epoch, serial, applied } => {
-                self.beat_answered(epoch, serial, applied);
+            PeerMessage::Beat { epoch, serial, ttl_ms, nonce } => {
+                self.beat(from, (epoch, serial, nonce), ttl_ms);
             }
+            PeerMessage::BeatAnswer { epoch, serial, applied, nonce } if self.is_arbiter(from) => {
+                self.beat_answered(epoch, serial, nonce, applied);
+            }
+            PeerMessage::BeatAnswer { .. } => {}
+            PeerMessage::Book(book) => self.note_book(from, book),
             PeerMessage::Ask { round } => {
                 self.asked_by = Some((from, round));
                 self.out.push(Output::AskFresh { round });
             }
             PeerMessage::Join { id, member } => self.asked_to_join(id, member),
             PeerMessage::JoinRefused { reason } => self.not_let_in(reason),
-            PeerMessage::Leave { id } => self.asked_to_leave(id),
+            PeerMessage::Leave { id } if id == from => self.asked_to_leave(id),
+            PeerMessage::Leave { .. } => {}
             founding @ (PeerMessage::Found { .. }
             | PeerMessage::Promised { .. }
             | PeerMessage::PromisedToAnother { .. }
@@ -157,7 +168,7 @@ impl Core {
         if matches!(proposal.command, Command::InitialiseFailed { .. }) {
             self.failure_seen_at = Some(self.now);
         }
-        let outcome = self.cluster.apply(entry.index, proposal.command);
+        let outcome = self.cluster.apply_of(proposal.origin, entry.index, proposal.command);
         if entry.index <= self.replayed_to {
             if entry.index == self.replayed_to {
                 self.tell(format!("knows again what was agreed on up to entry {}", entry.index));

@@ -2,8 +2,10 @@
 use raft::eraftpb::{ConfState, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use super::trust::Book;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::lease::Nonce;
 use crate::pure::cluster::state::{ClusterState, Member};
 
 /// One message between two nodes. Losing any of them does no harm: all are repeated.
@@ -17,6 +19,8 @@ pub enum PeerMessage {
         epoch: u64,
         serial: u64,
         ttl_ms: u64,
+        #[serde(default)]
+        nonce: Nonce,
     },
     /// A majority confirmed the arbiter in a round that began after this beat arrived.
     BeatAnswer {
@@ -27,6 +31,9 @@ pub enum PeerMessage {
         /// [`Holder::abreast_at`]: crate::pure::cluster::lease::Holder::abreast_at
         #[serde(default)]
         applied: u64,
+        /// The beat's.
+        #[serde(default)]
+        nonce: Nonce,
     },
     /// The arbiter wants facts that are fresh.
     Ask {
@@ -59,6 +66,8 @@ pub enum PeerMessage {
         promised_to: RaftId,
     },
     Genesis(Genesis),
+    /// The members that the sender knows.
+    Book(Book),
 }
 
 impl PeerMessage {
@@ -75,6 +84,7 @@ impl PeerMessage {
             | PeerMessage::Beat { .. }
             | PeerMessage::BeatAnswer { .. }
             | PeerMessage::Ask { .. }
+            | PeerMessage::Book(_)
             | PeerMessage::Leave { .. } => false,
         }
     }

@@ -18,3 +18,4 @@ pub mod message;
 mod outside;
 pub mod recover;
 mod show;
+mod trust;

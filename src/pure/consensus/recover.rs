@@ -164,7 +164,7 @@ impl Told {
         if entry.get_entry_type() != EntryType::EntryNormal {
             self.change_membership(entry);
         } else if let Some(Ok(proposal)) = payload(entry).map(serde_json::from_slice::<Proposal>) {
-            self.cluster.apply(entry.index, proposal.command);
+            self.cluster.apply_of(proposal.origin, entry.index, proposal.command);
         }
         self.cluster.applied = entry.index;
     }
