@@ -8,6 +8,7 @@ pub mod callbacks;
 pub mod conf;
 pub mod copy;
 pub mod desk;
+pub mod histories;
 pub mod lead;
 pub mod observe;
 pub mod perform;
@@ -113,6 +114,8 @@ pub struct Seen {
     pub data_is_gone: bool,
     /// Slots that nobody speaks for, since when.
     pub orphans: Orphans,
+    /// How far the archive is with the histories below our own.
+    pub histories: histories::Progress,
     /// The last warning about the data directory.
     pub warned: String,
     pub node_state: String,

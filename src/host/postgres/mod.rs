@@ -37,6 +37,7 @@ pub mod slots;
 pub mod start;
 pub mod stop;
 pub mod sync;
+pub mod timelines;
 pub mod tls;
 pub mod upstream;
 pub mod vet;

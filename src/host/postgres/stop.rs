@@ -114,12 +114,18 @@ impl Server {
     }
 
     /// Runs archive_command for one file, in the data directory, as PostgreSQL does.
-    pub async fn archive(&self, command: &str, file: &str) -> Result<(), String> {
+    pub async fn archive(
+        &self,
+        command: &str,
+        file: &str,
+        at_most: Duration,
+    ) -> Result<(), String> {
         let place = self.data_dir.display().to_string();
         let place = shlex::try_quote(&place).map_err(|error| error.to_string())?.into_owned();
         let text = format!("cd {place} && {}", archive_words(command, file));
         Program::new("/bin/sh", &self.state_dir, self.run_as.as_ref())
             .args(["-c".to_owned(), text])
+            .timeout(at_most)
             .run()
             .await
             .map(|_| ())
