@@ -39,6 +39,7 @@ pub mod stop;
 pub mod sync;
 pub mod timelines;
 pub mod tls;
+pub mod unarchived;
 pub mod upstream;
 pub mod vet;
 

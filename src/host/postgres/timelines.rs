@@ -256,8 +256,9 @@ mod tests {
         std::fs::remove_file(&ready).expect("remove");
         let passage = server.archive_way_to(5, &by(&command)).await;
         assert_eq!(passage, Ok(Passage::Whole));
-        let archived = |number| history::parse(&std::fs::read_to_string(file(&archive, number))
-            .expect("archived"));
+        let archived = |number| {
+            history::parse(&std::fs::read_to_string(file(&archive, number)).expect("archived"))
+        };
         assert_eq!(archived(3), history::parse(own));
         assert_eq!(archived(4), history::parse(own));
         assert_eq!(archived(2), history::parse("1\t0/3000000\tled\n"));
