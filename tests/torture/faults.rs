@@ -40,6 +40,9 @@ pub enum Fault {
     StallDisk,
     /// The wall clock is set wrong, and right again after the time.
     JumpClock,
+    /// The data directory is moved aside under a running server, and back after the time if nothing
+    /// else has come to its place.
+    MoveData,
     /// An orderly stop of the daemon, and a start after the time.
     Stop,
     Switchover,
@@ -65,6 +68,7 @@ const WEIGHTS: &[(Fault, usize)] = &[
     (Fault::Halves, 2),
     (Fault::StallDisk, 3),
     (Fault::JumpClock, 3),
+    (Fault::MoveData, 2),
     (Fault::Stop, 2),
     (Fault::Switchover, 4),
     (Fault::RestartPostgres, 2),

@@ -13,6 +13,9 @@ use super::network::Network;
 use super::wall_clock::{WallClocks, wrong_s};
 use super::{http, process};
 
+/// Where a moved data directory lies meanwhile, in its node's directory.
+const ASIDE: &str = "moved-aside";
+
 /// What is taken back later.
 #[derive(Clone, Debug)]
 enum Undo {
@@ -21,6 +24,7 @@ enum Undo {
     Mend(Vec<(usize, usize)>),
     Thaw(usize),
     SetClock(usize),
+    PutBack(usize),
 }
 
 /// What can be broken besides processes.
@@ -100,6 +104,7 @@ impl<'a> Torturer<'a> {
                 self.stalled.remove(&k);
                 self.means.disks[k].thaw().expect("a frozen disk can be thawed");
             }
+            Undo::PutBack(k) => self.put_back(k),
             Undo::SetClock(k) => self.means.clocks.iter().for_each(|clocks| clocks.set(k, 0)),
         }
     }
@@ -153,6 +158,7 @@ impl<'a> Torturer<'a> {
                 self.cut(step.fault, k, step.ms);
             }
             Fault::StallDisk => self.stall(k, step.ms),
+            Fault::MoveData => self.move_data(k, step.ms),
             Fault::JumpClock => self.set_clock(k, step.ms),
             Fault::Switchover | Fault::RestartPostgres | Fault::Reinitialize => {
                 self.ask(step.fault, k, leader);
@@ -263,6 +269,27 @@ impl<'a> Torturer<'a> {
         self.later(ms, Undo::Thaw(k));
     }
 
+    /// Whoever writes there goes on writing until it is stopped; the checker looks for two at once.
+    fn move_data(&mut self, k: usize, ms: u64) {
+        let node = &self.cluster.nodes[k];
+        let (data, aside) = (node.data(), node.dir.join(ASIDE));
+        if aside.exists() || !data.join("PG_VERSION").exists() || fs::rename(data, aside).is_err() {
+            return self.say("  nothing to move");
+        }
+        self.later(ms, Undo::PutBack(k));
+    }
+
+    fn put_back(&mut self, k: usize) {
+        let node = &self.cluster.nodes[k];
+        let (data, aside) = (node.data(), node.dir.join(ASIDE));
+        // An empty directory makes way; a new copy does not.
+        let made = fs::read_dir(&data).is_ok_and(|mut all| all.next().is_some());
+        if !made && fs::rename(&aside, &data).is_ok() {
+            return;
+        }
+        fs::remove_dir_all(aside).expect("nobody writes there any more");
+    }
+
     fn set_clock(&mut self, k: usize, ms: u64) {
         let Some(clocks) = &self.means.clocks else { return self.say("  no clock to set") };
         self.say(&format!("  by {} s", wrong_s(ms)));
@@ -302,6 +329,7 @@ fn shown(undo: &Undo) -> String {
         Undo::Continue(pids) => format!("SIGCONT to {} processes", pids.len()),
         Undo::Mend(pairs) => format!("{} directions work again", pairs.len()),
         Undo::Thaw(k) => format!("the disk of n{} works again", k + 1),
+        Undo::PutBack(k) => format!("the data of n{} comes back", k + 1),
         Undo::SetClock(k) => format!("the clock of n{} is right again", k + 1),
     }
 }
