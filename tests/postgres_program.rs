@@ -130,7 +130,7 @@ async fn leftovers_of_an_earlier_life_are_killed_with_their_group() {
     let pids = line_of(&note).await;
     let mark = dir.path().display().to_string();
     let life = processes::this_life();
-    until(|| processes::leftovers(&mark, &life).len() >= 3).await;
+    until(|| processes::leftovers(&mark, &life).is_ok_and(|left| left.len() >= 3)).await;
     let killed = kill_all(|| processes::leftovers(&mark, &life), true, Duration::from_secs(5));
     assert!(killed.expect("killed") >= 3);
     left.wait().expect("reaped");

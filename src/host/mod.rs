@@ -18,6 +18,7 @@ pub mod node;
 pub mod peer;
 pub mod places;
 pub mod postgres;
+pub mod private;
 pub mod programs;
 pub mod recover;
 pub mod request;

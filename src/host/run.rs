@@ -19,6 +19,7 @@ use super::peer::{Access, Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
 use super::postgres::connect::Socket;
+use super::postgres::held::Held;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
 use super::restored::{promises_of, restored};
@@ -128,6 +129,7 @@ async fn serve(config: Config) -> Result<(), String> {
         consensus,
         deadline,
         guard: RefCell::new(None),
+        guarding: Default::default(),
         view,
         local,
         dynamic,
@@ -175,6 +177,7 @@ async fn live(
         });
         let node = FlowActor::resume(world.clone(), Node::default(), "", on_end).start();
         actix::spawn(observe::watch_postmaster(world.clone(), node.clone()));
+        actix::spawn(super::node::lead::watch_guard(world.clone()));
         actix::spawn(super::node::remote::keep_watch(world.clone()));
         actix::spawn(beat::keep_beating(world.clone(), node));
         end.await.ok();
@@ -392,5 +395,6 @@ fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
         },
         run_as,
         state_dir: own,
+        held: Held::noted_in(state_dir),
     })
 }

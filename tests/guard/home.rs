@@ -54,7 +54,7 @@ impl Home {
 
     /// Every process that works in the data directory.
     pub fn processes(&self) -> Vec<u32> {
-        let data = self.path().join("data").canonicalize().expect("it is there");
+        let Ok(data) = self.path().join("data").canonicalize() else { return Vec::new() };
         let pids = fs::read_dir("/proc").expect("it is there").flatten();
         pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data))
@@ -65,7 +65,8 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let pid = fs::read_to_string(self.path().join("guard.pid")).unwrap_or_default();
-        for pid in self.processes().into_iter().chain(pid.trim().parse().ok()) {
+        let guard = pid.lines().next().and_then(|pid| pid.parse().ok());
+        for pid in self.processes().into_iter().chain(guard) {
             signal(pid, Signal::KILL);
         }
     }
@@ -174,6 +175,7 @@ impl Postgres<'_> {
 impl Drop for Postgres<'_> {
     fn drop(&mut self) {
         self.home.processes().into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        self.server.kill().ok();
         self.server.wait().ok();
     }
 }

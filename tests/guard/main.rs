@@ -1,6 +1,7 @@
 //! The guard on a real PostgreSQL: nothing commits after the deadline, whatever became of the
 //! daemon.
 mod home;
+mod moved;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -139,7 +140,7 @@ async fn start_daemon(home: &Home, arm: bool) -> Child {
 
 fn guard_pid(home: &Home) -> u32 {
     let text = fs::read_to_string(home.path().join("guard.pid")).expect("there is a guard");
-    text.trim().parse().expect("it is a number")
+    text.lines().next().expect("a line").parse().expect("it is a number")
 }
 
 #[tokio::test]
@@ -252,6 +253,11 @@ async fn an_armed_guard_costs_next_to_nothing_and_no_epoch_goes_back() {
     guard.end();
 }
 
+fn end_strays(home: &Home, known: Option<u32>) -> usize {
+    let binary = Path::new(env!("CARGO_BIN_EXE_surus"));
+    stray::end_strays(&home.path().join("data"), known, Some(binary))
+}
+
 #[tokio::test]
 async fn a_guard_of_a_wiped_node_is_found_by_its_path() {
     let home = Home::new();
@@ -260,8 +266,8 @@ async fn a_guard_of_a_wiped_node_is_found_by_its_path() {
     let pid = guard.view().pid.expect("it runs");
     fs::remove_dir_all(home.path()).expect("all is wiped");
     fs::create_dir_all(home.path()).expect("and begun anew");
-    assert_eq!(stray::end_strays(&home.path().join("data"), Some(pid)), 0, "our own is spared");
-    assert_eq!(stray::end_strays(&home.path().join("data"), None), 1);
+    assert_eq!(end_strays(&home, Some(pid)), 0, "our own is spared");
+    assert_eq!(end_strays(&home, None), 1);
     until("its end", ms(2_000), || !guard.is_alive()).await;
     fs::create_dir_all(home.path().join("data")).expect("what the home expects");
 }

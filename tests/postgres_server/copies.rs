@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use surus::host::postgres::Server;
 use surus::host::postgres::method::{self, MethodCall};
-use surus::host::postgres::processes;
 use surus::host::postgres::replica::{COPIED, Call, News, Remote, STARTED};
 use surus::host::postgres::start::Ready;
 use surus::pure::cluster::facts::DataDirectory;
@@ -349,6 +348,5 @@ async fn a_source_that_dies_or_refuses_is_said() {
     let error = copied.expect_err("the source is gone");
     assert!(error.contains("pg_basebackup"), "{error}");
     assert!(seen, "it told how far it was");
-    let own = processes::inhabitants(&replica.data_dir);
-    assert!(own.is_empty(), "{own:?}");
+    assert_eq!(replica.presence(), Ok(Default::default()));
 }

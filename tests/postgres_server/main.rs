@@ -3,6 +3,7 @@
 mod copies;
 mod data;
 mod login;
+mod moved;
 mod place;
 mod server;
 

@@ -62,6 +62,7 @@ impl Place {
                 ..Connection::default()
             },
             state_dir: home,
+            held: Default::default(),
         };
         self.servers.push(server.clone());
         server
@@ -89,9 +90,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for server in &self.servers {
-            for one in surus::host::postgres::processes::inhabitants(&server.data_dir) {
-                kill(one.pid, Unix::KILL);
-            }
+            let left = server.presence().expect("a look");
+            left.postmaster.into_iter().chain(left.others).for_each(|pid| kill(pid, Unix::KILL));
         }
     }
 }

@@ -148,13 +148,13 @@ async fn a_killed_postmaster_is_noticed_and_restarted() {
     let pid = server.postmaster_pid().await.expect("look").expect("runs");
     tokio::time::sleep(Duration::from_millis(50)).await;
     // Frozen backends outlive their postmaster.
-    let presence = server.presence();
+    let presence = server.presence().expect("a look");
     assert!(presence.others.len() >= 4);
     presence.others.iter().for_each(|pid| kill(*pid, Unix::STOP));
     kill(pid, Unix::KILL);
     let died = tokio::time::timeout(Duration::from_secs(1), watched).await;
     assert_eq!(died.expect("at once").expect("joined"), Some(pid));
-    let left = server.presence();
+    let left = server.presence().expect("a look");
     assert_eq!((left.postmaster, left.others.len()), (None, presence.others.len()));
     server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
     for orphan in presence.others {
@@ -177,7 +177,7 @@ async fn a_stop_escalates() {
     let short = Some(Duration::from_millis(200));
     let stopped = server.stop(StopMode::Fast, short).await.expect("stop");
     assert_eq!(stopped.by, StoppedBy::Kill);
-    assert_eq!(server.presence(), surus::host::postgres::inspect::Presence::default());
+    assert_eq!(server.presence(), Ok(Default::default()));
     assert_eq!(server.stop(StopMode::Fast, None).await.expect("no-op").by, StoppedBy::Nothing);
 }
 

@@ -1,8 +1,9 @@
 //! Finding the guard of an earlier life of the daemon, or starting one.
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,42 +11,131 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::memory::{Grant, LINK_PREFIX, Memory};
+use super::memory::{LINK_PREFIX, Memory, Page};
 use super::{GUARD_FD, Guard, invalid};
 use crate::host::config::is_private_variable;
+use crate::host::luck::draw_id;
+use crate::host::postgres::processes::identity;
+use crate::host::private;
 
 /// How long one may take from its start to its first look.
 const START_MAX: Duration = Duration::from_secs(5);
 /// The running binary, also after it was replaced on the disk.
 const OWN_BINARY: &str = "/proc/self/exe";
+/// The kernel appends this to the path of a program that was replaced.
+const DELETED: &str = " (deleted)";
 
-/// A process that the pid file names and that really holds a guard's page.
-pub fn find(pid_file: &Path) -> Option<Guard> {
-    let pid: i32 = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
-    let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let link = PathBuf::from(format!("/proc/{pid}/fd/{GUARD_FD}"));
-    // Looked at before it is opened: another process's descriptor 3 may be anything.
-    if !fs::read_link(&link).ok()?.as_os_str().as_bytes().starts_with(LINK_PREFIX) {
-        return None;
+/// The guard that the pid file names.
+///
+/// Believed only where all agrees: the file can only be ours; the process is the one that we
+/// started (its pid, its start, this boot), as our account, from the file that we started it from;
+/// and its page carries the number that we drew for it. A pid that went to another process, and a
+/// guard of somebody else, is neither ended nor told anything.
+///
+/// # Errors
+/// Where that cannot be seen: one may live.
+pub fn find(pid_file: &Path) -> io::Result<Option<Guard>> {
+    let Some(noted) = private::read(pid_file)?.as_deref().and_then(Noted::parse) else {
+        return Ok(None);
+    };
+    let Some(pid) = Pid::from_raw(noted.pid) else { return Ok(None) };
+    let held = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(held) => held,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // Held first, then looked at: from here on the number is this process's.
+    if identity(noted.pid).map_err(io::Error::other)?.as_deref() != Some(&noted.identity) {
+        return Ok(None);
     }
-    let page = Memory::open(fs::File::options().read(true).write(true).open(link).ok()?).ok()?;
-    let (page, pid) = (Arc::new(page), pid.unsigned_abs());
-    Some(Guard { page, pid, held, child: Mutex::new(None), pid_file: pid_file.to_owned() })
+    let is_it = is_ours(noted.pid, &noted.exe).and_then(|ours| match ours {
+        true => page_of(noted.pid),
+        false => Ok(None),
+    });
+    let page = match is_it {
+        Ok(Some(page)) if page.nonce.load(SeqCst) == noted.nonce => Arc::new(page),
+        Ok(_) => return Ok(None),
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let pid = noted.pid.unsigned_abs();
+    let pid_file = pid_file.to_owned();
+    Ok(Some(Guard { page, pid, held, child: Mutex::new(None), pid_file }))
 }
 
-/// Starts one, armed with `grant` from its first look on.
+/// Runs as our account, from this file.
+pub(super) fn is_ours(pid: i32, exe: &str) -> io::Result<bool> {
+    let owner = fs::metadata(format!("/proc/{pid}"))?.uid();
+    Ok(owner == rustix::process::geteuid().as_raw() && exe_of(pid)? == exe)
+}
+
+/// The page that a process holds as a guard does; `None` for any other process.
+pub(super) fn page_of(pid: i32) -> io::Result<Option<Memory>> {
+    let link = PathBuf::from(format!("/proc/{pid}/fd/{GUARD_FD}"));
+    // Looked at before it is opened: another process's descriptor 3 may be anything.
+    if !fs::read_link(&link)?.as_os_str().as_bytes().starts_with(LINK_PREFIX) {
+        return Ok(None);
+    }
+    let file = fs::File::options().read(true).write(true).open(link)?;
+    match Memory::open(file) {
+        Ok(page) => Ok(Some(page)),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file that a process runs, also after it was replaced on the disk.
+pub(super) fn exe_of(pid: i32) -> io::Result<String> {
+    let exe = fs::read_link(format!("/proc/{pid}/exe"))?;
+    let exe = exe.to_string_lossy();
+    Ok(exe.strip_suffix(DELETED).unwrap_or(&exe).to_owned())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// What the pid file says: pid, identity, number, and the program's file, a line each.
+struct Noted {
+    pid: i32,
+    identity: String,
+    nonce: u64,
+    exe: String,
+}
+
+impl Noted {
+    fn parse(text: &str) -> Option<Noted> {
+        let mut lines = text.lines();
+        let pid = lines.next()?.trim().parse().ok()?;
+        let identity = lines.next()?.to_owned();
+        let nonce = u64::from_str_radix(lines.next()?, 16).ok()?;
+        Some(Noted { pid, identity, nonce, exe: lines.next()?.to_owned() })
+    }
+
+    fn text(&self) -> String {
+        let Noted { pid, identity, nonce, exe } = self;
+        format!("{pid}\n{identity}\n{nonce:x}\n{exe}\n")
+    }
+}
+
+/// Starts one; it takes over what `before`, the page of a hung one, says: armed from its first look.
 pub fn start(
     data_dir: &Path,
     pid_file: &Path,
     binary: Option<&Path>,
-    grant: Grant,
-    epoch: u64,
+    before: Option<&Page>,
 ) -> io::Result<Guard> {
     let (page, fd) = Memory::create(data_dir.as_os_str().as_bytes())?;
-    page.epoch.store(epoch, SeqCst);
-    page.set_grant(grant);
+    if let Some(before) = before {
+        let (server, start) = before.server();
+        page.set_server(server, start);
+        page.epoch.store(before.epoch.load(SeqCst), SeqCst);
+        page.set_grant(before.grant());
+    }
+    page.nonce.store(draw_id(), SeqCst);
     page.daemon_pid.store(std::process::id(), SeqCst);
     let child = spawn(binary.unwrap_or(Path::new(OWN_BINARY)), data_dir, &fd)?;
     let pid = child.id();
@@ -56,8 +146,21 @@ pub fn start(
         guard.kill()?;
         return Err(io::Error::other("the guard does not start"));
     }
-    write_pid(&guard.pid_file, pid)?;
+    if let Err(error) = note(&guard) {
+        // The next life would not find it, and it would end that one's PostgreSQL.
+        guard.kill()?;
+        return Err(error);
+    }
     Ok(guard)
+}
+
+fn note(guard: &Guard) -> io::Result<()> {
+    let pid = guard.pid.cast_signed();
+    let identity = identity(pid).map_err(io::Error::other)?;
+    let identity = identity.ok_or_else(|| io::Error::other("the guard has ended"))?;
+    let nonce = guard.page.nonce.load(SeqCst);
+    let noted = Noted { pid, identity, nonce, exe: exe_of(pid)? };
+    private::write(&guard.pid_file, &noted.text())
 }
 
 fn spawn(binary: &Path, data_dir: &Path, page: &OwnedFd) -> io::Result<Child> {
@@ -82,13 +185,6 @@ fn spawn(binary: &Path, data_dir: &Path, page: &OwnedFd) -> io::Result<Child> {
     command.spawn().map_err(|e| {
         io::Error::new(e.kind(), format!("cannot start the guard {}: {e}", binary.display()))
     })
-}
-
-/// Whole or not at all.
-fn write_pid(pid_file: &Path, pid: u32) -> io::Result<()> {
-    let new = pid_file.with_extension("pid.new");
-    fs::write(&new, format!("{pid}\n"))?;
-    fs::rename(new, pid_file)
 }
 
 /// The path that the kernel shows for a process working there; it need not exist yet.

@@ -18,7 +18,7 @@ use crate::pure::cluster::Millis;
 /// First word of the page.
 const MAGIC: u64 = u64::from_be_bytes(*b"surusgrd");
 /// Layout of the page; a guard of another layout is replaced.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Size of the page in bytes.
 pub const SIZE: usize = 4096;
 /// Longest path of a data directory.
@@ -55,6 +55,11 @@ pub struct Page {
     /// The postmaster that it watches, 0 for none; set when that process has ended.
     pub postmaster_pid: AtomicU32,
     pub postmaster_dead: AtomicU32,
+    /// Written by the daemon: the postmaster that it holds, and when that one started.
+    server_pid: AtomicU32,
+    server_start: AtomicU64,
+    /// Drawn when the page was made: tells this guard from every other process.
+    pub nonce: AtomicU64,
     path_bytes: AtomicU32,
     path: [AtomicU8; PATH_BYTES_MAX],
 }
@@ -104,6 +109,20 @@ impl Page {
             (now.is_of(epoch) && now.deadline() < deadline).then(|| Grant::new(epoch, deadline).0)
         };
         self.grant.fetch_update(SeqCst, SeqCst, later).is_ok()
+    }
+
+    /// The postmaster that the daemon holds, 0 for none, and its start in clock ticks since boot.
+    pub fn server(&self) -> (u32, u64) {
+        let pid = self.server_pid.load(SeqCst);
+        let start = self.server_start.load(SeqCst);
+        if self.server_pid.load(SeqCst) == pid { (pid, start) } else { (0, 0) }
+    }
+
+    /// Tells the guard whom to hold.
+    pub fn set_server(&self, pid: u32, start: u64) {
+        self.server_pid.store(0, SeqCst);
+        self.server_start.store(start, SeqCst);
+        self.server_pid.store(pid, SeqCst);
     }
 
     /// Makes the guard look at once, and answers with what it will have [heard](Page::has_heard).

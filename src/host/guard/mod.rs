@@ -8,6 +8,7 @@ mod memory;
 pub mod process;
 mod scan;
 pub mod stray;
+mod watched;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -25,6 +26,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use self::launch::{find, resolve, start};
 use self::memory::{Grant, Memory};
 use super::clock;
+use super::postgres::processes::start_ticks;
 use crate::pure::cluster::Millis;
 use crate::pure::view::GuardView;
 
@@ -69,23 +71,27 @@ impl Guard {
     ///
     /// A guard that is found keeps its grant, and one that replaces a hung one takes it over. After
     /// a dead one arm the new one at once.
-    pub fn ensure(data_dir: &Path, state_dir: &Path, binary: Option<&Path>) -> io::Result<Guard> {
+    ///
+    /// `home` is ours alone: what stands there of a guard is acted on.
+    ///
+    /// # Errors
+    /// Also where it cannot be seen whether one lives: two would not know of each other.
+    pub fn ensure(data_dir: &Path, home: &Path, binary: Option<&Path>) -> io::Result<Guard> {
         let data_dir = resolve(data_dir)?;
-        let pid_file = state_dir.join("guard.pid");
-        let Some(old) = find(&pid_file) else {
-            return start(&data_dir, &pid_file, binary, Grant::NONE, 0);
+        let pid_file = home.join("guard.pid");
+        let Some(old) = find(&pid_file)? else {
+            return start(&data_dir, &pid_file, binary, None);
         };
         if old.page.path() != data_dir.as_os_str().as_bytes() && !old.is_exited() {
             old.refuse_other(&data_dir)?;
             old.kill()?;
-            return start(&data_dir, &pid_file, binary, Grant::NONE, 0);
+            return start(&data_dir, &pid_file, binary, None);
         }
         if old.greet() {
             return Ok(old);
         }
         // The new one first: at no time is an armed PostgreSQL without one.
-        let grant = old.page.grant();
-        let new = start(&data_dir, &pid_file, binary, grant, old.page.epoch.load(SeqCst))?;
+        let new = start(&data_dir, &pid_file, binary, Some(&*old.page))?;
         old.kill()?;
         Ok(new)
     }
@@ -126,6 +132,28 @@ impl Guard {
     pub fn disarm(&self) {
         self.page.set_grant(Grant::NONE);
         self.page.ring();
+    }
+
+    /// From now on the guard holds this postmaster, too, which the daemon holds. Seen at its next
+    /// look, at once.
+    pub fn watch(&self, pid: i32) {
+        if let (Ok(pid), Ok(Some(start))) = (u32::try_from(pid), start_ticks(pid)) {
+            self.page.set_server(pid, start);
+            self.page.ring();
+        }
+    }
+
+    /// A descriptor that becomes readable when the guard ends.
+    ///
+    /// # Errors
+    /// Where no descriptor is left.
+    pub fn hold(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(&self.held, 0)?)
+    }
+
+    /// The guard's process.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Disarms it and lets it end.

@@ -6,17 +6,17 @@
 //! or told to end.
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, setpriority_process, setsid};
+use rustix::process::{Pid, Signal, getpid, setpriority_process, setsid};
 
 use super::GUARD_FD;
 use super::memory::{Grant, Memory, PATH_BYTES_MAX};
 use super::scan::Scan;
+use super::watched::Watched;
 use crate::host::clock;
 use crate::pure::cluster::Millis;
 
@@ -82,28 +82,6 @@ struct Guard {
     fence: Option<Fence>,
 }
 
-/// A process that is held, so that its number cannot be given to another.
-#[derive(Default)]
-struct Watched {
-    pid: u32,
-    held: Option<OwnedFd>,
-}
-
-impl Watched {
-    fn new(pid: u32) -> Watched {
-        let named = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let held = named.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Watched { pid, held }
-    }
-
-    fn is_gone(&self) -> bool {
-        let Some(held) = &self.held else { return true };
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut polled = [PollFd::new(held, PollFlags::IN)];
-        poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
-    }
-}
-
 impl Guard {
     fn new() -> io::Result<Guard> {
         // SAFETY: the daemon put the page there; whatever else it is, it is only looked at.
@@ -125,6 +103,7 @@ impl Guard {
             let grant = self.page.grant();
             self.page.heartbeat.store(clock::now(), SeqCst);
             self.follow_daemon();
+            self.follow_server();
             self.page.hear(bell);
             let fencing = self.fence.as_ref().is_some_and(|fence| !fence.finished);
             if !grant.is_armed() && !fencing && self.may_end() {
@@ -135,7 +114,7 @@ impl Guard {
         }
     }
 
-    fn may_end(&self) -> bool {
+    fn may_end(&mut self) -> bool {
         self.page.end.load(SeqCst) != 0 || self.daemon.is_gone()
     }
 
@@ -144,6 +123,29 @@ impl Guard {
         if pid != self.daemon.pid {
             self.daemon = Watched::new(pid);
         }
+    }
+
+    /// The daemon holds a postmaster: so do we, from the first look on, wherever it works by then.
+    fn follow_server(&mut self) {
+        let (told, start) = self.page.server();
+        let is_new = told != 0 && (told != self.postmaster.pid || self.postmaster.is_gone());
+        if is_new {
+            let mut server = Watched::new(told);
+            let is_it = server.named().is_some_and(|pid| self.scan.is_server_since(pid, start));
+            if is_it && !server.is_gone() {
+                self.watch(server);
+            }
+        }
+        if let (Some(pid), false) = (self.postmaster.named(), self.postmaster.is_gone()) {
+            self.scan.follow(pid);
+        }
+    }
+
+    fn watch(&mut self, server: Watched) {
+        self.postmaster = server;
+        // In this order: at no time is the new one said to be dead.
+        self.page.postmaster_dead.store(0, SeqCst);
+        self.page.postmaster_pid.store(self.postmaster.pid, SeqCst);
     }
 
     /// One look at the deadline; answers how long to sleep. A stop once begun is finished.
@@ -169,9 +171,15 @@ impl Guard {
         let fence = self.fence.get_or_insert(fresh);
         let patient = !fence.finished && now < fence.began + QUIT_MS;
         let signal = if patient { Signal::QUIT } else { Signal::KILL };
-        if self.scan.signal_all(signal) > 0 {
+        let seen = self.scan.signal_all(signal);
+        // Where it works is one thing; that it is held, another.
+        let lives = !self.postmaster.is_gone();
+        if lives {
+            self.postmaster.signal(signal);
+        }
+        if seen.count > 0 || lives {
             fence.found = true;
-        } else {
+        } else if seen.sure {
             if fence.found {
                 self.page.fenced_count.fetch_add(1, SeqCst);
             }
@@ -193,14 +201,11 @@ impl Guard {
         }
         self.search_at = now + SEARCH_MS;
         if let Some(pid) = self.scan.postmaster() {
-            self.postmaster = Watched::new(number(pid));
-            // In this order: at no time is the new one said to be dead.
-            self.page.postmaster_dead.store(0, SeqCst);
-            self.page.postmaster_pid.store(self.postmaster.pid, SeqCst);
+            self.watch(Watched::new(number(pid)));
         }
     }
 
-    fn note_postmaster(&self) {
+    fn note_postmaster(&mut self) {
         if self.postmaster.pid != 0 && self.postmaster.is_gone() {
             self.page.postmaster_dead.store(1, SeqCst);
         }

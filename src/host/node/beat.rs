@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::Addr;
 use jiff::Timestamp;
 
-use super::{World, conf, histories, observe, slots, unarchived};
+use super::{World, conf, observe, slots};
 use crate::host::actor::consensus::lock;
 use crate::host::actor::flow::{FlowActor, Hear};
 use crate::host::clock;
@@ -57,9 +57,8 @@ async fn pulse(world: &Rc<World>) {
     observe::watch_data(world).await;
     follow_configuration(world).await;
     slots::keep_slots(world).await;
-    histories::keep_histories(world);
-    unarchived::keep_offering(world);
     replace_dead_guard(world).await;
+    world.publish();
 }
 
 /// What is decided from now on knows the configuration in force.
@@ -91,9 +90,9 @@ async fn follow_configuration(world: &Rc<World>) {
 }
 
 /// A guard that died is replaced at once, while the lease lasts.
-async fn replace_dead_guard(world: &Rc<World>) {
+pub(super) async fn replace_dead_guard(world: &Rc<World>) {
     let held = world.view().lease.held;
-    let dead = world.guard.borrow().as_ref().is_some_and(|g| !g.is_alive());
+    let dead = world.guard.borrow().as_ref().is_none_or(|g| !g.is_alive());
     let armed = lock(&world.deadline).guard.is_some();
     if held && dead && armed {
         tracing::warn!("the guard died; starts another");
@@ -103,8 +102,8 @@ async fn replace_dead_guard(world: &Rc<World>) {
         if !matches!(tokio::time::timeout(Duration::from_secs(2), arming).await, Ok(Ok(_))) {
             tracing::error!("no guard could be armed");
         }
+        world.publish();
     }
-    world.publish();
 }
 
 fn run_scheduled_restart(world: &Rc<World>) {

@@ -102,8 +102,6 @@ pub async fn copy(
     }
     if !keep_data {
         clear(world, WipePermission::OwnLeftovers).await?;
-    } else {
-        super::unarchived::hand_over(world, &server).await?;
     }
     let _doing = world.doing(PgState::CreatingReplica);
     world.seen.borrow_mut().role = Role::Uninitialized;

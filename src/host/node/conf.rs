@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{World, sync};
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::{ConfFiles, Signal};
+use crate::host::postgres::inspect::is_there;
 use crate::host::postgres::processes::blocking;
 use crate::host::postgres::start::Ready;
 use crate::host::postgres::stop::StoppedBy;
@@ -22,6 +23,9 @@ use crate::pure::postgres::version::Version;
 const BASE_CONF: &str = "postgresql.base.conf";
 /// A fast stop that takes longer becomes an immediate one.
 const FAST_STOP_MAX: Duration = Duration::from_secs(45);
+
+/// Between two looks of pg_ctl, and as much again.
+const PG_CTL_LOOKS: Duration = Duration::from_millis(250);
 
 /// A child whose postmaster died notices that at its first wait.
 const CHILD_END_MAX: Duration = Duration::from_secs(2);
@@ -269,15 +273,12 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         }
         StartAs::Standby { source } => (Some(source), Ready::Accepting),
     };
-    if !server.data_dir.join("PG_VERSION").exists() {
+    if !is_there(&server.data_dir.join("PG_VERSION"))? {
         // Files of ours in an empty directory would look like somebody else's.
         return Err(format!("{} holds no cluster to start", server.data_dir.display()));
     }
     must_be_ours(world, &server).await?;
     let config = world.postgresql()?;
-    if standby.is_some() && !server.data_dir.join("standby.signal").exists() {
-        super::unarchived::hand_over(world, &server).await?;
-    }
     let mut files = files(world, &server, standby).await?;
     if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
         files.arguments.extend(trust_the_flush(version(&server).await?));
@@ -285,6 +286,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
     if let StartAs::Standby { source: Some(source) } = &as_ {
         server.write_passfile(&passfile(&config, source)).await?;
     }
+    let_pg_ctl_see(world, &server).await?;
     let limit = Duration::from_secs(24 * 3600);
     let builds = world.seen.borrow().node_state == "building";
     tokio::select! {
@@ -292,6 +294,16 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         why = super::build::waits_in_vain(&server), if builds => return Err(why),
     }
     started(world, &server, &as_).await
+}
+
+/// `pg_ctl stop` looks ten times a second for a server without a lock file; one that is back before
+/// the next look would seem never to have stopped. A crash leaves its lock file and waits for nobody.
+async fn let_pg_ctl_see(world: &World, server: &Server) -> Result<(), String> {
+    let Some(at) = world.seen.borrow_mut().died_at.take() else { return Ok(()) };
+    if !is_there(&server.data_dir.join("postmaster.pid"))? {
+        tokio::time::sleep_until(at + PG_CTL_LOOKS).await;
+    }
+    Ok(())
 }
 
 /// Whatever was put there since the last look: two clusters never serve under one scope (promise P3). A copy
@@ -383,7 +395,7 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
     if server.hold_postmaster().await?.is_none() {
         return start(world, StartAs::Standby { source }).await;
     }
-    if !server.data_dir.join("standby.signal").exists() {
+    if !is_there(&server.data_dir.join("standby.signal"))? {
         return Err(String::from("PostgreSQL runs as a primary: it has to be stopped first"));
     }
     must_be_ours(world, &server).await?;

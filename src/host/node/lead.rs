@@ -1,8 +1,9 @@
 //! What a leader does: guard, promotion, roles, and words to the log.
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::World;
 use super::perform::until_view_changes;
@@ -13,6 +14,7 @@ use crate::host::postgres::Server;
 use crate::host::postgres::aside::make_data_dir;
 use crate::host::postgres::birth::Phase;
 use crate::host::postgres::create::script_dsn;
+use crate::host::postgres::held::Hold;
 use crate::host::postgres::processes::blocking;
 use crate::host::watchdog::{Mode, Watchdog};
 use crate::pure::cluster::command::{Command, Outcome};
@@ -25,14 +27,31 @@ use crate::pure::postgres::state::Role;
 /// One attempt to put a command into the log; then it is proposed again.
 const PROPOSE_MAX: Duration = Duration::from_millis(1500);
 const STEP: Duration = Duration::from_millis(50);
+/// Between two attempts to replace a guard.
+const REPLACE_AGAIN: Duration = Duration::from_millis(500);
+
+/// How those who work with the guard keep out of each other's way.
+#[derive(Default)]
+pub struct Guarding {
+    /// Taken by whoever looks for a guard, or starts one.
+    one_at_a_time: tokio::sync::Mutex<()>,
+    /// There is another guard than before.
+    changed: Notify,
+}
 
 /// A guard of an earlier life, if it lives: from now on it is told of every new deadline.
 pub async fn find_guard(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
-    if world.guard.borrow().is_none() && server.state_dir.join("guard.pid").exists() {
-        let Ok(guard) = ensure_guard(world).await else { return };
-        if guard.armed().is_some() {
-            lock(&world.deadline).guard = Some(guard.handle());
+    if world.guard.borrow().is_none() && guard_home(&server).join("guard.pid").exists() {
+        match ensure_guard(world).await {
+            Ok(guard) if guard.armed().is_some() => {
+                lock(&world.deadline).guard = Some(guard.handle());
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                tracing::warn!(problem, "an earlier life's guard was not found");
+                return;
+            }
         }
     }
     end_strays(world).await;
@@ -41,22 +60,30 @@ pub async fn find_guard(world: &Rc<World>) {
 async fn end_strays(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
     let known = world.guard.borrow().as_ref().and_then(|g| g.view().pid);
-    match blocking(move || stray::end_strays(&server.data_dir, known)).await {
+    match blocking(move || stray::end_strays(&server.data_dir, known, None)).await {
         Ok(0) | Err(_) => {}
         Ok(ended) => tracing::warn!(ended, "ended guards that an earlier life had left behind"),
     }
 }
 
+/// Where notes about the guard are kept: ours, not PostgreSQL's account's.
+fn guard_home(server: &Server) -> &Path {
+    server.held.home().unwrap_or(&server.state_dir)
+}
+
 async fn ensure_guard(world: &Rc<World>) -> Result<Rc<Guard>, String> {
+    // Two that are started at once would not know of each other.
+    let _one_at_a_time = world.guarding.one_at_a_time.lock().await;
     if let Some(guard) = world.guard.borrow().clone().filter(|g| g.is_alive()) {
         return Ok(guard);
     }
     let server = world.server()?;
-    let guard = blocking(move || Guard::ensure(&server.data_dir, &server.state_dir, None))
+    let guard = blocking(move || Guard::ensure(&server.data_dir, guard_home(&server), None))
         .await?
         .map_err(|error| format!("the guard could not be started: {error}"))?;
     let guard = Rc::new(guard);
     *world.guard.borrow_mut() = Some(guard.clone());
+    world.guarding.changed.notify_one();
     Ok(guard)
 }
 
@@ -73,6 +100,10 @@ pub async fn arm_guard(world: &Rc<World>, epoch: u64) -> Result<Report, String> 
     };
     // First, so that where one is required and missing nothing is armed.
     wake_watchdog(world)?;
+    // From its first armed look on the guard holds whom we hold.
+    if let Some(held) = world.server()?.hold_postmaster().await? {
+        guard.watch(held.pid);
+    }
     let arming = guard.clone();
     arming.arm(epoch, deadline).map_err(|error| format!("the guard was not armed: {error}"))?;
     let mut shared = lock(&world.deadline);
@@ -112,6 +143,27 @@ async fn make_room(server: &Server) -> Result<(), String> {
     make_data_dir(dir, server.run_as.as_ref())
 }
 
+/// A guard that is killed is replaced at once: its end is an event, not found at the pulse.
+pub async fn watch_guard(world: Rc<World>) {
+    loop {
+        let guard = world.guard.borrow().clone();
+        match guard.as_ref().map(|guard| Hold::of(guard.pid() as i32, guard.hold()?)) {
+            Some(Ok(hold)) => {
+                tokio::select! { () = hold.ended() => {}, () = world.guarding.changed.notified() => continue }
+            }
+            // None yet, or no descriptor left: the pulse looks, too.
+            None | Some(Err(_)) => {
+                tokio::select! {
+                    () = tokio::time::sleep(REPLACE_AGAIN) => {}
+                    () = world.guarding.changed.notified() => continue,
+                }
+            }
+        }
+        super::beat::replace_dead_guard(&world).await;
+        tokio::time::sleep(STEP).await;
+    }
+}
+
 /// Refuses to go on towards writes unless the guard is armed for this epoch.
 pub fn must_be_armed(world: &World, epoch: u64) -> Result<(), String> {
     let guard = world.guard.borrow();
@@ -123,11 +175,8 @@ pub fn must_be_armed(world: &World, epoch: u64) -> Result<(), String> {
 
 pub async fn disarm_guard(world: &Rc<World>) -> Result<Report, String> {
     let Ok(server) = world.server() else { return Ok(Report::Done) };
-    if server.hold_postmaster().await?.is_some() {
-        let standby = server.data_dir.join("standby.signal").exists();
-        if !standby {
-            return Err(String::from("PostgreSQL still runs: the guard stays armed"));
-        }
+    if !server.cannot_write().await? {
+        return Err(String::from("PostgreSQL still runs: the guard stays armed"));
     }
     let watchdog = {
         let mut shared = lock(&world.deadline);

@@ -8,7 +8,6 @@ pub mod callbacks;
 pub mod conf;
 pub mod copy;
 pub mod desk;
-pub mod histories;
 pub mod lead;
 pub mod observe;
 pub mod perform;
@@ -16,7 +15,6 @@ pub mod recover;
 pub mod remote;
 pub mod slots;
 pub mod sync;
-pub mod unarchived;
 pub mod upheld;
 
 use std::cell::{Cell, RefCell};
@@ -56,6 +54,7 @@ pub struct World {
     pub consensus: Addr<Consensus>,
     pub deadline: SharedDeadline,
     pub guard: RefCell<Option<Rc<Guard>>>,
+    pub guarding: lead::Guarding,
     pub view: watch::Receiver<Arc<View>>,
     pub local: watch::Sender<Arc<LocalView>>,
     pub dynamic: watch::Sender<Arc<Dynamic>>,
@@ -86,6 +85,8 @@ pub struct World {
 pub struct Seen {
     pub data: DataDirectory,
     pub postmaster_alive: bool,
+    /// When it ended though nothing was being done with it.
+    pub died_at: Option<tokio::time::Instant>,
     pub sql: Option<SqlFacts>,
     /// Why the last look brought none from a server that accepts connections.
     pub sql_failure: Option<SqlFailure>,
@@ -115,10 +116,6 @@ pub struct Seen {
     pub data_is_gone: bool,
     /// Slots that nobody speaks for, since when.
     pub orphans: Orphans,
-    /// How far the archive is with the histories below our own.
-    pub histories: histories::Progress,
-    /// When the archive is next offered what was kept for it.
-    pub offer_at: u64,
     /// The last warning about the data directory.
     pub warned: String,
     pub node_state: String,
@@ -222,7 +219,7 @@ impl World {
     }
 
     /// The same sentence again and again helps nobody.
-    fn warn_once(&self, sentence: &str) {
+    pub(super) fn warn_once(&self, sentence: &str) {
         let mut seen = self.seen.borrow_mut();
         if seen.warned != sentence {
             tracing::warn!("{sentence}");

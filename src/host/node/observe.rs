@@ -1,5 +1,6 @@
 //! The observer: asks PostgreSQL, tells the others, and notices its death at once.
 use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::pure::consensus::core::Input;
 use crate::pure::flow::node::{Event, Node};
 use crate::pure::postgres::state::Role;
 
+/// Between two looks that fail.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A look at one file.
 const DATA_LOOK_MAX: Duration = Duration::from_secs(2);
 
@@ -135,16 +138,27 @@ pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor<Node>>) {
         let looked = server.hold_postmaster().await;
         // What was taken for a running server may have been a child of one that had just died.
         let missing = matches!(looked, Ok(None)) && world.seen.borrow().postmaster_alive;
-        match looked.ok().flatten() {
-            None if missing => died(&world, &node),
-            None => {
+        match looked {
+            Ok(None) if missing => died(&world, &node),
+            Ok(None) => {
                 let nap = tokio::time::sleep(Duration::from_secs(5));
-                tokio::select! { () = world.started.notified() => {}, () = nap => {} }
+                tokio::select! {
+                    () = world.started.notified() => {}
+                    () = server.held.changed() => {}
+                    () = nap => {}
+                }
             }
-            Some(held) => {
+            Ok(Some(held)) => {
+                if let Some(guard) = world.guard.borrow().as_ref() {
+                    guard.watch(held.pid);
+                }
                 world.seen.borrow_mut().postmaster_alive = true;
                 held.ended().await;
                 died(&world, &node);
+            }
+            Err(problem) => {
+                world.warn_once(&format!("cannot see whether PostgreSQL runs: {problem}"));
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
         }
     }
@@ -157,7 +171,9 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
         seen.looks.is_news(number); // whatever is being asked now answers for a server that is gone
         (seen.postmaster_alive, seen.sql, seen.data_is_gone) = (false, None, false);
         seen.sql_failure = None;
-        seen.doing.is_some()
+        let expected = seen.doing.is_some();
+        seen.died_at = (!expected).then(tokio::time::Instant::now);
+        expected
     };
     if !expected {
         tracing::warn!("the postmaster died");
@@ -174,12 +190,23 @@ pub async fn watch_data(world: &Rc<World>) {
     let control = server.data_dir.join("global/pg_control");
     let looked = tokio::time::timeout(DATA_LOOK_MAX, tokio::fs::metadata(control)).await;
     let Ok(found) = looked else { return };
-    let gone = found.is_err() && world.seen.borrow().postmaster_alive;
+    let gone = match found {
+        Ok(_) => false,
+        Err(error) if is_absence(&error) => world.seen.borrow().postmaster_alive,
+        Err(error) => {
+            tracing::warn!(%error, "the control file cannot be looked at: nothing follows from that");
+            return;
+        }
+    };
     if gone && !world.seen.borrow().data_is_gone {
         tracing::error!(dir = %server.data_dir.display(), "the data directory is gone");
         world.changed.notify_one();
     }
     world.seen.borrow_mut().data_is_gone = gone;
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// What a file changed that only a restart brings into force; recovery's own do not count.

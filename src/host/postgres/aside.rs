@@ -115,7 +115,7 @@ impl Server {
     }
 
     fn refuse_inhabited(&self) -> Result<(), String> {
-        let presence = self.presence();
+        let presence = self.presence()?;
         match presence.postmaster.or_else(|| presence.others.first().copied()) {
             Some(pid) => Err(format!(
                 "process {pid} of PostgreSQL lives in {}: stop it first",

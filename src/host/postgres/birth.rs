@@ -162,10 +162,11 @@ impl Server {
 
     /// What the process that recovers says of itself: `recovering 0000…`, `waiting for 0000…`.
     pub async fn startup_doing(&self) -> Option<String> {
-        let dir = self.data_dir.clone();
-        let titles = blocking(move || processes::titles(&dir)).await.ok()?;
-        titles.iter().find_map(|title| {
-            let (_, doing) = title.split_once("startup ")?;
+        let server = self.clone();
+        let look = move || server.place(None)?.inhabitants();
+        let inhabitants = blocking(look).await.and_then(|found| found).ok()?;
+        inhabitants.iter().find_map(|one| {
+            let (_, doing) = one.title.split_once("startup ")?;
             Some(doing.trim_matches(['\0', ' ']).to_string()).filter(|doing| !doing.is_empty())
         })
     }

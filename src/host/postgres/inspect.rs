@@ -3,7 +3,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::processes::{self, beside, blocking};
+use super::inhabitants::{DirId, Place};
+use super::processes::{beside, blocking};
 use super::replica::{COPIED, STARTED};
 use super::{Server, TOOL_TIMEOUT};
 use crate::pure::cluster::facts::DataDirectory;
@@ -86,17 +87,36 @@ impl Server {
     }
 
     /// Who is alive here. Blocks for a millisecond.
-    pub fn presence(&self) -> Presence {
-        let named = self.pid_file().ok().flatten().map(|file| file.pid);
-        let inhabitants = processes::inhabitants(&self.data_dir);
-        let postmaster = inhabitants
-            .iter()
-            .find(|one| Some(one.pid) == named)
-            .or_else(|| inhabitants.iter().find(|one| !one.backend))
-            .map(|one| one.pid);
+    ///
+    /// # Errors
+    /// Where that cannot be seen: somebody may be.
+    pub fn presence(&self) -> Result<Presence, String> {
+        let known = match self.held.alive() {
+            Some(hold) => Some(hold.pid),
+            None => self.held.noted()?,
+        };
+        let inhabitants = self.place(known)?.inhabitants()?;
+        let named = self.named();
+        let postmaster = known
+            .or_else(|| inhabitants.iter().map(|one| one.pid).find(|pid| Some(*pid) == named))
+            .or_else(|| inhabitants.iter().find(|one| !one.backend).map(|one| one.pid));
         let others =
             inhabitants.iter().map(|one| one.pid).filter(|pid| Some(*pid) != postmaster).collect();
-        Presence { postmaster, others }
+        Ok(Presence { postmaster, others })
+    }
+
+    /// The data directory by its path, and where the postmaster that is known works.
+    pub(super) fn place(&self, known: Option<i32>) -> Result<Place, String> {
+        let dir = match self.held.dir() {
+            Some(dir) => Some(dir),
+            None => known.map(DirId::of_process).transpose()?.flatten(),
+        };
+        Place::new(&self.data_dir, dir)
+    }
+
+    /// Whom the lock file names, if it can be read: a hint, never an answer.
+    fn named(&self) -> Option<i32> {
+        self.pid_file().ok().flatten().map(|file| file.pid)
     }
 
     /// postmaster.pid, whoever wrote it; `None` where there is none. Blocks.
@@ -109,16 +129,19 @@ impl Server {
 
     fn look(&self) -> Result<(Inspected, bool), String> {
         let empty = is_empty(&self.data_dir)?;
-        let presence = self.presence();
+        let presence = self.presence()?;
         let file = |name: &str| read_optional(&self.data_dir.join(name));
         let pid_file = self.pid_file().ok().flatten();
         let label = file("backup_label")?.and_then(|text| backup_label::parse(&text).ok());
         let found = Inspected {
-            started_by_us: presence.postmaster.is_some_and(|pid| self.is_our_own(pid)),
+            started_by_us: match presence.postmaster {
+                Some(pid) => self.is_our_own(pid)?,
+                None => false,
+            },
             pid_file: pid_file.filter(|file| Some(file.pid) == presence.postmaster),
             postmaster: presence.postmaster,
-            standby_signal: self.data_dir.join("standby.signal").exists(),
-            recovery_signal: self.data_dir.join("recovery.signal").exists(),
+            standby_signal: is_there(&self.data_dir.join("standby.signal"))?,
+            recovery_signal: is_there(&self.data_dir.join("recovery.signal"))?,
             backup_label: label,
             unfinished: if empty { None } else { self.unfinished()? },
             major: file("PG_VERSION")?.and_then(|text| text.trim().parse().ok()),
@@ -186,7 +209,7 @@ fn present(control: &Control, found: &Inspected) -> DataDirectory {
 
 /// No control file, and nothing in it but dot-names and `lost+found` (rule E-1). Blocks.
 pub fn is_empty(data_dir: &Path) -> Result<bool, String> {
-    if data_dir.join("global/pg_control").exists() {
+    if is_there(&data_dir.join("global/pg_control"))? {
         return Ok(false);
     }
     Ok(entries(data_dir)?.is_empty())
@@ -210,6 +233,14 @@ pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether something lies there. Blocks.
+///
+/// # Errors
+/// Where that cannot be seen.
+pub fn is_there(path: &Path) -> Result<bool, String> {
+    path.try_exists().map_err(|error| format!("could not look at {}: {error}", path.display()))
 }
 
 /// The file's text, `None` where there is no file. Blocks.

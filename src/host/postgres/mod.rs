@@ -19,7 +19,9 @@ pub mod conf_files;
 pub mod connect;
 pub mod create;
 pub mod disk;
+pub mod held;
 mod identity;
+pub mod inhabitants;
 pub mod inspect;
 mod kept;
 pub mod method;
@@ -37,9 +39,7 @@ pub mod slots;
 pub mod start;
 pub mod stop;
 pub mod sync;
-pub mod timelines;
 pub mod tls;
-pub mod unarchived;
 pub mod upstream;
 pub mod vet;
 
@@ -61,6 +61,8 @@ pub struct Server {
     pub connection: Connection,
     /// Ours, absolute: log of the postmaster's own words, marks, notes about processes.
     pub state_dir: PathBuf,
+    /// The postmaster, from its start or our first look on; shared by all copies of this value.
+    pub held: held::Held,
 }
 
 /// How the daemon itself reaches the server.

@@ -1,27 +1,21 @@
-//! Other processes, seen through /proc: who stands in a data directory, who carries our mark.
+//! Other processes, seen through /proc: who carries our mark, which is which, and their end.
 //!
-//! All of this blocks for about a millisecond; from a reactor go through [`blocking`].
-use std::os::fd::OwnedFd;
+//! A process is not there when the kernel says so. Every other failure to look is an error: it
+//! never counts as an answer. All of this blocks for about a millisecond; from a reactor go through [`blocking`].
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::process::{Pid, Signal};
+
+use crate::host::luck::draw_id;
 
 /// The name of the environment variable that says whose program a process is.
 pub const MARK: &str = "SURUS_DEED";
 /// Which life of the daemon started it: pid and start time.
 pub const LIFE: &str = "SURUS_LIFE";
-
-/// A process that lives in a data directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inhabitant {
-    pub pid: i32,
-    /// A child of a postmaster (its title says what it does), not a postmaster itself.
-    pub backend: bool,
-}
 
 /// Runs `work` off the reactor.
 pub async fn blocking<T: Send + 'static>(
@@ -32,88 +26,131 @@ pub async fn blocking<T: Send + 'static>(
         .map_err(|error| format!("a helper thread died: {error}"))
 }
 
-/// Every process of PostgreSQL's server program whose working directory is `data_dir`.
-pub fn inhabitants(data_dir: &Path) -> Vec<Inhabitant> {
-    let Ok(data_dir) = fs::canonicalize(data_dir) else { return Vec::new() };
-    pids()
-        .into_iter()
-        .filter(|pid| lives_in(*pid, &data_dir) && is_server(*pid))
-        .map(|pid| Inhabitant { pid, backend: title(pid).starts_with("postgres:") })
-        .collect()
-}
-
-/// The process is alive, is PostgreSQL, and stands in this (canonical) directory.
-pub fn is_server_of(pid: i32, data_dir: &Path) -> bool {
-    fs::canonicalize(data_dir).is_ok_and(|data_dir| lives_in(pid, &data_dir)) && is_server(pid)
-}
-
-fn lives_in(pid: i32, data_dir: &Path) -> bool {
-    // Fails for zombies: they have no directory any more, and that is what we want.
-    fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data_dir)
-}
-
-fn is_server(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|name| matches!(name.trim_end(), "postgres" | "postmaster"))
-}
-
-/// The titles of every process of the server in `data_dir`.
-pub fn titles(data_dir: &Path) -> Vec<String> {
-    inhabitants(data_dir).iter().map(|one| title(one.pid)).collect()
-}
-
 /// Processes that carry this word in their environment, whatever group they are in.
-pub fn carriers(word: &str) -> Vec<i32> {
-    pids().into_iter().filter(|pid| environment_has(*pid, word)).collect()
+///
+/// # Errors
+/// Where a process could not be looked at: it may be one of them.
+pub fn carriers(word: &str) -> Result<Vec<i32>, String> {
+    keep(pids()?, |pid| environment_has(pid, word))
 }
 
-fn environment_has(pid: i32, word: &str) -> bool {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).any(|entry| entry == word.as_bytes())
+fn keep(pids: Vec<i32>, wanted: impl Fn(i32) -> Result<bool, String>) -> Result<Vec<i32>, String> {
+    let mut kept = Vec::new();
+    for pid in pids {
+        if wanted(pid)? {
+            kept.push(pid);
+        }
+    }
+    Ok(kept)
 }
 
-/// Its arguments, or what it says of itself there.
-fn title(pid: i32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+fn environment_has(pid: i32, word: &str) -> Result<bool, String> {
+    let bytes = read(pid, "environ")?.unwrap_or_default();
+    Ok(bytes.split(|byte| *byte == 0).any(|entry| entry == word.as_bytes()))
 }
 
-fn pids() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+/// A file of `/proc/PID`. `None`: the process has ended, or we may not look at it because it has
+/// other or more rights than we: then we did not start it either.
+///
+/// # Errors
+/// Whatever else keeps us from looking says nothing about the process.
+pub(super) fn read(pid: i32, file: &str) -> Result<Option<Vec<u8>>, String> {
+    looked(pid, file, fs::read(format!("/proc/{pid}/{file}")))
+}
+
+/// What a look at `/proc/PID/file` says, as [`read`].
+pub(super) fn looked<T>(pid: i32, file: &str, found: io::Result<T>) -> Result<Option<T>, String> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_foreign(pid) => {
+            Ok(None)
+        }
+        Err(error) => Err(format!(
+            "could not look at /proc/{pid}/{file}: {error}; nothing is taken for stopped until \
+             that works (file descriptors, memory, CAP_SYS_PTRACE)"
+        )),
+    }
+}
+
+/// The process is not there any more; no other error says that.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// What we start has our account, or PostgreSQL's where we are root, and never more rights than we.
+fn is_foreign(pid: i32) -> bool {
+    let own = rustix::process::geteuid();
+    let owner = fs::metadata(format!("/proc/{pid}")).map(|meta| meta.uid());
+    if !own.is_root() && owner.is_ok_and(|owner| owner != own.as_raw()) {
+        return true;
+    }
+    let (its, ours) = (capabilities(&pid.to_string()), capabilities("self"));
+    its.zip(ours).is_some_and(|(its, ours)| its & !ours != 0)
+}
+
+fn capabilities(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Every process there is.
+pub(super) fn pids() -> Result<Vec<i32>, String> {
+    let failed = |error: io::Error| format!("could not look at /proc: {error}");
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        // What is no number is no process.
+        let name = entry.map_err(failed)?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
 }
 
 /// A name for this life of the daemon, never shared with another one.
 pub fn this_life() -> String {
-    let pid = std::process::id();
-    format!("{pid}-{}", start_ticks(pid as i32).unwrap_or(0))
+    static LIFE: OnceLock<String> = OnceLock::new();
+    let draw = || {
+        let pid = std::process::id();
+        format!("{pid}-{}", start_ticks(pid as i32).ok().flatten().unwrap_or_else(draw_id))
+    };
+    LIFE.get_or_init(draw).clone()
 }
 
-/// Tells this process from every other one that has had or will have its pid.
-pub fn identity(pid: i32) -> Option<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(format!("{pid} {} {}", start_ticks(pid)?, boot.trim()))
+/// Tells this process from every other one that has had or will have its pid; `None` when it ended.
+///
+/// # Errors
+/// Where it could not be looked at.
+pub fn identity(pid: i32) -> Result<Option<String>, String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(|error| format!("could not read the kernel's boot_id: {error}"))?;
+    Ok(start_ticks(pid)?.map(|ticks| format!("{pid} {ticks} {}", boot.trim())))
 }
 
 /// Field 22 of /proc/PID/stat: clock ticks since boot.
-fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+pub fn start_ticks(pid: i32) -> Result<Option<u64>, String> {
+    let Some(stat) = read(pid, "stat")? else { return Ok(None) };
+    let stat = String::from_utf8_lossy(&stat);
+    let after_name = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
+    let ticks = after_name.split_whitespace().nth(19).and_then(|text| text.parse().ok());
+    ticks.map(Some).ok_or_else(|| format!("/proc/{pid}/stat has no start time"))
 }
 
 /// Programs that carry `mark` but were started by an earlier life of the daemon.
-pub fn leftovers(mark: &str, life: &str) -> Vec<i32> {
+///
+/// # Errors
+/// As [`carriers`].
+pub fn leftovers(mark: &str, life: &str) -> Result<Vec<i32>, String> {
     let (mark, life) = (format!("{MARK}={mark}"), format!("{LIFE}={life}"));
     let own = std::process::id() as i32;
-    let others = pids().into_iter().filter(|pid| *pid != own);
-    others.filter(|pid| environment_has(*pid, &mark) && !environment_has(*pid, &life)).collect()
+    let others = pids()?.into_iter().filter(|pid| *pid != own).collect();
+    keep(others, |pid| Ok(environment_has(pid, &mark)? && !environment_has(pid, &life)?))
 }
 
 /// Kills the processes and, where they lead or share a group that is not ours, their groups;
-/// waits until none is left. `find` is asked again each round.
+/// waits until none is left. `find` is asked again each round; while it cannot look, it goes on.
 pub fn kill_all(
-    find: impl Fn() -> Vec<i32>,
+    find: impl Fn() -> Result<Vec<i32>, String>,
     groups: bool,
     wait: Duration,
 ) -> Result<usize, String> {
@@ -121,14 +158,15 @@ pub fn kill_all(
     let mut killed = 0;
     loop {
         let found = find();
-        if found.is_empty() {
+        if found.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(killed);
         }
-        killed = killed.max(found.len());
-        for pid in &found {
+        for pid in found.iter().flatten() {
             kill_one(*pid, groups);
         }
+        killed = killed.max(found.as_ref().map_or(0, Vec::len));
         if Instant::now() > deadline {
+            let found = found?;
             return Err(format!(
                 "processes {found:?} survive SIGKILL (a hanging disk?): nothing was changed"
             ));
@@ -147,39 +185,6 @@ fn kill_one(pid: i32, groups: bool) {
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
     let _ = rustix::process::kill_process(target, Signal::KILL);
-}
-
-/// A hold on one process that cannot slip to another when its pid is used again.
-#[derive(Debug)]
-pub struct Hold {
-    pub pid: i32,
-    fd: AsyncFd<OwnedFd>,
-}
-
-impl Hold {
-    /// Fails when there is no such process. Needs a running tokio reactor.
-    pub fn open(pid: i32) -> io::Result<Hold> {
-        let target = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        let fd = rustix::process::pidfd_open(target, PidfdFlags::NONBLOCK)?;
-        // SAFETY: the descriptor is owned by the AsyncFd from here on and closed only with it.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
-        Ok(Hold { pid, fd })
-    }
-
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(rustix::process::pidfd_send_signal(self.fd.get_ref(), signal)?)
-    }
-
-    /// Resolves as soon as the process has ended.
-    pub async fn ended(&self) {
-        // An error means that the reactor is shutting down; nobody is left to be misled.
-        let _ = self.fd.readable().await;
-    }
-
-    /// True when the process ended within `limit`.
-    pub async fn ended_within(&self, limit: Duration) -> bool {
-        tokio::time::timeout(limit, self.ended()).await.is_ok()
-    }
 }
 
 /// `path` with `suffix` glued to its last name, a trailing slash ignored.

@@ -18,7 +18,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use super::account::Account;
-use super::processes::{self, Hold};
+use super::held::Hold;
+use super::processes;
 
 /// Lines kept for the error sentence.
 pub const TAIL_LINES: usize = 20;
@@ -271,7 +272,7 @@ async fn watch(
 ) -> std::io::Result<ExitStatus> {
     let mut stdout = Lines::new(child.stdout.take());
     let mut stderr = Lines::new(child.stderr.take());
-    let hold = child.id().and_then(|pid| Hold::open(pid as i32).ok());
+    let hold = child.id().and_then(|pid| Hold::open(pid as i32).ok().flatten());
     let mut ended = false;
     while !(stdout.done && stderr.done) {
         let (stream, line) = tokio::select! {

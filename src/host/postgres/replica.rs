@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::aside::make_data_dir;
 use super::create::option_name;
-use super::inspect::{Presence, entries, is_empty, read_optional, remove_optional};
+use super::inspect::{Presence, entries, is_empty, is_there, read_optional, remove_optional};
 use super::processes::blocking;
 use super::program::{Output, Stream};
 use super::{Server, TOOL_TIMEOUT};
@@ -215,7 +215,7 @@ impl Server {
     }
 
     fn remove_dead_lock(&self) -> Result<(), String> {
-        match self.presence() {
+        match self.presence()? {
             Presence { postmaster: None, others } if others.is_empty() => {
                 remove_optional(&self.data_dir.join("postmaster.pid"))
             }
@@ -255,10 +255,10 @@ impl Server {
     async fn recoverable(&self, control: &Control) -> Result<(), String> {
         let server = self.clone();
         let (fresh, label) = blocking(move || {
-            let label = server.data_dir.join("backup_label").exists();
-            (server.unfinished().ok().flatten().as_deref() == Some(COPIED), label)
+            let label = is_there(&server.data_dir.join("backup_label"))?;
+            Ok::<_, String>((server.unfinished()?.as_deref() == Some(COPIED), label))
         })
-        .await?;
+        .await??;
         if !fresh || label || control.clean() {
             return Ok(());
         }
@@ -289,7 +289,7 @@ impl Server {
     }
 
     fn refuse_running(&self) -> Result<(), String> {
-        match self.presence().postmaster {
+        match self.presence()?.postmaster {
             Some(pid) => Err(format!("PostgreSQL runs as process {pid}: stop it before copying")),
             None => Ok(()),
         }

@@ -2,6 +2,7 @@
 use super::Server;
 use super::conf_files::Signal;
 use super::create::option_name;
+use super::inspect::is_there;
 use super::processes::blocking;
 use super::replica::Remote;
 
@@ -83,13 +84,13 @@ impl Server {
     }
 
     fn begin_rewind(&self, crashed: bool) -> Result<(), String> {
-        if let Some(pid) = self.presence().postmaster {
+        if let Some(pid) = self.presence()?.postmaster {
             return Err(format!("PostgreSQL runs as process {pid}: stop it before rewinding"));
         }
         if let Some(work) = self.unfinished()? {
             return Err(format!("an unfinished {work} cannot be rewound: copy the cluster anew"));
         }
-        if self.data_dir.join("backup_label").exists() {
+        if is_there(&self.data_dir.join("backup_label"))? {
             return Err(String::from(
                 "a backup_label lies here: this is a backup that has not been recovered yet, which \
                  needs its primary's WAL and no crash recovery: copy the cluster anew",

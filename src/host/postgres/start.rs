@@ -4,6 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -12,11 +13,12 @@ use tokio::sync::watch;
 
 use super::Server;
 use super::conf_files::ConfFiles;
-use super::inspect::{read_optional, remove_optional};
+use super::held::Hold;
+use super::inspect::{Presence, read_optional, remove_optional};
 use super::processes::{self, blocking};
 use super::program::{TAIL_LINES, clean_environment, quoted};
 use super::session::{Refusal, Session};
-use crate::pure::postgres::postmaster_pid::Status;
+use crate::pure::postgres::postmaster_pid::{self, Status};
 
 /// When a start counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ impl Server {
     }
 
     fn prepare_start(&self, files: &ConfFiles) -> Result<u64, String> {
-        if let Some(pid) = self.presence().postmaster {
+        if let Some(pid) = self.presence()?.postmaster {
             return Err(format!(
                 "PostgreSQL already runs as process {pid} on {}",
                 self.data_dir.display()
@@ -90,47 +92,47 @@ impl Server {
         self.end_orphans()?;
         self.remove_stale_lock()?;
         self.write_conf_files(files)?;
-        let skipped = self.remove_skipped()?;
-        if !skipped.is_empty() {
-            tracing::info!(?skipped, "takes back timelines of a promotion that did not come about");
-        }
         self.rotate_log()?;
         Ok(std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len()))
     }
 
     /// Ends backends whose postmaster is gone. Blocks until none is left.
     pub fn end_orphans(&self) -> Result<usize, String> {
-        let find = || -> Vec<i32> {
-            let presence = self.presence();
-            if presence.postmaster.is_some() { Vec::new() } else { presence.others }
+        let find = || {
+            let presence = self.presence()?;
+            Ok(if presence.postmaster.is_some() { Vec::new() } else { presence.others })
         };
-        let found = find();
-        for pid in &found {
+        let mut found: Result<Vec<i32>, String> = find();
+        for pid in found.iter().flatten() {
             if let Some(pid) = Pid::from_raw(*pid) {
                 let _ = rustix::process::kill_process(pid, Signal::QUIT);
             }
         }
+        let orphans = found.as_ref().map_or(0, Vec::len);
         let deadline = Instant::now() + ORPHANS_QUIT;
-        while !find().is_empty() && Instant::now() < deadline {
+        while !found.is_ok_and(|left| left.is_empty()) && Instant::now() < deadline {
             std::thread::sleep(STEP);
+            found = find();
         }
         processes::kill_all(find, false, ORPHANS_KILL)?;
-        Ok(found.len())
+        self.held.forget_ended();
+        Ok(orphans)
     }
 
     /// A lock file whose pid now belongs to somebody else keeps PostgreSQL from starting.
     /// So does an empty one, which a server leaves that was killed while it started.
     fn remove_stale_lock(&self) -> Result<(), String> {
         let lock = self.data_dir.join("postmaster.pid");
-        let empty = std::fs::metadata(&lock).is_ok_and(|meta| meta.len() == 0);
-        if empty && processes::inhabitants(&self.data_dir).is_empty() {
+        let Some(text) = read_optional(&lock)? else { return Ok(()) };
+        if text.is_empty() && self.presence()? == Presence::default() {
             return remove_optional(&lock);
         }
-        let Ok(Some(file)) = self.pid_file() else { return Ok(()) };
+        // One that nobody can read is left to PostgreSQL, which says what is wrong with it.
+        let Ok(file) = postmaster_pid::parse(&text) else { return Ok(()) };
         let alive = Pid::from_raw(file.pid)
             .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
-        if alive && !processes::is_server_of(file.pid, &self.data_dir) {
-            return remove_optional(&self.data_dir.join("postmaster.pid"));
+        if alive && !self.place(None)?.holds(file.pid)? {
+            return remove_optional(&lock);
         }
         Ok(())
     }
@@ -141,6 +143,11 @@ impl Server {
             .spawn()
             .map_err(|error| format!("could not start {}: {error}", self.bin_dir.display()))?;
         let pid = child.id().ok_or("PostgreSQL ended before it began")? as i32;
+        if let Err(problem) = self.hold_child(pid) {
+            // A server that cannot be held could not be stopped for certain either.
+            let _ = child.start_kill();
+            return Err(problem);
+        }
         let (tell, exit) = watch::channel(None);
         // Reaps it whenever it ends, long after this start.
         tokio::spawn(async move {
@@ -149,6 +156,13 @@ impl Server {
             let _ = tell.send(Some(text));
         });
         Ok((pid, exit))
+    }
+
+    /// Not reaped yet: nobody else can have its pid.
+    fn hold_child(&self, pid: i32) -> Result<(), String> {
+        let held = Hold::open(pid).map_err(|e| format!("could not hold PostgreSQL: {e}"))?;
+        held.into_iter().for_each(|hold| self.held.set(Arc::new(hold)));
+        Ok(())
     }
 
     fn postmaster(&self, files: &ConfFiles) -> Result<Command, String> {
@@ -239,14 +253,17 @@ impl Server {
     }
 
     fn note_own(&self, pid: i32) -> Result<(), String> {
-        let note = processes::identity(pid).unwrap_or_default();
+        let note = processes::identity(pid)?.unwrap_or_default();
         super::conf_files::write_atomic(&self.own_note(), &note, None)
     }
 
     /// The live process `pid` is the postmaster that we started last. Blocks.
-    pub fn is_our_own(&self, pid: i32) -> bool {
-        let note = read_optional(&self.own_note()).ok().flatten();
-        note.is_some() && note == processes::identity(pid)
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub fn is_our_own(&self, pid: i32) -> Result<bool, String> {
+        let note = read_optional(&self.own_note())?;
+        Ok(note.is_some() && note == processes::identity(pid)?)
     }
 
     fn own_note(&self) -> PathBuf {

@@ -1,10 +1,14 @@
 //! Stopping the postmaster, and noticing at once when it dies by itself.
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::Server;
-use super::processes::{self, Hold, blocking};
+use super::held::Hold;
+use super::inspect::{Presence, is_there};
+use super::processes::{self, blocking};
 use super::program::Program;
 use crate::pure::deed::StopMode;
 use crate::pure::postgres::lsn::Lsn;
@@ -35,6 +39,9 @@ pub enum StoppedBy {
 const IMMEDIATE_MAX: Duration = Duration::from_secs(5);
 /// How long the kernel may take to end killed processes.
 const KILL_WAIT: Duration = Duration::from_secs(30);
+/// How long a stop that cannot see whether anybody runs goes on looking, and between two looks.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Server {
     /// Done only when no process of this data directory is left.
@@ -46,12 +53,24 @@ impl Server {
         mode: StopMode,
         escalate_after: Option<Duration>,
     ) -> Result<Stopped, String> {
-        let by = match self.hold_postmaster().await? {
-            None => StoppedBy::Nothing,
-            Some(postmaster) => self.end(&postmaster, mode, escalate_after).await?,
-        };
-        let server = self.clone();
-        blocking(move || server.end_orphans()).await??;
+        let mut by = StoppedBy::Nothing;
+        let begun = Instant::now();
+        // Done when a look that missed nothing finds nobody: neither what was held nor its children.
+        loop {
+            if let Some(postmaster) = self.look_until_seen().await? {
+                by = by.max(self.end(&postmaster, mode, escalate_after).await?);
+            }
+            let server = self.clone();
+            blocking(move || server.end_orphans()).await??;
+            let server = self.clone();
+            let left = blocking(move || server.presence()).await??;
+            if left == Presence::default() {
+                break;
+            }
+            if begun.elapsed() > escalate_after.unwrap_or_default() + LOOK_MAX {
+                return Err(format!("PostgreSQL is started again and again: {left:?} live"));
+            }
+        }
         // Where the cluster itself is broken there is nothing to report, but it is stopped.
         let control = self.control().await.unwrap_or_default();
         Ok(Stopped {
@@ -60,6 +79,20 @@ impl Server {
             clean: control.clean(),
             by,
         })
+    }
+
+    /// A stop goes on while it cannot look: what is held needs no look.
+    async fn look_until_seen(&self) -> Result<Option<Arc<Hold>>, String> {
+        let begun = Instant::now();
+        loop {
+            match self.hold_postmaster().await {
+                Err(problem) if begun.elapsed() < LOOK_MAX => {
+                    tracing::debug!(problem, "looks again for the server that is to be stopped");
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+                seen => return seen,
+            }
+        }
     }
 
     async fn end(
@@ -88,8 +121,11 @@ impl Server {
             return Ok(StoppedBy::Immediate);
         }
         signal(postmaster, Signal::KILL)?;
-        let data_dir = self.data_dir.clone();
-        let find = move || processes::inhabitants(&data_dir).into_iter().map(|i| i.pid).collect();
+        let server = self.clone();
+        let find = move || {
+            let presence = server.presence()?;
+            Ok(presence.postmaster.into_iter().chain(presence.others).collect())
+        };
         blocking(move || processes::kill_all(find, false, KILL_WAIT)).await??;
         Ok(StoppedBy::Kill)
     }
@@ -113,30 +149,13 @@ impl Server {
         Ok(program.timeout(super::TOOL_TIMEOUT).run().await?.stdout.trim().to_owned())
     }
 
-    /// Runs archive_command for one file of pg_wal, in the data directory, as PostgreSQL does.
-    pub async fn archive(
-        &self,
-        command: &str,
-        file: &str,
-        at_most: Duration,
-    ) -> Result<(), String> {
-        self.archive_from(command, &format!("pg_wal/{file}"), file, at_most).await
-    }
-
-    /// The same for a file that lies elsewhere.
-    pub async fn archive_from(
-        &self,
-        command: &str,
-        path: &str,
-        file: &str,
-        at_most: Duration,
-    ) -> Result<(), String> {
+    /// Runs archive_command for one file, in the data directory, as PostgreSQL does.
+    pub async fn archive(&self, command: &str, file: &str) -> Result<(), String> {
         let place = self.data_dir.display().to_string();
         let place = shlex::try_quote(&place).map_err(|error| error.to_string())?.into_owned();
-        let text = format!("cd {place} && {}", archive_words(command, path, file));
+        let text = format!("cd {place} && {}", archive_words(command, file));
         Program::new("/bin/sh", &self.state_dir, self.run_as.as_ref())
             .args(["-c".to_owned(), text])
-            .timeout(at_most)
             .run()
             .await
             .map(|_| ())
@@ -150,20 +169,49 @@ impl Server {
         Some(hold.pid)
     }
 
-    /// A hold on the live postmaster.
-    pub async fn hold_postmaster(&self) -> Result<Option<Hold>, String> {
-        let pid = self.postmaster_pid().await?;
-        let Some(hold) = pid.and_then(|pid| Hold::open(pid).ok()) else { return Ok(None) };
+    /// A hold on the live postmaster: the one that is held already, else the one that a look finds.
+    ///
+    /// # Errors
+    /// Where none is held and it cannot be seen whether one runs.
+    pub async fn hold_postmaster(&self) -> Result<Option<Arc<Hold>>, String> {
+        if let Some(hold) = self.held.alive() {
+            return Ok(Some(hold));
+        }
+        let Some(pid) = self.postmaster_pid().await? else { return Ok(None) };
+        let held = Hold::open(pid).map_err(|e| format!("could not hold process {pid}: {e}"))?;
+        let Some(hold) = held else { return Ok(None) };
         // Again, now that the pid cannot pass to another process unnoticed.
-        let (data_dir, pid) = (self.data_dir.clone(), hold.pid);
-        let still = blocking(move || processes::is_server_of(pid, &data_dir)).await?;
-        Ok(still.then_some(hold))
+        let server = self.clone();
+        if blocking(move || server.presence()).await??.postmaster != Some(pid) {
+            return Ok(None);
+        }
+        let hold = Arc::new(hold);
+        self.held.set(hold.clone());
+        Ok(Some(hold))
+    }
+
+    /// Nobody runs here, or only a standby, as the directory says that it works in.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub async fn cannot_write(&self) -> Result<bool, String> {
+        self.hold_postmaster().await?;
+        let server = self.clone();
+        blocking(move || {
+            let Presence { postmaster, others } = server.presence()?;
+            let mut standby = others.is_empty();
+            if let Some(pid) = postmaster {
+                standby = is_there(&PathBuf::from(format!("/proc/{pid}/cwd/standby.signal")))?;
+            }
+            Ok(standby)
+        })
+        .await?
     }
 
     /// The live postmaster's pid.
     pub async fn postmaster_pid(&self) -> Result<Option<i32>, String> {
         let server = self.clone();
-        blocking(move || server.presence().postmaster).await
+        Ok(blocking(move || server.presence()).await??.postmaster)
     }
 
     /// Ends programs that an earlier life of the daemon left behind, with their groups. To be
