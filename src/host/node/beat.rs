@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::Addr;
 use jiff::Timestamp;
 
-use super::{World, conf, observe, slots};
+use super::{World, conf, histories, observe, slots, unarchived};
 use crate::host::actor::consensus::lock;
 use crate::host::actor::flow::{FlowActor, Hear};
 use crate::host::clock;
@@ -57,6 +57,8 @@ async fn pulse(world: &Rc<World>) {
     observe::watch_data(world).await;
     follow_configuration(world).await;
     slots::keep_slots(world).await;
+    histories::keep_histories(world);
+    unarchived::keep_offering(world);
     replace_dead_guard(world).await;
     world.publish();
 }

@@ -102,6 +102,8 @@ pub async fn copy(
     }
     if !keep_data {
         clear(world, WipePermission::OwnLeftovers).await?;
+    } else {
+        super::unarchived::hand_over(world, &server).await?;
     }
     let _doing = world.doing(PgState::CreatingReplica);
     world.seen.borrow_mut().role = Role::Uninitialized;

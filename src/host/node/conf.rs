@@ -279,6 +279,9 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
     }
     must_be_ours(world, &server).await?;
     let config = world.postgresql()?;
+    if standby.is_some() && !server.data_dir.join("standby.signal").exists() {
+        super::unarchived::hand_over(world, &server).await?;
+    }
     let mut files = files(world, &server, standby).await?;
     if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
         files.arguments.extend(trust_the_flush(version(&server).await?));

@@ -59,6 +59,7 @@ pub async fn clear(world: &Rc<World>, permission: WipePermission) -> Result<Repo
             }
         }
     }
+    super::unarchived::hand_over(world, &server).await?;
     tracing::warn!(because = ?permission, "empties the data directory");
     world.seen.borrow_mut().flushed_copy = false;
     server.clear_data_directory().await?;
@@ -77,6 +78,7 @@ pub async fn move_aside(world: &Rc<World>, suffix: &str) -> Result<Report, Strin
         world.seen.borrow_mut().data = DataDirectory::Empty;
         return Ok(Report::Done);
     }
+    super::unarchived::hand_over(world, &server).await?;
     let aside = server.move_aside(suffix).await?;
     tracing::warn!(to = %aside.display(), "moved the data directory aside");
     world.seen.borrow_mut().data = DataDirectory::Empty;
@@ -217,6 +219,7 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
         conninfo: user_conninfo(user, &address, Some(&own.database), version),
         passfile: passfile(&own, &source),
     };
+    super::unarchived::hand_over(world, &server).await?;
     super::conf::write_standby_files(world, &server, &source).await?;
     server.rewind(&remote, &arguments(&own.rewind_options)).await?;
     world.seen.borrow_mut().copy = server.name_copy().await?;

@@ -8,6 +8,7 @@ pub mod callbacks;
 pub mod conf;
 pub mod copy;
 pub mod desk;
+pub mod histories;
 pub mod lead;
 pub mod observe;
 pub mod perform;
@@ -15,6 +16,7 @@ pub mod recover;
 pub mod remote;
 pub mod slots;
 pub mod sync;
+pub mod unarchived;
 pub mod upheld;
 
 use std::cell::{Cell, RefCell};
@@ -116,6 +118,10 @@ pub struct Seen {
     pub data_is_gone: bool,
     /// Slots that nobody speaks for, since when.
     pub orphans: Orphans,
+    /// How far the archive is with the histories below our own.
+    pub histories: histories::Progress,
+    /// When the archive is next offered what was kept for it.
+    pub offer_at: u64,
     /// The last warning about the data directory.
     pub warned: String,
     pub node_state: String,

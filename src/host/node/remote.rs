@@ -310,13 +310,16 @@ fn own_member(
     Some(own.name.clone())
 }
 
+/// The switchover that waits for it has its own limit.
+const SHIP_MAX: Duration = Duration::from_secs(600);
+
 /// Runs archive_command, if there is one, for the file that holds the shutdown checkpoint.
 pub async fn ship_wal(world: &Rc<World>, timeline: u32, lsn: Lsn) -> Result<Report, String> {
     let server = world.server()?;
     let Some(command) = server.archive_command().await? else { return Ok(Report::Done) };
     let control = server.control().await?;
     let file = wal::file_name(timeline, lsn, control.wal_segment_bytes);
-    server.archive(&command, &file).await?;
+    server.archive(&command, &file, SHIP_MAX).await?;
     tracing::info!(file, "the archive has the WAL file of the shutdown checkpoint");
     Ok(Report::Done)
 }

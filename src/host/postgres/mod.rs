@@ -39,7 +39,9 @@ pub mod slots;
 pub mod start;
 pub mod stop;
 pub mod sync;
+pub mod timelines;
 pub mod tls;
+pub mod unarchived;
 pub mod upstream;
 pub mod vet;
 

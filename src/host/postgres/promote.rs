@@ -1,16 +1,15 @@
 //! Orders to a running server: leave recovery, read the configuration again, checkpoint.
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::Server;
-use super::account::Account;
 use super::conf_files::write_atomic;
 use super::held::Hold;
 use super::processes::blocking;
 use super::session::{Refusal, Session, literal};
+use super::timelines::skip;
 use crate::pure::postgres::lsn::Lsn;
 
 /// Between two looks at a server that leaves recovery.
@@ -24,22 +23,6 @@ const POSITION: &str = "SELECT pg_catalog.txid_current() IS NOT NULL, \
 
 /// The timeline that a standby streams.
 const RECEIVED: &str = "SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()";
-
-/// In place of a history.
-const SET_ASIDE: &str = "# set aside by Surus: an earlier leader may have begun this timeline\n";
-
-/// Leaves no number free between our timeline and the wanted one.
-fn skip(dir: &Path, own: u32, wanted: u32, owner: Option<&Account>) -> Result<(), String> {
-    let file = |timeline: u32| dir.join(format!("{timeline:08X}.history"));
-    let next = (own + 1..).find(|timeline| !file(*timeline).exists()).unwrap_or(u32::MAX);
-    if next > wanted {
-        return Err(format!(
-            "timeline {wanted} was set aside for this lease, and {next} would be begun: another \
-             leader could begin it, too"
-        ));
-    }
-    (next..wanted).try_for_each(|timeline| write_atomic(&file(timeline), SET_ASIDE, owner))
-}
 
 impl Server {
     /// Leaves recovery; done when writes are possible. Answers the new timeline and position.
@@ -165,25 +148,4 @@ async fn in_recovery(session: Option<&Session>) -> Result<bool, String> {
     let session = session.ok_or("no connection")?;
     let value = session.value("SELECT pg_catalog.pg_is_in_recovery()").await?;
     Ok(value.as_deref() != Some("f"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_that_an_earlier_leader_may_have_used_are_skipped() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = |timeline: u32| dir.path().join(format!("{timeline:08X}.history"));
-        std::fs::write(file(3), "2\t0/5000000\tours\n").expect("write");
-        skip(dir.path(), 2, 6, None).expect("6 is ahead");
-        assert_eq!(std::fs::read_to_string(file(3)).expect("read"), "2\t0/5000000\tours\n");
-        assert!(file(4).exists() && file(5).exists() && !file(6).exists());
-        let set_aside = std::fs::read_to_string(file(4)).expect("read");
-        assert_eq!(crate::pure::postgres::history::parse(&set_aside), Ok(Vec::new()));
-        skip(dir.path(), 2, 6, None).expect("again");
-        assert!(skip(dir.path(), 6, 6, None).is_err_and(|why| why.contains("timeline 6")));
-        skip(dir.path(), 6, 7, None).expect("the next is free");
-        assert!(!file(7).exists());
-    }
 }

@@ -92,6 +92,10 @@ impl Server {
         self.end_orphans()?;
         self.remove_stale_lock()?;
         self.write_conf_files(files)?;
+        let skipped = self.remove_skipped()?;
+        if !skipped.is_empty() {
+            tracing::info!(?skipped, "takes back timelines of a promotion that did not come about");
+        }
         self.rotate_log()?;
         Ok(std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len()))
     }

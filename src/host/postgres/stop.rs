@@ -149,13 +149,30 @@ impl Server {
         Ok(program.timeout(super::TOOL_TIMEOUT).run().await?.stdout.trim().to_owned())
     }
 
-    /// Runs archive_command for one file, in the data directory, as PostgreSQL does.
-    pub async fn archive(&self, command: &str, file: &str) -> Result<(), String> {
+    /// Runs archive_command for one file of pg_wal, in the data directory, as PostgreSQL does.
+    pub async fn archive(
+        &self,
+        command: &str,
+        file: &str,
+        at_most: Duration,
+    ) -> Result<(), String> {
+        self.archive_from(command, &format!("pg_wal/{file}"), file, at_most).await
+    }
+
+    /// The same for a file that lies elsewhere.
+    pub async fn archive_from(
+        &self,
+        command: &str,
+        path: &str,
+        file: &str,
+        at_most: Duration,
+    ) -> Result<(), String> {
         let place = self.data_dir.display().to_string();
         let place = shlex::try_quote(&place).map_err(|error| error.to_string())?.into_owned();
-        let text = format!("cd {place} && {}", archive_words(command, file));
+        let text = format!("cd {place} && {}", archive_words(command, path, file));
         Program::new("/bin/sh", &self.state_dir, self.run_as.as_ref())
             .args(["-c".to_owned(), text])
+            .timeout(at_most)
             .run()
             .await
             .map(|_| ())

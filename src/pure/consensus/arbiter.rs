@@ -271,7 +271,9 @@ impl Core {
             arbitration.lease.confirm(now, epoch, ttl_ms);
             arbitration.asking = None;
         }
-        let timeline = self.unused_timeline();
+        // What only follows begins no timeline; the one for its promotion is set aside then.
+        let follows = self.cluster.standby.is_some();
+        let timeline = if follows { 0 } else { self.unused_timeline() };
         let copy = self.heard.get(&holder).map(|heard| heard.facts.copy);
         self.put(Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline, copy });
     }

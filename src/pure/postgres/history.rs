@@ -38,6 +38,29 @@ pub fn parse(text: &str) -> Result<Vec<Switch>, String> {
     Ok(switches)
 }
 
+/// In place of the history of a timeline that is skipped: it has no parents.
+pub const NO_WAY: &str = "# set aside by Surus: an earlier leader may have begun this timeline\n";
+
+/// This history leads from nowhere: PostgreSQL begins no timeline without a parent.
+pub fn is_no_way(text: &str) -> bool {
+    parse(text).is_ok_and(|switches| switches.is_empty())
+}
+
+/// The lines of a history that are older than `timeline`.
+pub fn before(text: &str, timeline: u32) -> String {
+    let older = |line: &&str| {
+        let number = line.split_whitespace().next().and_then(|word| word.parse::<u32>().ok());
+        number.is_some_and(|number| number < timeline)
+    };
+    text.split_inclusive('\n').filter(older).collect()
+}
+
+/// The timeline of which a file in pg_wal has the name.
+pub fn file_number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".history").filter(|number| number.len() == 8)?;
+    u32::from_str_radix(number, 16).ok()
+}
+
 /// How our cluster was left, as far as divergence is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {

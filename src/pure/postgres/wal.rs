@@ -9,13 +9,13 @@ pub fn file_name(timeline: u32, lsn: Lsn, segment_bytes: u64) -> String {
     format!("{timeline:08X}{:08X}{:08X}", number / per_half.max(1), number % per_half.max(1))
 }
 
-/// `archive_command` for one file, with PostgreSQL's own placeholders.
-pub fn archive_words(command: &str, file: &str) -> String {
+/// `archive_command` for one file at `path`, with PostgreSQL's own placeholders.
+pub fn archive_words(command: &str, path: &str, file: &str) -> String {
     let mut text = String::new();
     let mut chars = command.chars().peekable();
     while let Some(c) = chars.next() {
         match (c, chars.peek()) {
-            ('%', Some('p')) => text.push_str(&format!("pg_wal/{file}")),
+            ('%', Some('p')) => text.push_str(path),
             ('%', Some('f')) => text.push_str(file),
             ('%', Some('%')) => text.push('%'),
             _ => {
@@ -43,7 +43,10 @@ mod tests {
 
     #[test]
     fn placeholders_are_replaced_once() {
-        assert_eq!(archive_words("cp %p /a/%f # 100%%", "F"), "cp pg_wal/F /a/F # 100%");
-        assert_eq!(archive_words("x %d %", "F"), "x %d %");
+        assert_eq!(
+            archive_words("cp %p /a/%f # 100%%", "pg_wal/F", "F"),
+            "cp pg_wal/F /a/F # 100%"
+        );
+        assert_eq!(archive_words("x %d %", "p", "F"), "x %d %");
     }
 }

@@ -88,7 +88,7 @@ pub fn settings(bytes: &[u8]) {
         4 => drop(schedule::check(&text, number, "restart")),
         5 => drop((restart::version(&text), Version::parse(&text))),
         6 => names(&text),
-        7 => drop(wal::archive_words(&text, "000000010000000000000001")),
+        7 => drop(wal::archive_words(&text, "pg_wal/1", "000000010000000000000001")),
         8 => {
             let clean = recovery::scrubbed(&text.replace('\r', ""));
             assert_eq!(recovery::scrubbed(&clean), clean, "there is nothing to scrub twice");
