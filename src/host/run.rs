@@ -48,6 +48,8 @@ pub fn run(path: &Path) -> i32 {
         return 1;
     }
     config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+    super::descriptors::raise_limit();
+    super::secrets::learn(&config);
     let system = System::new();
     let code = system.block_on(async move {
         match serve(config).await {

@@ -12,13 +12,15 @@ mod mark;
 pub mod record;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Dir, FlockOperation, flock};
 use sled::{Batch, Db, Mode, Tree};
 
 use self::mark::Mark;
@@ -36,6 +38,8 @@ pub struct Database {
     path: PathBuf,
     db: Db,
     file: File,
+    /// Kept open, so that a commit needs no new descriptor: strangers may have taken them all (SEC-40).
+    blobs: Dir,
     mark: Mark,
     counts: BTreeMap<Vec<u8>, u64>,
     failed: Option<String>,
@@ -88,7 +92,7 @@ impl Database {
         record::put_fresh(&mut batch, COUNT, &count.to_be_bytes());
         tree.apply_batch(batch).map_err(from_sled)?;
         flush(&self.db, &self.file)?;
-        sync_blobs(&self.path)?;
+        sync_blobs(&mut self.blobs, &self.path.join("blobs"))?;
         self.mark.write(self.counts.values().sum())
     }
 }
@@ -109,8 +113,9 @@ fn open(path: &Path) -> io::Result<Database> {
         flush(&db, &file)?;
         sync_directory(path)?;
     }
+    let blobs = Dir::new(File::open(path.join("blobs"))?)?;
     let path = path.to_owned();
-    Ok(Database { path, db, file, mark, counts, failed: None, _lock: lock })
+    Ok(Database { path, db, file, blobs, mark, counts, failed: None, _lock: lock })
 }
 
 /// We hold our own lock, so only an earlier `Db` of this very process can still hold sled's: its
@@ -166,14 +171,18 @@ fn lock(path: &Path) -> io::Result<File> {
 
 /// sled puts large values into files of their own and never syncs them. Our records are cut small
 /// enough to avoid that ([`record`]); should one appear all the same, it is made durable too.
-fn sync_blobs(path: &Path) -> io::Result<()> {
-    let blobs = path.join("blobs");
+fn sync_blobs(blobs: &mut Dir, path: &Path) -> io::Result<()> {
     let mut found = false;
-    for entry in fs::read_dir(&blobs)? {
-        File::open(entry?.path())?.sync_data()?;
-        found = true;
+    blobs.rewind();
+    while let Some(entry) = blobs.read() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            File::open(path.join(name))?.sync_data()?;
+            found = true;
+        }
     }
-    if found { sync_directory(&blobs) } else { Ok(()) }
+    if found { sync_directory(path) } else { Ok(()) }
 }
 
 fn own_trees(db: &Db) -> impl Iterator<Item = sled::IVec> {

@@ -189,6 +189,7 @@ pub async fn reload(world: &Rc<World>) -> Result<(), String> {
     let path = world.config().path.clone();
     let config = crate::host::config::load_file(&path)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    crate::host::secrets::learn(&config);
     let member = super::super::run::member_of(&config);
     {
         let mut place = world.config.write().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use super::account::Account;
 use super::held::Hold;
 use super::processes;
+use crate::host::secrets;
 
 /// Lines kept for the error sentence.
 pub const TAIL_LINES: usize = 20;
@@ -316,6 +317,8 @@ impl Output {
         if !on_line(stream, line) || line.trim().is_empty() {
             return;
         }
+        // What is kept is stored in the log and shown to whoever asks.
+        let Some(line) = secrets::shown(line) else { return };
         // A flood on standard output must not wash away what went wrong.
         let at = match stream {
             Stream::Stdout => self.tail.len() - self.tail_errors,

@@ -1,4 +1,6 @@
 //! The body of a change: bounded in size, JSON, an object; anything else changes nothing.
+use std::time::Duration;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, IF_MATCH};
 use actix_web::web::Payload;
@@ -8,6 +10,9 @@ use super::reply::Reply;
 
 /// Bytes a body may have.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// How long a body may take to come (SEC-41).
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A body that was not read yet.
 pub struct Body<'a> {
@@ -66,7 +71,12 @@ impl Body<'_> {
     }
 
     async fn read(self) -> Result<Map<String, Value>, Reply> {
-        let bytes = match self.payload.to_bytes_limited(BODY_BYTES_MAX).await {
+        let whole = self.payload.to_bytes_limited(BODY_BYTES_MAX);
+        let Ok(whole) = tokio::time::timeout(BODY_TIMEOUT, whole).await else {
+            let text = format!("Request Timeout: the body did not come within {BODY_TIMEOUT:?}");
+            return Err(Reply::error(408, &text));
+        };
+        let bytes = match whole {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(_)) => return Err(Reply::error(400, "Bad Request: the body ended early")),
             Err(_) => return Err(too_large()),

@@ -4,21 +4,27 @@
 //! [`Handle::requests`]; a call that takes long holds only its own connection.
 pub(super) mod access;
 mod body;
+mod browser;
 mod change;
+mod guesses;
+mod limit;
 pub(super) mod read;
 mod reply;
 mod switch;
 
+use std::any::Any;
 use std::io;
 
-use actix_web::dev::Server;
+use actix_web::dev::{Extensions, Server};
 use actix_web::http::{KeepAlive, Method};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
 use self::body::Body;
+use self::guesses::Guesses;
+use self::limit::Places;
 use self::reply::{Reply, render};
-use crate::host::clock;
 use crate::host::request::Handle;
+use crate::host::{clock, descriptors};
 use crate::pure::patroni::look::Look;
 
 /// Starts listening on `restapi.listen`. The server runs when the result is awaited or spawned.
@@ -28,11 +34,16 @@ use crate::pure::patroni::look::Look;
 pub async fn serve(handle: Handle) -> io::Result<Server> {
     let listen = current(&handle).restapi.listen.clone();
     let address = (bindable(&listen.host).to_owned(), listen.port);
+    let places = Places::new(descriptors::for_strangers(limit::CONNECTIONS_MAX));
+    let (guesses, at_door) = (web::Data::new(Guesses::default()), handle.clone());
     let server = HttpServer::new(move || {
-        App::new().app_data(web::Data::new(handle.clone())).default_service(web::to(dispatch))
+        let app = App::new().app_data(web::Data::new(handle.clone())).app_data(guesses.clone());
+        app.default_service(web::to(dispatch))
     })
+    .on_connect(move |io, held| admit(io, held, &places, &at_door))
     .workers(1)
-    .backlog(64)
+    .backlog(1024)
+    .client_disconnect_timeout(std::time::Duration::from_secs(1))
     .keep_alive(KeepAlive::Timeout(std::time::Duration::from_secs(5)))
     .shutdown_timeout(1)
     .disable_signals()
@@ -44,6 +55,17 @@ pub async fn serve(handle: Handle) -> io::Result<Server> {
         io::Error::new(error.kind(), text)
     })?;
     Ok(server.run())
+}
+
+/// A connection without a place ends at once: its descriptor is for others.
+fn admit(io: &dyn Any, held: &mut Extensions, places: &Places, handle: &Handle) {
+    let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    let address = stream.peer_addr().map(|address| address.ip());
+    let place = address.ok().and_then(|ip| places.take(ip, access::is_favoured(ip, handle)));
+    match place {
+        Some(place) => drop(held.insert(place)),
+        None => drop(rustix::net::shutdown(stream, rustix::net::Shutdown::Both)),
+    }
 }
 
 /// Every address of this machine is written `*` or left out by people.

@@ -177,12 +177,23 @@ pub struct Verdict {
     pub inputs: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InitializeFailure {
     pub node: String,
     pub reason: String,
     pub attempts: u32,
     pub at: String,
+}
+
+impl InitializeFailure {
+    /// Without the program's own words: the step and how it ended, for those who need no password.
+    pub fn without_output(&self) -> InitializeFailure {
+        let marks = ["ended with exit code ", "was killed by signal ", "did not end within "];
+        let said = marks.iter().filter_map(|mark| Some(self.reason.find(mark)? + mark.len())).min();
+        let end = said.and_then(|at| Some(at + self.reason[at..].find(": ")?));
+        let reason = self.reason[..end.unwrap_or(self.reason.len())].to_owned();
+        InitializeFailure { reason, ..self.clone() }
+    }
 }
 
 impl ClusterState {
@@ -229,5 +240,22 @@ impl ClusterState {
             (Initialize::Absent, Some(_)) => Some(String::new()),
             (Initialize::Absent, None) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::InitializeFailure;
+
+    #[test]
+    fn a_failure_is_told_without_the_programs_words() {
+        let short = |reason: &str| {
+            let failure =
+                InitializeFailure { reason: reason.into(), ..InitializeFailure::default() };
+            failure.without_output().reason
+        };
+        let whole = "post_bootstrap: post.sh ended with exit code 3: ERROR:  near \"x\" | more: y";
+        assert_eq!(short(whole), "post_bootstrap: post.sh ended with exit code 3");
+        assert_eq!(short("initdb: is missing: install it"), "initdb: is missing: install it");
     }
 }

@@ -138,8 +138,8 @@ fn own(look: &Look) -> Value {
     if let Some(remote) = standby::own(look) {
         own["standby"] = remote;
     }
-    if let Some(failure) = &look.view.cluster.initialize_failure {
-        own["initialize_failure"] = serde_json::to_value(failure).unwrap_or_default();
+    if let Some(failure) = look.initialize_failure() {
+        own["initialize_failure"] = serde_json::to_value(&failure).unwrap_or_default();
     }
     own
 }

@@ -2,7 +2,7 @@
 use serde_json::{Map, Value};
 
 use crate::pure::cluster::facts::{Facts, SqlFacts};
-use crate::pure::cluster::state::{Member, Purpose};
+use crate::pure::cluster::state::{InitializeFailure, Member, Purpose};
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::config::{Config, Dynamic, SynchronousMode};
 use crate::pure::postgres::lsn::Lsn;
@@ -38,6 +38,14 @@ impl SyncDuty {
 }
 
 impl<'a> Look<'a> {
+    /// Why the cluster could not be created. Where a password protects the interface, reads that need
+    /// none do not show what a program said.
+    pub fn initialize_failure(&self) -> Option<InitializeFailure> {
+        let failure = self.view.cluster.initialize_failure.as_ref()?;
+        let open = self.config.restapi.authentication.is_none();
+        Some(if open { failure.clone() } else { failure.without_output() })
+    }
+
     /// This node's own facts; absent before its actor has said anything.
     pub fn facts(&self) -> Option<&'a Facts> {
         self.view.facts.get(&self.view.own_id).map(|heard| &heard.facts)

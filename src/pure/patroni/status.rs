@@ -130,8 +130,8 @@ fn own(look: &Look) -> Value {
     if let Some(recovery) = facts.and_then(|facts| facts.recovery.as_ref()) {
         put(&mut own, "recovery", serde_json::to_value(recovery).unwrap_or_default());
     }
-    if let Some(failure) = &look.view.cluster.initialize_failure {
-        put(&mut own, "initialize_failure", serde_json::to_value(failure).unwrap_or_default());
+    if let Some(failure) = look.initialize_failure() {
+        put(&mut own, "initialize_failure", serde_json::to_value(&failure).unwrap_or_default());
     }
     if let Some(build) = facts.and_then(|facts| facts.build.as_ref()) {
         put(&mut own, "build", serde_json::to_value(build).unwrap_or_default());
