@@ -417,3 +417,69 @@ fn members_name_members() {
     net.run(20);
     assert!(named(&net));
 }
+
+impl Net {
+    /// It is off for good, and the others notice.
+    fn dies(&mut self, gone: usize) {
+        self.up[gone] = false;
+        for i in (0..self.cores.len()).filter(|i| *i != gone) {
+            let addr = format!("127.0.0.1:{}", 9000 + gone);
+            self.queue.push_back((i, Input::Gone { addr, id: 100 + gone as u64 }));
+        }
+    }
+
+    fn voters(&self, of: usize) -> usize {
+        self.cores[of].group().map_or(0, |group| group.voters().len())
+    }
+
+    fn order_removal(&mut self, by: usize, whom: usize) {
+        let command = Command::RemoveMember { id: 100 + whom as u64 };
+        self.queue.push_back((by, Input::Propose { ticket: 20, command }));
+        self.run(2000);
+    }
+}
+
+/// Spec: CON-1, CON-6. Four voters on three machines: the next failure would stop everything.
+#[test]
+fn a_dead_voter_is_removed_and_the_next_failure_is_borne() {
+    let mut net = Net::new(4);
+    let holder = net.born();
+    let others: Vec<usize> = (0..4).filter(|i| *i != holder).collect();
+    net.order_removal(holder, others[0]);
+    assert_eq!(net.voters(holder), 4, "it is heard, and stays");
+    let kept = net.cores[holder].cluster().kept.clone().expect("it is said why");
+    assert!(kept.reason.contains("answers: stop its daemon first"), "{}", kept.reason);
+    net.dies(others[0]);
+    net.run(1000);
+    net.order_removal(others[1], others[0]);
+    assert_eq!(net.voters(holder), 3);
+    assert_eq!(net.cores[holder].cluster().removed, [100 + others[0] as u64]);
+    net.dies(others[1]);
+    net.run(8000);
+    assert_eq!(net.holder(), Some(holder));
+    assert!(net.deadlines[holder].is_some_and(|at| at > net.now), "two of three keep it writing");
+}
+
+/// Of three two are gone: without the one, the other would be no majority of what is left. The order
+/// cannot even be agreed on, and when one is back it is looked at anew.
+#[test]
+fn a_removal_never_costs_the_majority_and_the_removed_stays_out() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    let others: Vec<usize> = (0..3).filter(|i| *i != holder).collect();
+    net.dies(others[0]);
+    net.dies(others[1]);
+    net.order_removal(holder, others[0]);
+    assert_eq!((net.voters(holder), net.cores[holder].cluster().removing.len()), (3, 0));
+    net.up[others[1]] = true;
+    (0..3).for_each(|i| net.greet(i));
+    net.run(6000);
+    net.order_removal(others[1], others[0]);
+    assert_eq!(net.voters(others[1]), 2);
+    net.up[others[0]] = true;
+    (0..3).for_each(|i| net.greet(i));
+    net.run(6000);
+    assert_eq!(net.voters(others[1]), 2, "it stays out");
+    let waits = net.cores[others[0]].view(net.now).joining.expect("it is told why");
+    assert!(waits.contains("was removed from the cluster: move its raft.data_dir"), "{waits}");
+}

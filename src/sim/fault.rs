@@ -155,6 +155,17 @@ pub enum Fault {
         whom: Whom,
         ms: Millis,
     },
+    /// Its host is lost for good, and the operator removes the member; much later there is another
+    /// machine under its name, with neither state nor data. A scenario's, never drawn.
+    RemoveMember {
+        whom: Whom,
+        ms: Millis,
+    },
+    /// What follows from it.
+    OrderRemoval {
+        by: usize,
+        id: u64,
+    },
     /// Another cluster's data lies in its directory, and may run there.
     Stranger {
         whom: Whom,
@@ -226,6 +237,7 @@ impl std::fmt::Display for Fault {
             Fault::Replace { whom, ms } => {
                 write!(f, "another machine takes the place of {whom} {ms} ms later")
             }
+            Fault::RemoveMember { whom, .. } => write!(f, "{whom} is lost for good and removed"),
             Fault::Stranger { whom, runs: true } => {
                 write!(f, "another cluster runs on the data directory of {whom}")
             }

@@ -13,6 +13,8 @@ use crate::pure::consensus::group::Group;
 use crate::pure::flow::node::Node as NodeFlow;
 use crate::pure::machine::Flow;
 
+/// So long after a host was lost its member is removed.
+const REMOVED_AFTER_MS: Millis = 3000;
 /// From one state directory of a node to its next.
 const IDS_APART: u64 = 1000;
 /// A guard that has slept past its deadline is scheduled, and kills, within this time.
@@ -106,6 +108,35 @@ impl World {
             self.lose_all_data(at);
             self.nodes[at].guard = None;
         }
+    }
+
+    /// It is lost, and the operator has it removed; until `ms` later nobody takes its place.
+    pub(super) fn remove_member(&mut self, at: usize, ms: Millis) {
+        let id = self.nodes[at].raft_id;
+        let before = self.checks.disks_lost;
+        self.replace_host(at, ms);
+        let lost = self.checks.disks_lost > before;
+        let others = self.nodes.iter().filter(|n| n.at != at && n.daemon.is_some() && !n.frozen);
+        let Some(by) = others.map(|n| n.at).next().filter(|_| lost) else { return };
+        self.say(by, &format!("the operator removes {}", self.nodes[at].name));
+        self.after(
+            REMOVED_AFTER_MS,
+            Event::Misfortune(super::fault::Fault::OrderRemoval { by, id }),
+        );
+    }
+
+    /// Ordered again until it is so: without an arbiter nothing is.
+    pub(super) fn order_removal(&mut self, by: usize, id: u64) {
+        let daemon = self.nodes[by].daemon.as_ref();
+        if daemon.is_some_and(|d| d.core.cluster().removed.contains(&id)) {
+            return;
+        }
+        self.after(
+            REMOVED_AFTER_MS,
+            Event::Misfortune(super::fault::Fault::OrderRemoval { by, id }),
+        );
+        let ticket = self.fresh();
+        self.feed(by, Input::Propose { ticket, command: Command::RemoveMember { id } });
     }
 
     /// Its disk is lost, and with it what nobody else had.

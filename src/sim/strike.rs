@@ -105,6 +105,8 @@ impl World {
             | Fault::Wake { .. }
             | Fault::WipeState { .. }
             | Fault::Replace { .. }
+            | Fault::RemoveMember { .. }
+            | Fault::OrderRemoval { .. }
             | Fault::Stranger { .. }
             | Fault::ComesLate { .. } => self.strike_host(fault),
             _ => self.operate(fault),
@@ -146,6 +148,8 @@ impl World {
                 self.wipe_state(self.hit(whom), ms);
             }
             Fault::Replace { whom, ms } => self.replace_host(self.hit(whom), ms),
+            Fault::OrderRemoval { by, id } => self.order_removal(by, id),
+            Fault::RemoveMember { whom, ms } => self.remove_member(self.hit(whom), ms),
             Fault::Stranger { whom, runs } => self.stranger(self.hit(whom), runs),
             Fault::ComesLate { node, ms } => self.comes_late(node, ms),
             _ => {}

@@ -22,6 +22,10 @@ pub fn patch(at: &str, path: &str, body: &str) -> Option<(u16, String)> {
     ask(agent.patch(format!("http://{at}{path}")).send(body))
 }
 
+pub fn delete(at: &str, path: &str) -> Option<(u16, String)> {
+    ask(agent(Duration::from_secs(20)).delete(format!("http://{at}{path}")).call())
+}
+
 fn agent(limit: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(limit))

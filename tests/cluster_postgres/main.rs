@@ -22,6 +22,7 @@ mod bring_up;
 mod builds;
 mod crash;
 mod leader_loss;
+mod members;
 mod moved;
 mod node_loss;
 mod origin;

@@ -60,6 +60,8 @@ pub enum Task {
     PromoteCluster(PromoteCluster),
     /// Make a primary cluster follow another one
     DemoteCluster(DemoteCluster),
+    /// Show who votes and what may still fail; remove a member that is lost for good
+    Members(Members),
     /// Not built yet
     Pause(Pause),
     /// Not built yet
@@ -67,6 +69,38 @@ pub enum Task {
     /// Not built yet
     #[command(hide = true, alias = "query")]
     Remove(NotBuilt),
+}
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Members {
+    /// Name of the cluster; default: the configuration's scope
+    pub cluster: Option<String>,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: Format,
+    #[command(subcommand)]
+    pub task: Option<MembersTask>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum MembersTask {
+    /// Take a member that is dead for good out of the cluster: its vote, and its place
+    Remove(RemoveMember),
+}
+
+#[derive(Args, Debug)]
+pub struct RemoveMember {
+    /// The member's name
+    pub name: String,
+    /// Succeed where there is no such member
+    #[arg(long)]
+    pub if_exists: bool,
+    /// Only say whether it may be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Whatever follows a command that does not exist yet.

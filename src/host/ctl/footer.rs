@@ -14,6 +14,9 @@ pub fn footers(body: &Value) -> Vec<String> {
         let age = own["quorum_age_s"].as_u64().map_or("?".to_owned(), |s| s.to_string());
         lines.push(format!(" No quorum: shown is what member {node} knew {age} s ago"));
     }
+    if own["votes"]["dead"].as_array().is_some_and(|dead| !dead.is_empty()) {
+        lines.extend(own["votes"]["sentence"].as_str().map(|text| format!(" Votes: {text}")));
+    }
     lines.extend(failed_birth(&own["initialize_failure"]));
     lines.extend(remote(&own["standby"]));
     for (name, member) in own["members"].as_object().into_iter().flatten() {

@@ -24,6 +24,7 @@ mod standby;
 mod switch;
 mod tree;
 pub mod validate;
+mod votes;
 
 use std::ffi::OsString;
 use std::iter;
@@ -114,6 +115,7 @@ fn perform(arguments: &Arguments) -> Outcome {
         Task::DcsGet(task) => show::dcs_get(&client, task),
         Task::PromoteCluster(task) => standby::promote(&client, task),
         Task::DemoteCluster(task) => standby::demote(&client, task),
+        Task::Members(task) => votes::members(&client, task),
         Task::Remove(_) => Err("remove and query are not built yet".into()),
         Task::Pause(_) | Task::Resume(_) => Err(crate::pure::patroni::PAUSE_NOT_BUILT.into()),
     }

@@ -8,6 +8,7 @@ mod browser;
 mod change;
 mod guesses;
 mod limit;
+mod members;
 pub(super) mod read;
 mod reply;
 mod switch;
@@ -122,6 +123,7 @@ fn is_change(method: &Method, segment: &str) -> bool {
         ("PATCH" | "PUT", "config")
             | ("POST", "reload" | "failover" | "failsafe" | "sigterm" | "promote-cluster")
             | ("POST" | "DELETE", "reinitialize" | "restart" | "switchover")
+            | ("DELETE", "members")
     )
 }
 
@@ -144,6 +146,9 @@ async fn changed(
         ("POST", "switchover") => switch::post(handle, body, Action::Switchover).await,
         ("POST", "failover") => switch::post(handle, body, Action::Failover).await,
         ("DELETE", "switchover") => switch::delete(handle).await,
+        ("DELETE", "members") => {
+            members::remove(handle, request.path(), request.query_string()).await
+        }
         ("POST", "promote-cluster") => change::promote_cluster(handle, body).await,
         ("POST", "failsafe") => Reply::error(502, "failsafe_mode is not built yet"),
         _ => Reply::text(202, "shutdown scheduled"),

@@ -11,7 +11,7 @@ use super::reply::Reply;
 use crate::host::clock;
 use crate::host::request::{Handle, Request};
 use crate::pure::dump;
-use crate::pure::patroni::{cluster, health, keys, metrics, probe, status};
+use crate::pure::patroni::{cluster, health, keys, members, metrics, probe, status};
 
 /// How long `/dump` waits for the node before it answers from what was published last.
 const DUMP_WAIT: Duration = Duration::from_secs(3);
@@ -37,6 +37,7 @@ pub async fn get(handle: &Handle, segment: &str, path: &str, query: &str) -> Rep
             match segment {
                 "patroni" => Reply::json(200, &status::body(look)),
                 "cluster" => Reply::json(200, &cluster::body(look)),
+                "members" => Reply::json(200, &members::body(look)),
                 "history" => Reply::json(200, &cluster::history(look)),
                 "metrics" => Reply::metrics(metrics::text(look)),
                 "liveness" => probe(probe::liveness(look)),

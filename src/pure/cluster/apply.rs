@@ -18,6 +18,7 @@ impl ClusterState {
         match command {
             Command::SetMember { id, member } => self.set_member(id, member),
             Command::RemoveMember { id } => self.remove_member(id),
+            Command::KeepMember { id, reason } => self.keep_member(id, reason),
             Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline, copy } => {
                 self.timeline = self.timeline.max(timeline);
                 self.grant(index, Lease { holder, epoch, ttl_ms, purpose }, decision, copy)
@@ -103,13 +104,6 @@ impl ClusterState {
         Outcome::Done
     }
 
-    fn remove_member(&mut self, id: RaftId) -> Outcome {
-        match self.members.remove(&id) {
-            Some(_) => Outcome::Done,
-            None => Outcome::refused(format!("{id} is not a member")),
-        }
-    }
-
     fn grant(
         &mut self,
         index: u64,
@@ -128,6 +122,9 @@ impl ClusterState {
         }
         if !self.members.contains_key(&lease.holder) {
             return Outcome::refused(format!("{} is no longer a member", lease.holder));
+        }
+        if self.removing.contains_key(&lease.holder) {
+            return Outcome::refused(format!("{} is being removed", lease.holder));
         }
         let creates = lease.purpose == Purpose::Initialise;
         if creates != (self.initialize == Initialize::Absent) {
@@ -167,6 +164,10 @@ impl ClusterState {
     ) -> Outcome {
         if expected.is_some_and(|version| version != self.sync_version) {
             return Outcome::refused("the synchronous set was changed meanwhile");
+        }
+        let leaves = |name: &String| self.removing.values().any(|other| other == name);
+        if let Some(name) = sync.iter().flat_map(|s| &s.sync_standby).find(|n| leaves(n)) {
+            return Outcome::refused(format!("{name} is being removed"));
         }
         self.with_lease(epoch, |s| (s.sync, s.sync_version) = (sync, index))
     }

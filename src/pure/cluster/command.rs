@@ -15,9 +15,15 @@ pub enum Command {
         id: RaftId,
         member: Member,
     },
-    /// Takes a member out of the book (its vote went with a membership change).
+    /// The operator wants a lost member out: the arbiter takes its vote and its place in the book
+    /// with one membership change, or says why not.
     RemoveMember {
         id: RaftId,
+    },
+    /// The arbiter did not carry a removal out.
+    KeepMember {
+        id: RaftId,
+        reason: String,
     },
     /// The arbiter's decision that `holder` may write.
     Grant {

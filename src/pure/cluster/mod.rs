@@ -7,6 +7,7 @@ pub mod lease;
 pub mod looks;
 pub mod rank;
 pub mod remote;
+pub mod removal;
 pub mod slots;
 pub mod standby;
 pub mod state;

@@ -50,7 +50,30 @@ pub struct ClusterState {
     /// Where our WAL ended when this cluster was demoted to a standby cluster.
     #[serde(default)]
     pub handover: Option<Token>,
+    /// Members that the operator wants removed, with their names, until the arbiter has done it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removing: BTreeMap<RaftId, String>,
+    /// The last removal that the arbiter did not carry out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    /// Ids that are never members again, oldest first; at most [`REMOVED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RaftId>,
 }
+
+/// A member that stays although the operator wanted it removed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    pub id: RaftId,
+    /// Index of the entry that says so.
+    pub index: u64,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// Removed ids that are remembered, to refuse them with a sentence.
+pub const REMOVED_MAX: usize = 1000;
 
 /// Decisions kept for `dump`, `history` and metrics.
 pub const DECISIONS_MAX: usize = 20;

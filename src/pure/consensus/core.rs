@@ -358,6 +358,7 @@ impl Core {
         if let Some(founding) = &mut self.founding {
             founding.greeted(greeting.clone());
         }
+        self.turn_away(&greeting);
         self.welcome_promised(&greeting);
         if self.own.serial > 0 {
             // Whoever just came knows nothing of us yet.

@@ -15,7 +15,7 @@ impl Core {
     /// What is for who was at this address before, under an id that is no more, is not for us: taken for
     /// an invitation it would keep a node outside for ever.
     pub(super) fn raft_message(&mut self, from: RaftId, message: Message) {
-        if message.to != self.id {
+        if message.to != self.id || self.cluster.removed.contains(&from) {
             return;
         }
         if self.group.is_none() && self.founding.is_some() {
@@ -34,11 +34,15 @@ impl Core {
         }
     }
 
-    /// Said once, not with every repetition.
     fn not_believed(&mut self, objection: String) {
-        if self.disbelieved.as_ref() != Some(&objection) {
-            self.tell(objection.clone());
-            self.disbelieved = Some(objection);
+        self.say_once(&objection);
+    }
+
+    /// Said once, not with every repetition.
+    pub(super) fn say_once(&mut self, objection: &str) {
+        if self.disbelieved.as_deref() != Some(objection) {
+            self.tell(objection);
+            self.disbelieved = Some(objection.to_string());
         }
     }
 
@@ -193,9 +197,10 @@ impl Core {
             let id = single.node_id;
             match single.get_change_type() {
                 ConfChangeType::RemoveNode => {
-                    self.cluster.members.remove(&id);
+                    let name = self.cluster.name_of(id).unwrap_or("a node").to_string();
+                    self.cluster.forget_member(id);
                     self.heard.remove(&id);
-                    self.tell(format!("{id:016x} is no longer a member"));
+                    self.tell(format!("{name} ({id:016x}) is no longer a member"));
                 }
                 ConfChangeType::AddNode => self.vote_changed(id, true, news),
                 ConfChangeType::AddLearnerNode => {
@@ -299,6 +304,7 @@ impl std::fmt::Debug for CommandName<'_> {
         match self.0 {
             Command::SetMember { id, member } => write!(f, "set member {} {id:016x}", member.name),
             Command::RemoveMember { id } => write!(f, "remove member {id:016x}"),
+            Command::KeepMember { id, reason } => write!(f, "member {id:016x} stays: {reason}"),
             Command::Grant { epoch, decision, .. } => write!(
                 f,
                 "grant of epoch {epoch} to {}: {}",

@@ -111,7 +111,7 @@ impl Core {
         others().filter(|other| answers(other)).count() * 2 > others().count()
     }
 
-    fn change(&mut self, kind: ConfChangeType, id: RaftId, context: Vec<u8>) {
+    pub(super) fn change(&mut self, kind: ConfChangeType, id: RaftId, context: Vec<u8>) {
         if let Some(group) = &mut self.group {
             group.propose_membership(kind, id, context);
         }
@@ -129,7 +129,7 @@ impl Core {
         }
         arbitration.membership_at = now;
         let busy = self.group.as_ref().is_some_and(|g| g.has_pending_conf() || g.is_transferring());
-        if busy || self.remove_forgotten() || self.promote_learner() {
+        if busy || self.carry_out_removal() || self.remove_forgotten() || self.promote_learner() {
             return;
         }
         self.stand_apart_from_holder();
@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// Not only connected: a connection ends long after the host at its other end.
-    fn answers(&self, id: RaftId) -> bool {
+    pub(super) fn answers(&self, id: RaftId) -> bool {
         let lately = |at: &Millis| self.now <= at + self.answer_ms_max();
         id == self.id || self.is_reachable(id) && self.answered.get(&id).is_some_and(lately)
     }

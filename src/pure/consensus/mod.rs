@@ -17,5 +17,6 @@ mod membership;
 pub mod message;
 mod outside;
 pub mod recover;
+mod removal;
 mod show;
 mod trust;

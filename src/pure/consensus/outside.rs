@@ -88,11 +88,12 @@ impl Core {
         let Some(standing) = self.greetings.get(&from).map(|g| g.standing.clone()) else { return };
         let Some(cluster_id) = standing.cluster_id else { return };
         self.tell("was let into the cluster");
+        self.refused = None;
         self.enter(cluster_id, standing.cluster_epoch, MemoryLog::default());
     }
 
     pub(super) fn not_let_in(&mut self, reason: String) {
-        if self.group.is_none() && self.refused.as_ref() != Some(&reason) {
+        if self.refused.as_ref() != Some(&reason) {
             self.tell(format!("was not let into the cluster: {reason}"));
             self.refused = Some(reason);
             self.out.push(Output::Changed);

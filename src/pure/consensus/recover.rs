@@ -180,7 +180,7 @@ impl Told {
             self.learners.remove(&id);
             match single.get_change_type() {
                 ConfChangeType::RemoveNode => {
-                    self.cluster.members.remove(&id);
+                    self.cluster.forget_member(id);
                 }
                 ConfChangeType::AddNode => {
                     self.voters.insert(id);

@@ -14,10 +14,11 @@ impl Core {
             raft: self.raft_view(now),
             lease: self.lease_view(now),
             facts: self.heard.clone(),
-            joining: self.founding.as_ref().map(|f| match &self.refused {
-                Some(reason) => format!("{}: {reason}", f.waits_for),
-                None => f.waits_for.clone(),
-            }),
+            joining: match (&self.founding, &self.refused) {
+                (Some(founding), Some(reason)) => Some(format!("{}: {reason}", founding.waits_for)),
+                (Some(founding), None) => Some(founding.waits_for.clone()),
+                (None, refused) => refused.clone(),
+            },
         }
     }
 

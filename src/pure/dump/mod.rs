@@ -9,7 +9,7 @@ pub mod text;
 use super::config::redact::redacted;
 use super::config::{Config, Dynamic};
 use super::patroni::look::Look;
-use super::patroni::standby;
+use super::patroni::{members, standby};
 use super::view::{LocalView, View};
 
 /// Version of the shape below. Keys may be added under the same number, never renamed or removed.
@@ -38,6 +38,7 @@ pub fn assemble(
         "sentence": local.sentence,
         "busy": local.busy,
         "joining": view.joining,
+        "votes": members::votes(&look),
         "raft": to_value(&view.raft),
         "lease": to_value(&view.lease),
         "guard": to_value(&local.guard),

@@ -157,6 +157,7 @@ fn raft(out: &mut String, dump: &Value) {
             word(&raft["fsync_count"])
         ),
     );
+    put(out, format_args!("  {}", word(&dump["votes"]["sentence"])));
     for peer in list(&raft["peers"]) {
         let connected = if peer["connected"] == true { "connected" } else { "not connected" };
         put(

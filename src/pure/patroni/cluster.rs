@@ -2,7 +2,7 @@
 use serde_json::{Map, Value, json};
 
 use super::look::{Look, answering};
-use super::standby;
+use super::{members, standby};
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{FailoverRequest, Member};
 use crate::pure::postgres::lsn::Lsn;
@@ -131,7 +131,8 @@ fn own(look: &Look) -> Value {
         .map(|(id, member)| (member.name.clone(), member_extra(look, *id, member)))
         .collect();
     let mut own = json!({"node": look.config.name, "initialize": look.view.cluster.initialize_key(),
-        "quorum": look.fresh(), "quorum_age_s": quorum_age, "members": members});
+        "quorum": look.fresh(), "quorum_age_s": quorum_age, "votes": members::votes(look),
+        "members": members});
     if let Some(waiting) = &look.view.joining {
         own["joining"] = waiting.as_str().into();
     }
@@ -146,6 +147,7 @@ fn own(look: &Look) -> Value {
 
 fn member_extra(look: &Look, id: u64, member: &Member) -> Value {
     let mut extra = json!({"api_url": member.api_url, "version": member.version});
+    extra["vote"] = look.view.raft.voters.contains(&id).into();
     if member.witness {
         extra["witness"] = true.into();
     }

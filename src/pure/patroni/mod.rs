@@ -9,6 +9,7 @@ pub mod health;
 pub mod json;
 pub mod keys;
 pub mod look;
+pub mod members;
 pub mod metrics;
 pub mod probe;
 pub mod quantity;
