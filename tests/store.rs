@@ -200,6 +200,25 @@ fn a_second_process_is_told_and_an_older_file_is_found_out() {
     assert!(e.to_string().contains("1 acknowledged writes are missing"), "{e}");
 }
 
+/// Without the count, what is older than it was could not be told from what is whole.
+#[test]
+fn a_log_whose_count_is_missing_or_cut_short_is_refused() {
+    let home = TempDir::new().expect("a directory");
+    let path = home.path().join("log");
+    fill_log(&path);
+    let mark = path.join("acknowledged");
+    fs::write(&mark, [0; 7]).expect("it can be written");
+    let e = SledLog::open(&path).map(|_| ()).expect_err("it is cut short");
+    assert!(e.kind() == ErrorKind::InvalidData && e.to_string().contains("cut short"), "{e}");
+    fs::remove_file(&mark).expect("it is there");
+    let e = SledLog::open(&path).map(|_| ()).expect_err("it is missing");
+    assert!(e.kind() == ErrorKind::InvalidData && e.to_string().contains("`acknowledged`"), "{e}");
+    assert!(!mark.exists(), "the next start must not take a new one for the old");
+    fs::remove_dir_all(&path).expect("it is there");
+    let (_, loaded) = SledLog::open(&path).expect("a new one is made whole");
+    assert_eq!(loaded.identity, None);
+}
+
 fn fill_journal(path: &Path) {
     let mut journal = Journal::open(path).expect("it opens");
     for seq in 0..RECORDS_MAX + 30 {

@@ -155,7 +155,7 @@ impl Plan {
             plan.flush_ms_max = luck.between(50, 400);
         }
         let begin = luck.between(3_000, 15_000);
-        if luck.in_thousand(150) {
+        if luck.in_thousand(150) && nodes > 1 {
             // Two that cannot see each other while the cluster is founded.
             let (from, ms) = (luck.below(nodes), luck.between(3_000, 15_000));
             let to = (from + 1 + luck.below(nodes - 1)) % nodes;

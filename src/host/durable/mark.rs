@@ -19,18 +19,34 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Opens or creates; an empty file, or one of zeros, is one that a power cut left unwritten.
-    pub fn open(path: &Path) -> io::Result<Mark> {
+    /// Makes one for a database that holds nothing yet; durable when this returns, its name too.
+    pub fn create(path: &Path) -> io::Result<()> {
         let file =
             File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        let size = file.metadata()?.len();
-        let mut bytes = [0; SIZE];
-        if size >= SIZE as u64 {
-            file.read_exact_at(&mut bytes, 0)?;
-        } else {
-            file.write_all_at(&bytes, 0)?;
+        if file.metadata()?.len() < SIZE as u64 {
+            file.write_all_at(&[0; SIZE], 0)?;
             file.sync_all()?;
         }
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+
+    /// Opens what [`Mark::create`] made before the database was: one of zeros is one that a power cut
+    /// left unwritten. A missing or cut one says nothing of what was acknowledged, and without it a
+    /// database that went back in time would be taken for whole.
+    pub fn open(path: &Path) -> io::Result<Mark> {
+        let missing = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => damaged(
+                "the file `acknowledged` is missing, so nobody can tell whether the rest is older \
+                 than it was",
+            ),
+            _ => e,
+        };
+        let file = File::options().read(true).write(true).open(path).map_err(missing)?;
+        if file.metadata()?.len() < SIZE as u64 {
+            return Err(damaged("the count of acknowledged writes is cut short"));
+        }
+        let mut bytes = [0; SIZE];
+        file.read_exact_at(&mut bytes, 0)?;
         let value = parse(&bytes)?;
         Ok(Mark { file, value })
     }

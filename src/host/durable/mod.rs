@@ -100,10 +100,14 @@ impl Database {
 fn open(path: &Path) -> io::Result<Database> {
     create_directory(path)?;
     let lock = lock(path)?;
-    let is_new = !path.join("db").exists();
+    let is_new = !path.join("db").try_exists()?;
+    let acknowledged = path.join("acknowledged");
+    if is_new {
+        Mark::create(&acknowledged)?;
+    }
+    let mark = Mark::open(&acknowledged)?;
     let db = open_sled(path)?;
     let file = File::open(path.join("db"))?;
-    let mark = Mark::open(&path.join("acknowledged"))?;
     let counts = counts(&db)?;
     let known: u64 = counts.values().sum();
     if known < mark.value() {
