@@ -1,4 +1,7 @@
 //! Three to five cores in one loop: founding, election, lease, loss of the arbiter.
+#[path = "consensus/members.rs"]
+mod members;
+
 use std::collections::VecDeque;
 
 use surus::pure::cluster::command::Command;
@@ -17,6 +20,9 @@ struct Net {
     up: Vec<bool>,
     deadlines: Vec<Option<u64>>,
     receipts: Vec<(u64, String)>,
+    names: Vec<String>,
+    told: Vec<(usize, String)>,
+    halted: Vec<(usize, String)>,
     next_tick: Vec<u64>,
     /// Answers a question for positions only after a while.
     /// How long each takes to look at its PostgreSQL, in ms.
@@ -39,6 +45,12 @@ fn facts(i: usize) -> Facts {
 
 impl Net {
     fn new(n: usize) -> Net {
+        let names: Vec<String> = (0..n).map(|i| format!("n{i}")).collect();
+        Net::named(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn named(names: &[&str]) -> Net {
+        let n = names.len();
         let addr = |i: usize| format!("127.0.0.1:{}", 9000 + i);
         let cores = (0..n)
             .map(|i| {
@@ -46,7 +58,7 @@ impl Net {
                 Core::new(Seat {
                     id: 100 + i as u64,
                     member: Member {
-                        name: format!("n{i}"),
+                        name: names[i].to_owned(),
                         raft_addr: addr(i),
                         ..Member::default()
                     },
@@ -67,6 +79,9 @@ impl Net {
             up: vec![true; n],
             deadlines: vec![None; n],
             receipts: vec![],
+            names: names.iter().map(|name| name.to_string()).collect(),
+            told: vec![],
+            halted: vec![],
             next_tick: vec![0; n],
             looks_ms: vec![0; n],
             talkative: None,
@@ -82,12 +97,13 @@ impl Net {
     fn greeting(&self, i: usize) -> Greeting {
         Greeting {
             id: 100 + i as u64,
-            name: format!("n{i}"),
+            name: self.names[i].clone(),
             addr: format!("127.0.0.1:{}", 9000 + i),
             standing: surus::pure::consensus::message::Standing {
                 cluster_epoch: 0,
                 cluster_id: self.cores[i].promises().cluster_id.clone(),
                 promised_to: self.cores[i].promises().promised_to,
+                heard_of: self.cores[i].promises().heard_of.clone(),
             },
         }
     }
@@ -157,7 +173,11 @@ impl Net {
                     }
                 }
                 Output::Greeting(_) => self.greet(i),
-                Output::Told(text) => eprintln!("{} n{i} {text}", self.now),
+                Output::Halt(sentence) => self.halted.push((i, sentence)),
+                Output::Told(text) => {
+                    eprintln!("{} n{i} {text}", self.now);
+                    self.told.push((i, text));
+                }
                 _ => {}
             }
         }
@@ -416,70 +436,4 @@ fn members_name_members() {
     net.queue.push_back((0, Input::Peer { from: 101, message: book() }));
     net.run(20);
     assert!(named(&net));
-}
-
-impl Net {
-    /// It is off for good, and the others notice.
-    fn dies(&mut self, gone: usize) {
-        self.up[gone] = false;
-        for i in (0..self.cores.len()).filter(|i| *i != gone) {
-            let addr = format!("127.0.0.1:{}", 9000 + gone);
-            self.queue.push_back((i, Input::Gone { addr, id: 100 + gone as u64 }));
-        }
-    }
-
-    fn voters(&self, of: usize) -> usize {
-        self.cores[of].group().map_or(0, |group| group.voters().len())
-    }
-
-    fn order_removal(&mut self, by: usize, whom: usize) {
-        let command = Command::RemoveMember { id: 100 + whom as u64 };
-        self.queue.push_back((by, Input::Propose { ticket: 20, command }));
-        self.run(2000);
-    }
-}
-
-/// Spec: CON-1, CON-6. Four voters on three machines: the next failure would stop everything.
-#[test]
-fn a_dead_voter_is_removed_and_the_next_failure_is_borne() {
-    let mut net = Net::new(4);
-    let holder = net.born();
-    let others: Vec<usize> = (0..4).filter(|i| *i != holder).collect();
-    net.order_removal(holder, others[0]);
-    assert_eq!(net.voters(holder), 4, "it is heard, and stays");
-    let kept = net.cores[holder].cluster().kept.clone().expect("it is said why");
-    assert!(kept.reason.contains("answers: stop its daemon first"), "{}", kept.reason);
-    net.dies(others[0]);
-    net.run(1000);
-    net.order_removal(others[1], others[0]);
-    assert_eq!(net.voters(holder), 3);
-    assert_eq!(net.cores[holder].cluster().removed, [100 + others[0] as u64]);
-    net.dies(others[1]);
-    net.run(8000);
-    assert_eq!(net.holder(), Some(holder));
-    assert!(net.deadlines[holder].is_some_and(|at| at > net.now), "two of three keep it writing");
-}
-
-/// Of three two are gone: without the one, the other would be no majority of what is left. The order
-/// cannot even be agreed on, and when one is back it is looked at anew.
-#[test]
-fn a_removal_never_costs_the_majority_and_the_removed_stays_out() {
-    let mut net = Net::new(3);
-    let holder = net.born();
-    let others: Vec<usize> = (0..3).filter(|i| *i != holder).collect();
-    net.dies(others[0]);
-    net.dies(others[1]);
-    net.order_removal(holder, others[0]);
-    assert_eq!((net.voters(holder), net.cores[holder].cluster().removing.len()), (3, 0));
-    net.up[others[1]] = true;
-    (0..3).for_each(|i| net.greet(i));
-    net.run(6000);
-    net.order_removal(others[1], others[0]);
-    assert_eq!(net.voters(others[1]), 2);
-    net.up[others[0]] = true;
-    (0..3).for_each(|i| net.greet(i));
-    net.run(6000);
-    assert_eq!(net.voters(others[1]), 2, "it stays out");
-    let waits = net.cores[others[0]].view(net.now).joining.expect("it is told why");
-    assert!(waits.contains("was removed from the cluster: move its raft.data_dir"), "{waits}");
 }

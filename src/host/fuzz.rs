@@ -100,6 +100,7 @@ fn promises() -> Promises {
         genesis: Some(genesis()),
         cluster_id: Some("c".to_owned()),
         cluster_epoch: 0,
+        heard_of: None,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod guard;
 pub mod journal;
 pub mod log;
+mod lost_state;
 pub mod luck;
 pub mod node;
 pub mod peer;

@@ -11,8 +11,9 @@ use crate::pure::consensus::admit::{PLACE_MAX, can_be};
 use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::log::MemoryLog;
 
-const WAY_OUT: &str = "start the version that wrote it; or, if it was damaged, move raft.data_dir \
-                       aside, and the node comes back under a new id";
+const WAY_OUT: &str = "start the version that wrote it; if it was damaged, raft.data_dir may be moved \
+                       aside only while the other nodes have a majority without this one (`surus ctl \
+                       members` there says so)";
 
 /// What this node promised and belongs to, as it is on disk.
 ///

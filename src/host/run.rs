@@ -25,7 +25,7 @@ use super::request::{Handle, Request};
 use super::restored::{promises_of, restored};
 use super::store::{Identity, Loaded, LogWriter, SledLog};
 use super::ticker::Ticker;
-use super::{clock, config, log, places, rest};
+use super::{clock, config, log, lost_state, places, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
 use crate::pure::consensus::core::{Core, Seat};
@@ -87,7 +87,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let state_dir = make_state_dir(&config.raft.data_dir)?;
     let server = config.postgresql.as_ref().map(|p| server_of(p, &state_dir)).transpose()?;
     let first = places::make(server.as_ref(), &config).await?;
-    let (log, loaded) = open_log(&state_dir)?;
+    let (log, loaded) = open_log(&state_dir, &config)?;
     let (journal, aside) = Journal::open_or_begin_anew(&state_dir.join("journal"))
         .map_err(|e| format!("{}: {e}", state_dir.join("journal").display()))?;
     if let Some(sentence) = aside {
@@ -256,8 +256,10 @@ async fn start_consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
 async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     let Parts { id, config, mut log, loaded, view, words, deadline } = parts;
     let member = member_of(&config);
-    let promises = promises_of(&loaded)?;
-    let restored = promises.cluster_id.as_ref().map(|_| restored(&loaded)).transpose()?;
+    let lost = |error: String| format!("{error}; {}", lost_state::advice(&config));
+    let promises = promises_of(&loaded).map_err(lost)?;
+    let founded = promises.cluster_id.as_ref();
+    let restored = founded.map(|_| restored(&loaded).map_err(lost)).transpose()?;
     let cluster_epoch = promises.cluster_epoch;
     if loaded.identity.is_none() {
         let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
@@ -269,7 +271,7 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     hello.cluster_epoch = cluster_epoch;
     hello.state = serde_json::json!({
         "cluster_id": promises.cluster_id, "cluster_epoch": cluster_epoch,
-        "promised_to": promises.promised_to,
+        "promised_to": promises.promised_to, "heard_of": promises.heard_of,
     });
     let core = Core::new(Seat {
         id,
@@ -339,21 +341,20 @@ fn pass_on(
     });
 }
 
-fn open_log(state_dir: &Path) -> Result<(SledLog, Loaded), String> {
+fn open_log(state_dir: &Path, config: &Config) -> Result<(SledLog, Loaded), String> {
     let path = state_dir.join("log");
     SledLog::open(&path).map_err(|error| {
-        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull, WouldBlock};
         if matches!(error.kind(), StorageFull | ReadOnlyFilesystem | PermissionDenied) {
             return format!(
                 "raft.data_dir: {}: {error}; make room or access there, then start again",
                 path.display()
             );
         }
-        format!(
-            "{}: {error}; if another surus runs on this directory, stop it; if the files are \
-             damaged, move the directory aside: the node comes back under a new id",
-            path.display()
-        )
+        if error.kind() == WouldBlock {
+            return format!("{}: {error}; stop it, or wait until it has ended", path.display());
+        }
+        format!("{}: {error}; {}", path.display(), lost_state::advice(config))
     })
 }
 

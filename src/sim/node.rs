@@ -292,6 +292,7 @@ impl World {
                     }
                 }
                 Output::Changed => self.pump_soon(at),
+                Output::Halt(sentence) => self.kill_daemon(at, &sentence),
                 Output::Told(sentence) => {
                     self.say(at, &sentence);
                     self.check_lease_over(&sentence);
@@ -349,6 +350,7 @@ impl World {
                 cluster_epoch: 0,
                 cluster_id: promises.cluster_id.clone(),
                 promised_to: promises.promised_to,
+                heard_of: promises.heard_of.clone().filter(|_| promises.cluster_id.is_none()),
             },
         })
     }

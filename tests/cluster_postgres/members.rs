@@ -81,3 +81,45 @@ fn raft_addr(cluster: &Cluster, k: usize) -> String {
     let at = cluster.address(k);
     format!("{}:{}", at.host, at.raft)
 }
+
+/// Spec: P3. The advice depends on what the others say, and followed on two of three it founds no second
+/// cluster: the third, which still knows everything, is recovered, and the two join.
+#[test]
+fn state_moved_aside_on_two_of_three_founds_no_second_cluster() {
+    let Some(mut cluster) = Cluster::start_all(Spec { ttl_s: 2, ..Spec::default() }) else {
+        return;
+    };
+    let leader = cluster.leader();
+    let identity = cluster.system_identifier(leader);
+    let (one, two) = (cluster.others(leader)[0], cluster.others(leader)[1]);
+    cluster.nodes[leader].column("INSERT INTO acked VALUES (1, 0)").expect("it takes writes");
+    cluster.nodes[one].kill();
+    fs::remove_file(cluster.nodes[one].state().join("log/acknowledged")).expect("it is there");
+    cluster.start(one);
+    assert_eq!(cluster.nodes[one].wait_exit(30), Some(1));
+    assert!(cluster.nodes[one].said("say") > 0);
+    assert!(cluster.nodes[one].said("that the others have a majority without this node") > 0);
+    [leader, two].into_iter().for_each(|k| cluster.nodes[k].kill());
+    cluster.start(one);
+    assert_eq!(cluster.nodes[one].wait_exit(60), Some(1));
+    assert!(cluster.nodes[one].said("no other node answers: leave") > 0);
+    let founded = |cluster: &Cluster, k: usize| cluster.nodes[k].said("the cluster is founded");
+    let before = [founded(&cluster, one), founded(&cluster, two)];
+    for k in [one, two] {
+        let aside = cluster.nodes[k].dir.join("raft.old");
+        fs::rename(cluster.nodes[k].state(), aside).expect("moved");
+        cluster.start(k);
+    }
+    let sentence = "does not found a cluster, and waits for";
+    wait_until("the sentence", 30, || {
+        [one, two].iter().any(|k| cluster.nodes[*k].said(sentence) > 0)
+    });
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!([founded(&cluster, one), founded(&cluster, two)], before, "a second cluster");
+    let (code, said) = cluster.surus(&["recover", "--yes", "-c"], leader);
+    assert_eq!(code, 0, "{said}");
+    cluster.start(leader);
+    assert_eq!(cluster.wait_settled(90), leader);
+    assert_eq!(cluster.system_identifier(leader), identity);
+    assert_eq!(cluster.stored(one).len(), 1);
+}

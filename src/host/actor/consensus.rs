@@ -164,6 +164,7 @@ impl Consensus {
                     self.peers.set_targets(addrs.iter().filter_map(|a| host_port(a)).collect());
                 }
                 Output::Changed => changed = true,
+                Output::Halt(sentence) => halt(&sentence),
                 Output::Told(sentence) => tracing::info!(what = sentence, "consensus"),
             }
         }
@@ -398,4 +399,14 @@ pub fn lock(deadline: &SharedDeadline) -> std::sync::MutexGuard<'_, Deadline> {
 pub fn fence(what: &str, why: &str) -> ! {
     tracing::error!(why, "{what}: this node stops; its guard ends PostgreSQL with the lease");
     std::process::exit(3);
+}
+
+/// sysexits' EX_CONFIG: to start this version again changes nothing.
+pub const HALTED: i32 = 78;
+
+/// What is agreed on is not known to this version: nothing may be done on half of it.
+fn halt(sentence: &str) -> ! {
+    tracing::error!("{sentence}; its guard ends PostgreSQL with the lease");
+    eprintln!("{sentence}");
+    std::process::exit(HALTED);
 }

@@ -7,6 +7,7 @@ use super::state::{
     ClusterState, CopyId, DECISIONS_MAX, Decision, FailoverRequest, Initialize, InitializeFailure,
     Lease, Purpose, Status,
 };
+use crate::pure::postgres::slot::share_a_name;
 
 /// Rows kept in `history` at most, whatever the configuration says.
 const HISTORY_MAX: usize = 10_000;
@@ -100,6 +101,20 @@ impl ClusterState {
     }
 
     fn set_member(&mut self, id: RaftId, member: super::state::Member) -> Outcome {
+        if !self.members.contains_key(&id) {
+            return Outcome::refused(format!("{id:016x} is no member"));
+        }
+        let namesake = self.members.iter().find(|(other, known)| {
+            **other != id
+                && known.raft_addr != member.raft_addr
+                && share_a_name(&known.name, &member.name)
+        });
+        if let Some((_, known)) = namesake {
+            return Outcome::refused(format!(
+                "PostgreSQL cannot tell {} from the member {}",
+                member.name, known.name
+            ));
+        }
         self.members.insert(id, member);
         Outcome::Done
     }

@@ -9,6 +9,7 @@ use crate::pure::postgres::lsn::Lsn;
 
 /// One proposal. Guarded by what it expects, so that repeating it does no harm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Command {
     /// A member's durable part changed (address, tags, version).
     SetMember {

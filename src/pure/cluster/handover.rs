@@ -9,6 +9,7 @@ use crate::pure::postgres::lsn::Lsn;
 
 /// `system identifier:timeline:LSN` of the shutdown checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Token {
     pub system_identifier: String,
     pub timeline: u32,

@@ -16,6 +16,7 @@ use crate::pure::config::{Dynamic, StandbyCluster};
 
 /// The remote that this cluster follows, or followed until its section was taken out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Standby {
     /// `standby_cluster` as it was last written.
     pub section: Value,
@@ -29,6 +30,7 @@ pub struct Standby {
 
 /// The terms of a promotion.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Order {
     /// Not before this has been replayed.
     pub token: Option<Token>,

@@ -12,6 +12,7 @@ use crate::pure::postgres::lsn::Lsn;
 
 /// Everything the nodes have agreed on. Changed only by [`super::command::Command`]s.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClusterState {
     /// Index of the last entry that changed this.
     pub applied: u64,
@@ -80,6 +81,7 @@ pub const DECISIONS_MAX: usize = 20;
 
 /// What a member is, as far as everybody must agree on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Member {
     pub name: String,
     pub raft_addr: String,
@@ -106,6 +108,7 @@ impl Member {
 
 /// Patroni's `initialize` key: absent, empty while somebody creates the cluster, then its identity.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Initialize {
     #[default]
     Absent,
@@ -116,6 +119,7 @@ pub enum Initialize {
 
 /// The right to accept writes: held by one node, by log entries only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lease {
     pub holder: RaftId,
     pub epoch: u64,
@@ -132,6 +136,7 @@ pub enum Purpose {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Status {
     /// Where the leader was when it last told the log (release, decision): not sampled each loop.
     pub optime: Lsn,
@@ -140,6 +145,7 @@ pub struct Status {
 
 /// Patroni's `sync` key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sync {
     pub leader: String,
     /// Sorted names.
@@ -157,6 +163,7 @@ pub type CopyId = u64;
 
 /// One row of Patroni's `history` key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HistoryRow {
     pub timeline: u32,
     pub lsn: Lsn,
@@ -168,6 +175,7 @@ pub struct HistoryRow {
 
 /// Patroni's `failover` key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FailoverRequest {
     /// Who must be leading for this to apply; empty for a failover.
     pub leader: Option<String>,
@@ -178,6 +186,7 @@ pub struct FailoverRequest {
 
 /// Who may lead next, and why nobody else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Decision {
     /// The grant's epoch; for a decision without a winner the epoch that would have come.
     pub epoch: u64,
@@ -190,6 +199,7 @@ pub struct Decision {
 
 /// Why one member may or may not lead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Verdict {
     pub member: String,
     /// `chosen`, `eligible`, or `refused`.
@@ -201,6 +211,7 @@ pub struct Verdict {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct InitializeFailure {
     pub node: String,
     pub reason: String,

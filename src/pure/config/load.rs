@@ -8,6 +8,7 @@ use super::reader::Section;
 use super::tree::{self, Node};
 use super::yaml;
 use super::{Config, bootstrap, env, postgresql, sections, tags, unknown};
+use crate::pure::postgres::slot;
 
 /// What reading a configuration gave: the value, if it is usable, and everything to say about it.
 #[derive(Debug, Default)]
@@ -164,6 +165,9 @@ fn name(top: &Section) -> String {
     }
     if name.contains(|c: char| c.is_control() || c == '/' || c == ',') {
         top.fault("name", "must not contain `/`, `,` or control characters; choose another");
+    }
+    if let Some(why) = slot::unfit_name(&name) {
+        top.fault("name", why);
     }
     name
 }

@@ -126,10 +126,14 @@ pub enum Output {
     Changed,
     /// One sentence for the log, for people.
     Told(String),
+    /// An entry or a snapshot that this version does not know: nothing is applied any more, and the
+    /// process must end with this sentence. Its guard ends PostgreSQL with the lease.
+    Halt(String),
 }
 
 /// A proposal as it stands in a log entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Proposal {
     pub origin: RaftId,
     pub ticket: u64,
@@ -183,6 +187,8 @@ pub struct Core {
     pub(super) disbelieved: Option<String>,
     /// Entries up to here were committed in an earlier life: applying them again is no news.
     pub(super) replayed_to: u64,
+    /// Why this node has stopped to apply what is agreed on.
+    pub(super) halted: Option<String>,
     pub(super) out: Vec<Output>,
     pub(super) now: Millis,
 }
@@ -234,6 +240,7 @@ impl Core {
             refused: None,
             disbelieved: None,
             replayed_to: 0,
+            halted: None,
             out: Vec::new(),
             now: seat.now,
         };
@@ -252,6 +259,9 @@ impl Core {
     /// Tells the core one thing. What it wants done comes back in order.
     pub fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
         self.now = self.now.max(now);
+        if self.halted.is_some() {
+            return std::mem::take(&mut self.out);
+        }
         match input {
             Input::Tick => self.tick(),
             Input::Greeted(greeting) => self.greeted(greeting),
@@ -467,6 +477,9 @@ impl Core {
     fn settle(&mut self) {
         self.outside();
         self.drain();
+        if self.halted.is_some() {
+            return;
+        }
         self.hold_lease();
         self.arbitrate();
         self.keep_membership();

@@ -69,8 +69,11 @@ impl Core {
             return no("is shutting down");
         }
         let failed_last = self.cluster.initialize_failure.as_ref().is_some_and(|f| f.node == name);
-        if failed_last && !self.backed_off() {
-            return no("failed to create the cluster; its next attempt waits");
+        if !self.backed_off() {
+            return no(match failed_last {
+                true => "failed to create the cluster; the next attempt waits",
+                false => "waits: the last attempt to create the cluster failed on another node",
+            });
         }
         let lowest_first = self.member.raft_addr.as_str()
             >= self.cluster.members.get(&id).map_or("", |m| m.raft_addr.as_str());
@@ -141,9 +144,11 @@ impl Core {
         self.cluster.name_of(*holder)
     }
 
-    /// Attempts to create the cluster are spaced out: 2, 4, 8 … 60 s on the same node.
+    /// Attempts to create the cluster are spaced out: 2, 4, 8 … 60 s, whoever made the last one. Nodes
+    /// that take turns would else never pause.
     fn backed_off(&self) -> bool {
-        let attempts = self.cluster.initialize_failure.as_ref().map_or(0, |f| f.attempts);
+        let Some(failure) = &self.cluster.initialize_failure else { return true };
+        let attempts = failure.attempts;
         let wait = (1000 << attempts.min(6)).min(60_000);
         let since = self.failure_seen_at.unwrap_or(self.now);
         self.now >= since + wait

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::message::{Genesis, Greeting, PeerMessage};
 use crate::pure::cluster::state::Member;
 use crate::pure::cluster::{Millis, RaftId};
+use crate::pure::postgres::slot::share_a_name;
 
 /// How long a founder waits for configured nodes that do not answer, once it has a majority.
 pub const GRACE_MS: Millis = 3000;
@@ -26,6 +27,7 @@ const RETRY_MS: Millis = 500;
 
 /// The durable part: one promise, and the genesis once it is known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Promises {
     pub promised_to: Option<RaftId>,
     pub genesis: Option<Genesis>,
@@ -34,6 +36,30 @@ pub struct Promises {
     /// Recoveries that the cluster went through.
     #[serde(default)]
     pub cluster_epoch: u64,
+    /// A member of a cluster that exists; since it was heard, none is founded here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_of: Option<HeardOf>,
+}
+
+/// Who was heard to belong to a cluster while this node was outside.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeardOf {
+    pub cluster_id: String,
+    pub name: String,
+    pub addr: String,
+}
+
+/// What the data directories of those that would found a cluster say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Traces {
+    /// No data that Surus ever managed.
+    #[default]
+    None,
+    /// This node has not said yet what lies there.
+    Unknown(String),
+    /// The data of this node was managed by Surus: there was a cluster.
+    Managed(String),
 }
 
 impl Promises {
@@ -75,6 +101,12 @@ pub struct Founding {
     asked_at: Option<Millis>,
     /// In words, for `dump`.
     pub waits_for: String,
+    /// `waits_for` is something that only the operator can mend.
+    pub is_held_up: bool,
+    /// Told from outside before every [`Founding::advance`].
+    pub traces: Traces,
+    /// What was heard of is not on disk yet.
+    unsaved: bool,
     /// Draws the cluster's id; arrives as a value.
     seed: u64,
 }
@@ -104,6 +136,9 @@ impl Founding {
             since: now,
             asked_at: None,
             waits_for: String::from("the first look at the partners"),
+            is_held_up: false,
+            traces: Traces::None,
+            unsaved: false,
             seed,
         }
     }
@@ -113,9 +148,21 @@ impl Founding {
     }
 
     pub fn greeted(&mut self, greeting: Greeting) {
+        self.note_cluster(&greeting);
         let known = self.peers.insert(greeting.addr.clone(), greeting);
         if known.is_none() {
             self.asked_at = None; // whoever just came was not asked yet
+        }
+    }
+
+    /// Whoever belongs to a cluster may be away at the next look: what was heard is kept.
+    fn note_cluster(&mut self, greeting: &Greeting) {
+        let Some(cluster_id) = greeting.standing.cluster_id.clone() else { return };
+        let outside = self.promises.genesis.is_none() && self.promises.cluster_id.is_none();
+        if outside && self.promises.heard_of.is_none() {
+            let (name, addr) = (greeting.name.clone(), greeting.addr.clone());
+            self.promises.heard_of = Some(HeardOf { cluster_id, name, addr });
+            self.unsaved = true;
         }
     }
 
@@ -125,6 +172,16 @@ impl Founding {
 
     /// What to do now; called on every change and every tick.
     pub fn advance(&mut self, now: Millis) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        if std::mem::take(&mut self.unsaved) {
+            wishes.push(Wish::Persist(self.promises.clone()));
+        }
+        self.is_held_up = false;
+        wishes.extend(self.next(now));
+        wishes
+    }
+
+    fn next(&mut self, now: Millis) -> Vec<Wish> {
         if let Some(genesis) = self.promises.genesis.clone() {
             return self.begin(genesis);
         }
@@ -132,6 +189,10 @@ impl Founding {
         let founded = self.peers.values().filter(|p| p.standing.cluster_id.is_some());
         if let Some(found) = founded.max_by_key(|p| p.standing.cluster_epoch) {
             return self.join(found.clone(), now);
+        }
+        if let Some(obstacle) = self.namesake().or_else(|| self.cluster_elsewhere()) {
+            (self.waits_for, self.is_held_up) = (obstacle, true);
+            return Vec::new();
         }
         self.release_void_promise();
         if self.lowest_visible() != self.own_addr && self.promises.promised_to != Some(self.own) {
@@ -166,6 +227,62 @@ impl Founding {
         due
     }
 
+    fn all_visible(&self) -> bool {
+        self.fresh_configured().count() + 1 == self.configured.len()
+    }
+
+    fn missing(&self) -> String {
+        let seen = |addr: &&String| **addr == self.own_addr || self.peers.contains_key(*addr);
+        let missing: Vec<&str> =
+            self.configured.iter().filter(|a| !seen(a)).map(String::as_str).collect();
+        missing.join(", ")
+    }
+
+    /// A cluster exists, or may: a second one must not be founded beside it (promise P3). When all
+    /// configured nodes are there and none belongs to a cluster, nobody is left who could.
+    fn cluster_elsewhere(&self) -> Option<String> {
+        let told = self.peers.values().find_map(|peer| peer.standing.heard_of.as_ref());
+        if let Some(heard) = self.promises.heard_of.as_ref().or(told) {
+            let reborn =
+                self.peers.get(&heard.addr).is_some_and(|p| p.standing.cluster_id.is_none());
+            return (!(reborn && self.all_visible())).then(|| {
+                format!(
+                    "{} at {}, a member of the cluster {} that exists: start it and those that still have \
+                     their raft.data_dir; if their majority is lost for good, `surus recover` on one of them",
+                    heard.name, heard.addr, heard.cluster_id
+                )
+            });
+        }
+        let Traces::Managed(name) = &self.traces else { return None };
+        (!self.all_visible()).then(|| {
+            format!(
+                "{} to answer: the data of {name} belonged to a cluster of Surus, and whoever is missing may \
+                 still be a member of it; start them (`surus recover` on one that still has its \
+                 raft.data_dir, if the majority is lost), or take those that are lost for good out of \
+                 raft.partner_addrs",
+                self.missing()
+            )
+        })
+    }
+
+    /// Two of those that are to found it cannot be told apart.
+    fn namesake(&self) -> Option<String> {
+        let own = (&self.member.name, &self.own_addr);
+        let peers = self.fresh_configured().map(|peer| (&peer.name, &peer.addr));
+        let all: Vec<_> = std::iter::once(own).chain(peers).collect();
+        let pairs = all
+            .iter()
+            .enumerate()
+            .flat_map(|(at, one)| all[at + 1..].iter().map(move |o| (one, o)));
+        let mut same = pairs.filter(|((one, _), (other, _))| share_a_name(one, other));
+        same.next().map(|((one, at), (other, there))| {
+            format!(
+                "other names: {one} at {at} and {other} at {there} are one name to PostgreSQL; give one of \
+                 them another"
+            )
+        })
+    }
+
     fn fresh_configured(&self) -> impl Iterator<Item = &Greeting> {
         self.peers.values().filter(|p| self.configured.contains(&p.addr))
     }
@@ -194,13 +311,11 @@ impl Founding {
         let visible = self.fresh_configured().count() + 1;
         let all = visible == self.configured.len();
         if visible < self.majority() || (!all && now < self.since + GRACE_MS) {
-            let missing: Vec<&str> = self
-                .configured
-                .iter()
-                .filter(|a| **a != self.own_addr && !self.peers.contains_key(*a))
-                .map(String::as_str)
-                .collect();
-            self.waits_for = format!("partners to answer: {}", missing.join(", "));
+            self.waits_for = format!("partners to answer: {}", self.missing());
+            return Vec::new();
+        }
+        if let (Traces::Unknown(name), false) = (&self.traces, all) {
+            self.waits_for = format!("{name} to say what lies in its data directory");
             return Vec::new();
         }
         let mut wishes = Vec::new();
@@ -255,6 +370,9 @@ impl Founding {
     }
 
     fn asked(&mut self, founder: RaftId, addr: &str) -> Vec<Wish> {
+        if self.cluster_elsewhere().is_some() {
+            return Vec::new();
+        }
         self.release_void_promise();
         let yields_to_lower =
             self.promises.promised_to == Some(self.own) && addr < self.own_addr.as_str();

@@ -18,6 +18,7 @@ use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use super::admit;
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
+use crate::pure::cluster::state::Member;
 use crate::pure::cluster::{Millis, RaftId};
 
 /// Ticks between a leader's heartbeats.
@@ -247,8 +248,7 @@ impl Group {
 
     /// Applies a committed membership change; its context, if it was one that changed something.
     pub fn apply_membership(&mut self, entry: &Entry) -> Option<(ConfChangeV2, Vec<u8>)> {
-        let mut change = ConfChangeV2::default();
-        change.merge_from_bytes(&entry.data).ok()?;
+        let change = change_of(entry).ok()?;
         let conf = self.raw.apply_conf_change(&change).ok()?;
         self.raw.mut_store().conf_state = conf;
         self.draw_election_timeout();
@@ -445,6 +445,20 @@ pub fn genesis_hard_state() -> HardState {
 pub fn payload(entry: &Entry) -> Option<&[u8]> {
     let normal = entry.get_entry_type() == EntryType::EntryNormal;
     (normal && !entry.data.is_empty()).then_some(&entry.data[..])
+}
+
+/// The membership change in an entry of that type.
+///
+/// # Errors
+/// It cannot be read, or says more about a new member than is known here.
+pub fn change_of(entry: &Entry) -> Result<ConfChangeV2, String> {
+    let mut change = ConfChangeV2::default();
+    change.merge_from_bytes(&entry.data).map_err(|error| error.to_string())?;
+    if !change.get_context().is_empty() {
+        let member: Result<Member, _> = serde_json::from_slice(change.get_context());
+        member.map_err(|error| error.to_string())?;
+    }
+    Ok(change)
 }
 
 /// splitmix64: luck that arrives as a value.

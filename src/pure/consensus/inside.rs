@@ -2,7 +2,7 @@
 use raft::eraftpb::{ConfChangeType, Entry, EntryType, Message};
 
 use super::core::{Core, Output, Proposal};
-use super::group::{Round, payload};
+use super::group::{Round, change_of, payload};
 use super::message::PeerMessage;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::state::{ClusterState, Member};
@@ -21,7 +21,7 @@ impl Core {
         if self.group.is_none() && self.founding.is_some() {
             self.let_in(from);
         }
-        if !self.is_known(from) {
+        if !self.is_known(from) || self.halts_over_snapshot(&message) {
             return;
         }
         let Some(group) = &mut self.group else { return };
@@ -120,6 +120,9 @@ impl Core {
             let round = group.round(self.now);
             let idle = round.committed.is_empty() && round.confirmed.is_empty();
             self.one_round(round);
+            if self.halted.is_some() {
+                return;
+            }
             if idle {
                 break;
             }
@@ -146,27 +149,35 @@ impl Core {
     }
 
     fn install(&mut self, snapshot: &[u8]) {
-        let state: ClusterState = serde_json::from_slice(snapshot)
-            .expect("a snapshot that the log accepted is a cluster state");
-        self.cluster = state;
+        match serde_json::from_slice::<ClusterState>(snapshot) {
+            Ok(state) => self.cluster = state,
+            Err(error) => return self.halt("the snapshot of the cluster's state", &error),
+        }
         self.refresh_dynamic();
         self.out.push(Output::Changed);
     }
 
     fn commit(&mut self, entry: &Entry) {
+        if self.halted.is_some() {
+            return;
+        }
         match entry.get_entry_type() {
             EntryType::EntryNormal => self.commit_command(entry),
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                 self.commit_membership(entry);
             }
         }
-        self.cluster.applied = entry.index;
-        self.out.push(Output::Changed);
+        if self.halted.is_none() {
+            self.cluster.applied = entry.index;
+            self.out.push(Output::Changed);
+        }
     }
 
     fn commit_command(&mut self, entry: &Entry) {
-        let Some(Ok(proposal)) = payload(entry).map(serde_json::from_slice::<Proposal>) else {
-            return; // an arbiter's empty first entry, or one of a later version
+        let Some(bytes) = payload(entry) else { return }; // an arbiter's empty first entry
+        let proposal: Proposal = match serde_json::from_slice(bytes) {
+            Ok(proposal) => proposal,
+            Err(error) => return self.halt(&format!("entry {} of the log", entry.index), &error),
         };
         let said = format!("{:?}", CommandName(&proposal.command));
         if matches!(proposal.command, Command::InitialiseFailed { .. }) {
@@ -191,6 +202,9 @@ impl Core {
 
     fn commit_membership(&mut self, entry: &Entry) {
         let Some(group) = &mut self.group else { return };
+        if let Err(error) = change_of(entry) {
+            return self.halt(&format!("the membership change in entry {}", entry.index), &error);
+        }
         let Some((change, context)) = group.apply_membership(entry) else { return };
         let news = entry.index > self.replayed_to;
         for single in change.get_changes() {

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::message::PeerMessage;
 use crate::pure::cluster::state::{Member, Purpose};
 use crate::pure::cluster::{Millis, RaftId};
+use crate::pure::postgres::slot::{share_a_name, unfit_name};
 
 /// Entries a learner may be behind and still become a voter.
 const CAUGHT_UP: u64 = 20;
@@ -20,6 +21,7 @@ impl Core {
         let arbiter = group.leader();
         // Who is asked may be the only one that the node outside is connected to.
         if let Some(reason) = self.name_is_taken(id, &member) {
+            self.say_once(&reason);
             self.say(id, PeerMessage::JoinRefused { reason });
             return;
         }
@@ -36,18 +38,32 @@ impl Core {
         self.change(ConfChangeType::AddLearnerNode, id, context);
     }
 
-    /// Another node of this name is alive at another address.
+    /// A member of this name, or of one that PostgreSQL cannot tell from it, counts. Who comes back to
+    /// the address of one that is not connected has lost its state directory, and takes its place.
     fn name_is_taken(&self, id: RaftId, member: &Member) -> Option<String> {
-        let (other, known) = self.cluster.member_named(&member.name)?;
-        let alive = other != id
-            && (other == self.id
-                || self.greetings.get(&other).is_some_and(|g| g.addr != member.raft_addr));
-        alive.then(|| {
-            format!(
-                "a node named {} is already running at {}; give this one another name",
-                member.name, known.raft_addr
-            )
-        })
+        if let Some(why) = unfit_name(&member.name) {
+            return Some(format!("the name {} {why}", member.name));
+        }
+        let returns = |other: RaftId, known: &Member| {
+            let alive = other == self.id || self.greetings.contains_key(&other);
+            known.name == member.name && known.raft_addr == member.raft_addr && !alive
+        };
+        let (other, known) = self.cluster.members.iter().find(|(other, known)| {
+            **other != id && share_a_name(&known.name, &member.name) && !returns(**other, known)
+        })?;
+        let (name, addr) = (&known.name, &known.raft_addr);
+        let says = match (*name == member.name, self.answers(*other) || self.is_reachable(*other)) {
+            (true, true) => format!("a node named {name} is already running at {addr}"),
+            (true, false) => format!(
+                "the member {name} at {addr} still counts (if it is lost for good, `surus ctl members \
+                 remove {name}`)"
+            ),
+            (false, _) => format!("PostgreSQL cannot tell {} from the member {name}", member.name),
+        };
+        Some(format!(
+            "{says}: the node at {} is not let in; give it another name",
+            member.raft_addr
+        ))
     }
 
     pub(super) fn asked_to_leave(&mut self, id: RaftId) {

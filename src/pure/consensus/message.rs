@@ -126,6 +126,9 @@ pub struct Standing {
     #[serde(default)]
     pub cluster_epoch: u64,
     pub promised_to: Option<RaftId>,
+    /// Of a node outside: the cluster that it knows to exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_of: Option<super::founding::HeardOf>,
 }
 
 /// A greeting as the consensus needs it.

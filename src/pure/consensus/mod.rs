@@ -10,6 +10,7 @@ pub mod core;
 mod creator;
 pub mod founding;
 pub mod group;
+mod halt;
 mod holder;
 mod inside;
 pub mod log;

@@ -1,10 +1,11 @@
 //! Before there is a group: founding it, or being let into one.
 use super::core::{Core, Output};
-use super::founding::{Promises, Wish};
+use super::founding::{Promises, Traces, Wish};
 use super::group::{Group, genesis_hard_state};
 use super::log::MemoryLog;
 use super::message::{Genesis, Greeting, PeerMessage, Standing};
 use crate::pure::cluster::RaftId;
+use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::cluster::state::ClusterState;
 
 impl Core {
@@ -13,14 +14,41 @@ impl Core {
             cluster_id: self.promises.cluster_id.clone(),
             cluster_epoch: self.promises.cluster_epoch,
             promised_to: self.promises.promised_to,
+            heard_of: self.promises.heard_of.clone().filter(|_| self.promises.cluster_id.is_none()),
         }
     }
 
     /// What the founding wants done now, while there is no group.
     pub(super) fn outside(&mut self) {
+        let traces = self.traces();
         let Some(founding) = &mut self.founding else { return };
+        founding.traces = traces;
         let wishes = founding.advance(self.now);
+        if founding.is_held_up {
+            let sentence =
+                format!("does not found a cluster, and waits for {}", founding.waits_for);
+            self.say_once(&sentence);
+        }
         self.grant_wishes(wishes);
+    }
+
+    /// Of this node and of those it is connected to; a witness has no data.
+    fn traces(&self) -> Traces {
+        let peers = self.greetings.values().map(|peer| (peer.id, &peer.name));
+        let all: Vec<_> = std::iter::once((self.id, &self.member.name)).chain(peers).collect();
+        let facts = |id: RaftId| match id == self.id {
+            true => Some(&self.own).filter(|own| own.serial > 0),
+            false => self.heard.get(&id).map(|heard| &heard.facts),
+        };
+        if let Some((_, name)) = all.iter().find(|(id, _)| facts(*id).is_some_and(|f| f.copy != 0))
+        {
+            return Traces::Managed(name.to_string());
+        }
+        let unknown = |id: RaftId| {
+            facts(id).is_none_or(|f| f.has_postgres && f.data == DataDirectory::Unknown)
+        };
+        let silent = all.iter().find(|(id, _)| unknown(*id));
+        silent.map_or(Traces::None, |(_, name)| Traces::Unknown(name.to_string()))
     }
 
     pub(super) fn about_founding(&mut self, from: RaftId, message: PeerMessage) {
@@ -110,8 +138,10 @@ impl Core {
 
     /// After a restart: the log tells where we were.
     pub(super) fn sit_down_again(&mut self, log: MemoryLog) {
-        if let Ok(cluster) = serde_json::from_slice::<ClusterState>(&log.snapshot.data) {
-            self.cluster = cluster;
+        match serde_json::from_slice::<ClusterState>(&log.snapshot.data) {
+            Ok(cluster) => self.cluster = cluster,
+            Err(_) if log.snapshot.data.is_empty() => {}
+            Err(error) => self.halt("the snapshot in this node's log", &error),
         }
         let applied = log.snapshot.get_metadata().index;
         self.replayed_to = log.hard_state.commit;

@@ -6,7 +6,6 @@
 //! survivor that was recovered too, are refused by the handshake.
 use std::collections::BTreeSet;
 
-use protobuf::Message as _;
 use raft::eraftpb::{
     ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState, Snapshot,
 };
@@ -14,7 +13,7 @@ use raft::{GetEntriesContext, Storage};
 
 use super::core::Proposal;
 use super::founding::Promises;
-use super::group::payload;
+use super::group::{change_of, payload};
 use super::log::MemoryLog;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::state::{ClusterState, DECISIONS_MAX, Decision, Member};
@@ -81,6 +80,7 @@ pub fn recover(
             cluster_epoch: epoch,
             promised_to: None,
             genesis: None,
+            heard_of: None,
         },
     })
 }
@@ -156,24 +156,29 @@ impl Told {
                 .entries(log.first(), log.last().0 + 1, None, context)
                 .map_err(|error| format!("the Raft log cannot be read: {error}"))?,
         };
-        entries.iter().for_each(|entry| told.hear(entry));
+        entries.iter().try_for_each(|entry| told.hear(entry))?;
         Ok(told)
     }
 
-    fn hear(&mut self, entry: &Entry) {
+    fn hear(&mut self, entry: &Entry) -> Result<(), String> {
+        let unknown = |error: &dyn std::fmt::Display| {
+            format!(
+                "entry {} of the Raft log was written by another version and is not known to this \
+                 one: {error}; use the version that wrote it",
+                entry.index
+            )
+        };
         if entry.get_entry_type() != EntryType::EntryNormal {
-            self.change_membership(entry);
-        } else if let Some(Ok(proposal)) = payload(entry).map(serde_json::from_slice::<Proposal>) {
+            self.change_membership(&change_of(entry).map_err(|error| unknown(&error))?);
+        } else if let Some(bytes) = payload(entry) {
+            let proposal: Proposal = serde_json::from_slice(bytes).map_err(|e| unknown(&e))?;
             self.cluster.apply_of(proposal.origin, entry.index, proposal.command);
         }
         self.cluster.applied = entry.index;
+        Ok(())
     }
 
-    fn change_membership(&mut self, entry: &Entry) {
-        let mut change = ConfChangeV2::default();
-        if change.merge_from_bytes(&entry.data).is_err() {
-            return;
-        }
+    fn change_membership(&mut self, change: &ConfChangeV2) {
         for single in change.get_changes() {
             let id = single.node_id;
             self.voters.remove(&id);

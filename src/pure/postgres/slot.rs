@@ -18,10 +18,45 @@ pub fn slot_name(member: &str) -> String {
     name
 }
 
+/// Why PostgreSQL would know a member of this name by another one: it cuts names after 63 bytes, and in
+/// `application_name` it shows `?` for whatever is not ASCII.
+pub fn unfit_name(member: &str) -> Option<String> {
+    if member.len() > NAME_LENGTH_MAX {
+        return Some(format!(
+            "has {} bytes, and PostgreSQL cuts names after {NAME_LENGTH_MAX}; choose a shorter one",
+            member.len()
+        ));
+    }
+    (!member.is_ascii()).then(|| {
+        String::from(
+            "has characters that are not ASCII, which PostgreSQL replaces by `?` in application_name; \
+             choose another",
+        )
+    })
+}
+
+/// PostgreSQL could not tell two members of these names apart: their slots have one name, or they
+/// differ in upper and lower case only.
+pub fn share_a_name(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other) || slot_name(one) == slot_name(other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_postgresql_cuts_or_mangles_is_told_apart_or_refused() {
+        assert_eq!(unfit_name(&"x".repeat(63)), None);
+        let said = unfit_name(&"x".repeat(64)).expect("it is cut");
+        assert!(said.starts_with("has 64 bytes, and PostgreSQL cuts names after 63"), "{said}");
+        assert!(unfit_name("n\u{fc}rnberg").is_some_and(|said| said.contains("not ASCII")));
+        assert!(share_a_name("x-y", "x.y") && share_a_name("N1", "n1") && share_a_name("a", "a"));
+        let long = |last: &str| format!("{}{last}", "a b".repeat(20));
+        assert!(share_a_name(&long("1"), &long("2")), "the slots are cut to one name");
+        assert!(!share_a_name("x-y", "xy"));
+    }
 
     #[test]
     fn names_become_what_postgresql_accepts() {
