@@ -119,12 +119,17 @@ SABOTAGES = [
     ("drift omitted", "lease", "P1", [
         (LEASE, "ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)", "ttl_ms")]),
     ("won_at ignored", "lease", "P1", [
-        (LEASE, "let elected = self.won_at + ttl_with_drift(ttl_ms);",
-         "let elected = self.won_at * 0 + ttl_ms * 0;")]),
+        (LEASE, "known.map_or(self.won_at, |(_, at)| at.max(self.won_at)) + ttl_with_drift(ttl_ms)",
+         "known.map_or(0, |(_, at)| at + ttl_with_drift(ttl_ms))")]),
+    ("a guard's deadline only moves forward", "lease", "P1", [
+        ("src/pure/guard.rs", "self.is_of(epoch).then(||",
+         "(self.is_of(epoch) && self.deadline() < deadline).then(||")]),
+    ("the log knows a shorter ttl before the guard", "lease", "P1", [
+        ("src/pure/consensus/holder.rs", "if wanted < lease.ttl_ms && !bound {", "if !bound && false {")]),
     ("ending not checked", "lease", "P1", [(LEASE, "if self.ending == Some(epoch) {", "if false {")]),
     ("deadline from the answer", "lease", "P1", [
-        ("src/pure/consensus/holder.rs", "if holder.answered(epoch, serial, nonce) {",
-         "if holder.answered(epoch, serial, nonce) {\n            let ttl = self.cluster.lease.as_ref()"
+        ("src/pure/consensus/holder.rs", "if holder.answered(epoch, serial, nonce, ttl_ms) {",
+         "if holder.answered(epoch, serial, nonce, ttl_ms) {\n            let ttl = self.cluster.lease.as_ref()"
          ".map_or(0, |l| l.ttl_ms);\n            holder.deadline = Some(self.now + ttl - 700);")]),
     ("no margin for the guard", "lease", "P1", [
         (LEASE, "ttl_ms.saturating_sub(MARGIN_MS)", "ttl_ms")]),

@@ -19,6 +19,8 @@ struct Net {
     now: u64,
     up: Vec<bool>,
     deadlines: Vec<Option<u64>>,
+    /// Every guard takes over what it is told.
+    guards_are_bound: bool,
     receipts: Vec<(u64, String)>,
     names: Vec<String>,
     told: Vec<(usize, String)>,
@@ -78,6 +80,7 @@ impl Net {
             now: 0,
             up: vec![true; n],
             deadlines: vec![None; n],
+            guards_are_bound: true,
             receipts: vec![],
             names: names.iter().map(|name| name.to_string()).collect(),
             told: vec![],
@@ -157,7 +160,12 @@ impl Net {
                 Output::Write(write) if write.number > 0 => {
                     self.queue.push_back((i, Input::Persisted { number: write.number }));
                 }
-                Output::Deadline { deadline, .. } => self.deadlines[i] = deadline,
+                Output::Deadline { epoch, deadline } => {
+                    self.deadlines[i] = deadline;
+                    if let Some(at) = deadline.filter(|_| self.guards_are_bound) {
+                        self.cores[i].guard_is_bound(epoch, at);
+                    }
+                }
                 Output::Receipt { ticket, outcome } => {
                     self.receipts.push((ticket, format!("{outcome:?}")));
                 }
@@ -376,6 +384,31 @@ fn the_lag_is_bounded_by_an_arbiter_that_was_none_when_the_leader_wrote() {
     assert!(rules.iter().any(|rule| rule.contains("maximum_lag_on_failover")), "{rules:?}");
 }
 
+/// The log knows a longer ttl at once, a shorter one only from a holder whose guard is bound to it.
+#[test]
+fn a_shorter_ttl_is_told_to_the_log_when_the_guard_is_bound() {
+    let mut net = Net::new(3);
+    let holder = net.born();
+    let epoch = net.cores[holder].cluster().epoch;
+    net.guards_are_bound = false;
+    let patch = |net: &mut Net, ttl: u64| {
+        let command = Command::PatchConfig { patch: serde_json::json!({ "ttl": ttl }) };
+        net.queue.push_back((holder, Input::Propose { ticket: 31, command }));
+    };
+    let agreed = |net: &Net| net.cores[holder].cluster().lease.clone().map(|l| (l.epoch, l.ttl_ms));
+    patch(&mut net, 30);
+    net.run(4_000);
+    assert_eq!(agreed(&net), Some((epoch, 30_000)), "it costs nothing");
+    assert!(net.deadlines[holder].is_some_and(|at| at > net.now + 20_000), "{:?}", net.deadlines);
+    patch(&mut net, 2);
+    net.run(4_000);
+    assert!(net.deadlines[holder].is_some_and(|at| at < net.now + 2_000), "{:?}", net.deadlines);
+    assert_eq!(agreed(&net), Some((epoch, 30_000)), "nobody knows what the guard's page says");
+    net.guards_are_bound = true;
+    net.run(2_000);
+    assert_eq!(agreed(&net), Some((epoch, 2_000)));
+}
+
 /// SEC-9: both others are frozen, and somebody speaks for them. The deadline stays where it was.
 #[test]
 fn forged_answers_do_not_prolong_a_lease() {
@@ -389,7 +422,8 @@ fn forged_answers_do_not_prolong_a_lease() {
         for from in [100, 101, 102, 999] {
             for serial in 1..100 {
                 let (applied, nonce) = (0, [0, 0]);
-                let message = PeerMessage::BeatAnswer { epoch, serial, applied, nonce };
+                let ttl_ms = None;
+                let message = PeerMessage::BeatAnswer { epoch, serial, applied, nonce, ttl_ms };
                 net.queue.push_back((holder, Input::Peer { from, message }));
             }
         }

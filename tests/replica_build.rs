@@ -427,7 +427,7 @@ fn ranked(own: &str, rows: &[Row]) -> Vec<(String, OfferKind)> {
     let cluster = ClusterState {
         members: facts.iter().map(|f| (f.raft_id, member(f))).collect(),
         initialize: Initialize::Done { system_identifier: "7".into() },
-        lease: Some(Lease { holder: id("lead"), epoch: 1, ttl_ms: 1, purpose: Purpose::Lead }),
+        lease: Some(Lease::new(id("lead"), 1, 1, Purpose::Lead)),
         epoch: 1,
         ..ClusterState::default()
     };

@@ -47,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine", &["chart", "deed", "postgres", "cluster"]),
     ("situation", &["machine", "deed", "postgres", "cluster", "config"]),
     ("flow", &["chart", "machine", "deed", "situation", "postgres", "cluster"]),
+    ("guard", &["cluster"]),
     ("consensus", &["machine", "postgres", "cluster", "config", "view"]),
     ("view", &["postgres", "cluster", "config"]),
     ("patroni", &["postgres", "cluster", "config", "view"]),

@@ -9,6 +9,7 @@ pub mod consensus;
 pub mod deed;
 pub mod dump;
 pub mod flow;
+pub mod guard;
 pub mod machine;
 pub mod patroni;
 pub mod postgres;

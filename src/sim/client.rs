@@ -30,21 +30,32 @@ pub struct Client {
 impl World {
     // ---- the guard
 
-    /// The lease moved: the guard is told, or fires at once when the lease is gone.
+    /// The deadline moved: the daemon writes it into the page, as the real one does. A lease that is gone
+    /// moves nothing.
     pub fn deadline_moved(&mut self, at: usize, epoch: u64, deadline: Option<Millis>) {
-        let local = self.local(at);
-        let Some(guard) = self.nodes[at].guard.as_mut().filter(|g| g.epoch == epoch) else {
-            return;
-        };
-        guard.deadline = deadline.unwrap_or(local);
-        let life = guard.life;
-        if guard.spent && guard.deadline > local {
+        let (local, known) = (self.local(at), self.now >= self.nodes[at].guard_found_at);
+        let guard = self.nodes[at].guard.as_mut().filter(|_| known);
+        let (Some(guard), Some(deadline)) = (guard, deadline) else { return };
+        let Some(page) = guard.page.moved(epoch, deadline).filter(|_| !guard.stray) else { return };
+        let earlier = page.deadline() < guard.deadline();
+        guard.page = page;
+        if guard.spent && !page.is_over(local) {
             (guard.fires, guard.spent) = (false, false);
             return self.guard_sleeps(at);
         }
         self.note_right(at);
-        if deadline.is_none() {
-            self.after(0, Event::GuardWake { node: at, guard: life });
+        if earlier {
+            self.guard_sleeps(at);
+        }
+    }
+
+    /// The consensus hears that the guard is bound: none of an earlier life is left that nobody knows of.
+    pub fn tell_bound(&mut self, at: usize, epoch: u64, deadline: Option<Millis>) {
+        let node = &mut self.nodes[at];
+        let stray = node.guard.as_ref().is_some_and(|guard| guard.stray);
+        let known = self.now >= node.guard_found_at && !stray;
+        if let (Some(daemon), Some(deadline), true) = (&mut node.daemon, deadline, known) {
+            daemon.core.guard_is_bound(epoch, deadline);
         }
     }
 
@@ -55,7 +66,7 @@ impl World {
         let Some(guard) = node.guard.as_ref().filter(|g| !g.fires && runs) else { return };
         // Of a host that has just gone on nothing is expected any more.
         let now = if self.now < node.waking_until { 0 } else { self.now };
-        let until = node.clock.when(guard.deadline).max(now) + KILL_MS_MAX;
+        let until = node.clock.when(guard.deadline()).max(now) + KILL_MS_MAX;
         node.right_until = Some((guard.epoch, until));
     }
 
@@ -63,7 +74,7 @@ impl World {
     pub fn guard_sleeps(&mut self, at: usize) {
         self.note_right(at);
         let Some(guard) = &self.nodes[at].guard else { return };
-        let (deadline, life) = (guard.deadline, guard.life);
+        let (deadline, life) = (guard.deadline(), guard.life);
         let wait = deadline.saturating_sub(self.local(at));
         self.after_local(at, wait, Event::GuardWake { node: at, guard: life });
     }
@@ -74,7 +85,7 @@ impl World {
         if guard.fires {
             return;
         }
-        if local < guard.deadline {
+        if !guard.page.is_over(local) {
             return self.guard_sleeps(at);
         }
         guard.fires = true;

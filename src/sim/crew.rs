@@ -277,7 +277,7 @@ impl World {
 
     pub fn loop_wait(&mut self, at: usize, life: u64) {
         self.pump(at);
-        let wait = self.plan.loop_wait_ms;
+        let wait = self.loop_wait_ms(at);
         self.after_local(at, wait, Event::LoopWait { node: at, life });
     }
 

@@ -11,6 +11,7 @@ use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::consensus::core::Input;
 use crate::pure::deed::{Deed, Inspection, Report, Source, StartAs, StopMode, WipePermission};
 use crate::pure::flow::replica_build::ReplicaBuild;
+use crate::pure::guard::Grant;
 use crate::pure::machine::Flow;
 
 /// After so many looks a copy that starts, and gets no WAL, is given up; as in the real world.
@@ -274,7 +275,7 @@ impl World {
     pub(super) fn is_armed(&self, at: usize) -> Option<u64> {
         let local = self.local(at);
         let guard = self.nodes[at].guard.as_ref();
-        guard.filter(|g| !g.fires && g.deadline > local).map(|g| g.epoch)
+        guard.filter(|g| !g.fires && !g.page.is_over(local)).map(|g| g.epoch)
     }
 
     /// A guard whose deadline has passed kills what appears.
@@ -404,11 +405,18 @@ impl World {
         if node.guard.as_ref().is_some_and(|g| g.fires && !g.spent) {
             return Again(50);
         }
-        let known = node.guard.as_ref().is_some_and(|g| g.epoch == epoch && !g.spent);
-        if !known {
-            node.guard = Some(Guard::new(epoch, deadline, life));
-            self.guard_sleeps(at);
+        let (armed, of) = node.guard.as_ref().map_or((Grant::NONE, 0), |g| (g.page, g.epoch));
+        let page = match armed.armed_for(of, epoch, deadline, local) {
+            Ok(page) => page,
+            Err(problem) => return failed(&problem),
+        };
+        match node.guard.as_mut().filter(|g| g.epoch == epoch && !g.spent) {
+            Some(guard) => guard.page = page,
+            None => node.guard = Some(Guard::new(epoch, deadline, life)),
         }
+        self.nodes[at].guard_found_at = 0;
+        self.guard_sleeps(at);
+        self.tell_bound(at, epoch, Some(deadline));
         Done(Report::Done)
     }
 

@@ -22,15 +22,18 @@ enum Theme {
     Site,
     /// Somebody orders who leads next, and the leader dies.
     Order,
+    /// Settings change.
+    Settings,
     Any,
 }
 
 /// What themes tell besides what every seed can draw.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "cancel_build",
     "fail_deeds",
     "hang_deeds",
     "order",
+    "patch",
     "remove_data",
     "replace",
     "section_slips",
@@ -45,8 +48,15 @@ pub fn tells_of(kind: &str) -> bool {
     KINDS.contains(&kind) || fault::DRAWN.contains(&kind)
 }
 
-const THEMES: [Theme; 6] =
-    [Theme::Copy, Theme::Vote, Theme::State, Theme::Site, Theme::Order, Theme::Any];
+const THEMES: [Theme; 7] = [
+    Theme::Copy,
+    Theme::Vote,
+    Theme::State,
+    Theme::Site,
+    Theme::Order,
+    Theme::Settings,
+    Theme::Any,
+];
 
 impl Plan {
     /// A dense story from the seed, of what was asked for.
@@ -126,6 +136,9 @@ fn strike(theme: Theme, one: Whom, luck: &mut Luck, plan: &Plan, kinds: &[String
         (Theme::Order, 5 | 6) => Fault::PowerCut { whom: Whom::Holder, ms: 3 * plan.ttl_ms },
         (Theme::Order, 7) => Fault::FailDeeds { whom, count },
         (Theme::Site, 5) => Fault::StallStreams { ms },
+        (Theme::Settings, 0..=3) => super::settings::change(luck, plan.standby),
+        (Theme::Settings, 4) => Fault::Freeze { whom: Whom::Holder, ms: 2 * ms },
+        (Theme::Settings, 5) => Fault::KillDaemon { whom: Whom::Arbiter, back_ms: ms / 8 },
         _ => fault::draw_of(kinds, luck, plan.nodes, plan.ttl_ms),
     }
 }

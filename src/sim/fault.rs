@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::JournalFate;
 use super::luck::Luck;
+use super::settings::Settings;
 use crate::pure::cluster::Millis;
 
 /// Whom a misfortune hits; in a scenario file `leader`, `arbiter`, or a node, `n0`.
@@ -76,6 +77,8 @@ pub enum Fault {
         failover: bool,
         in_ms: Millis,
     },
+    /// The operator changes settings.
+    Patch(Settings),
     /// The operator stops the daemon, and starts it again after a while.
     Stop {
         whom: Whom,
@@ -215,6 +218,13 @@ impl std::fmt::Display for Fault {
                 let what = if *failover { "failover" } else { "switchover" };
                 write!(f, "the operator orders a {what} to {whom}, in {in_ms} ms")
             }
+            Fault::Patch(settings) => {
+                write!(
+                    f,
+                    "the operator changes {}",
+                    serde_json::to_string(settings).unwrap_or_default()
+                )
+            }
             Fault::Stop { whom, ms } => {
                 write!(f, "the operator stops {whom}, and starts it again {ms} ms later")
             }
@@ -323,8 +333,9 @@ pub const DRAWN: [&str; 11] = [
 ];
 
 /// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
-pub const ADDED: [&str; 17] = [
+pub const ADDED: [&str; 18] = [
     "order",
+    "patch",
     "sites_change",
     "remote_down",
     "remote_replaced",

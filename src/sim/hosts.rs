@@ -38,7 +38,7 @@ impl World {
         }
         let (local, now) = (self.local(at), self.now);
         let node = &mut self.nodes[at];
-        if node.guard.as_ref().is_some_and(|guard| guard.fires || guard.deadline <= local) {
+        if node.guard.as_ref().is_some_and(|guard| guard.fires || guard.page.is_over(local)) {
             node.waking_until = now + WAKING_MS;
         }
         let sleeping = std::mem::take(&mut node.sleeping);

@@ -34,6 +34,7 @@ pub mod reach;
 pub mod remote;
 pub mod run;
 pub mod scenario;
+mod settings;
 pub mod shrink;
 mod sites;
 pub mod strangers;

@@ -69,9 +69,14 @@ pub struct Node {
     pub held_back: usize,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
     pub right_until: Option<(u64, Millis)>,
+    /// From then on (real time) the daemon knows the guard that an earlier one left armed.
+    pub guard_found_at: Millis,
     /// The epoch of the last leader that was heard here in this life, and its furthest position.
     pub heard_leader_at: (u64, Lsn),
 }
+
+/// So long after its start a daemon finds the guard of an earlier one.
+const FINDS_GUARD_MS: [Millis; 4] = [5, 20, 150, 1_000];
 
 pub fn addr_of(node: usize) -> String {
     format!("10.0.0.{}:2380", node + 1)
@@ -123,6 +128,7 @@ impl Node {
             deeds_to_hang: 0,
             held_back: 0,
             right_until: None,
+            guard_found_at: 0,
             heard_leader_at: (0, Lsn(0)),
         }
     }
@@ -148,12 +154,13 @@ fn leader_position(core: &Core, input: &Input) -> Option<(u64, Lsn)> {
 
 impl World {
     pub fn start_daemon(&mut self, at: usize) {
-        let local = self.local(at);
+        let (local, now) = (self.local(at), self.now);
         let node = &mut self.nodes[at];
         if node.daemon.is_some() || !node.powered || node.is_away {
             return;
         }
         node.life += 1;
+        node.guard_found_at = now + FINDS_GUARD_MS[node.life as usize % FINDS_GUARD_MS.len()];
         node.frozen = false;
         node.heard_leader_at = (0, Lsn(0));
         node.stalled.clear();
@@ -172,7 +179,7 @@ impl World {
             log: node.disk.read_log(),
             now: local,
         });
-        let guarded = node.guard.as_ref().filter(|g| !g.fires).map(|g| g.deadline);
+        let guarded = node.guard.as_ref().filter(|g| !g.fires).map(|g| g.deadline());
         node.daemon = Some(Daemon {
             core,
             crew: Crew::default(),
@@ -279,7 +286,10 @@ impl World {
                     let took = self.luck.between(1, self.plan.flush_ms_max);
                     self.after(took, Event::Flush { node: at, boot });
                 }
-                Output::Deadline { epoch, deadline } => self.deadline_moved(at, epoch, deadline),
+                Output::Deadline { epoch, deadline } => {
+                    self.deadline_moved(at, epoch, deadline);
+                    self.tell_bound(at, epoch, deadline);
+                }
                 Output::Receipt { ticket, outcome } => self.receipt(at, ticket, outcome),
                 Output::AskFresh { round } => {
                     let wait = self.luck.between(2, 40);

@@ -163,7 +163,7 @@ impl World {
         let is_due = known.is_some_and(|cluster| self.is_due(cluster));
         let node = &mut self.nodes[at];
         let guard_epoch = node.guard.as_ref().map(|g| g.epoch);
-        let guarded = node.guard.as_ref().filter(|g| local < g.deadline).map(|g| g.epoch);
+        let guarded = node.guard.as_ref().filter(|g| !g.page.is_over(local)).map(|g| g.epoch);
         let daemon = node.daemon.as_mut()?;
         let live = daemon.core.live_lease(local).map(|(epoch, _)| epoch);
         if let Some(until) = daemon.settles_until {

@@ -183,6 +183,7 @@ impl Plan {
         plan.changes_hosts();
         plan.deeds_take_time();
         plan.files_are_gone();
+        plan.changes_settings();
         plan.misfortunes.retain(|(_, fault)| fault.is_one_of(&wanted.kinds));
         plan
     }

@@ -163,6 +163,7 @@ impl World {
             Fault::Order { whom, failover, in_ms } => {
                 self.order(self.hit(whom), failover, in_ms);
             }
+            Fault::Patch(settings) => self.change_settings(settings),
             Fault::Stop { whom, ms } => self.ask_to_stop(whom, ms),
             Fault::Reinitialize { whom } => {
                 let node = self.hit(whom);

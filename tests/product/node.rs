@@ -142,12 +142,7 @@ fn standby(case: Case) -> String {
 }
 
 fn state(case: Case) -> ClusterState {
-    let lease = holder(case).map(|at| Lease {
-        holder: raft_id(at),
-        epoch: EPOCH,
-        ttl_ms: TTL_MS,
-        purpose: Purpose::Lead,
-    });
+    let lease = holder(case).map(|at| Lease::new(raft_id(at), EPOCH, TTL_MS, Purpose::Lead));
     let sync = Sync {
         leader: format!("n{}", led_last(case)),
         sync_standby: vec![standby(case)],

@@ -198,7 +198,7 @@ fn cluster() -> ClusterState {
         members: (0..3).map(|n| (n + 1, member(n))).collect(),
         initialize: Initialize::Done { system_identifier: SYSID.into() },
         epoch: 1,
-        lease: Some(Lease { holder: 1, epoch: 1, ttl_ms: 30_000, purpose: Purpose::Lead }),
+        lease: Some(Lease::new(1, 1, 30_000, Purpose::Lead)),
         config: Some(json!({"ttl": 30, "postgresql": {"parameters": {"work_mem": "4MB"}}})),
         ..ClusterState::default()
     }

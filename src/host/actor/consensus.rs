@@ -39,6 +39,8 @@ pub struct Deadline {
     pub epoch: u64,
     pub deadline: Option<Millis>,
     pub guard: Option<GuardHandle>,
+    /// No guard is armed that this daemon does not know of: an earlier one's was looked for.
+    pub knows_guard: bool,
     /// Fed by every answered beat while this node leads.
     pub watchdog: Option<Watchdog>,
 }
@@ -220,6 +222,9 @@ impl Consensus {
         (shared.epoch, shared.deadline) = (epoch, deadline);
         if let (Some(guard), Some(at)) = (&shared.guard, deadline) {
             guard.set_deadline(epoch, at);
+        }
+        if let (true, Some(at)) = (shared.knows_guard, deadline) {
+            self.core.guard_is_bound(epoch, at);
         }
         if let (Some(watchdog), Some(_)) = (&mut shared.watchdog, deadline) {
             watchdog.feed();

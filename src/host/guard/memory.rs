@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
 
 use crate::pure::cluster::Millis;
+use crate::pure::guard::Grant;
 
 /// First word of the page.
 const MAGIC: u64 = u64::from_be_bytes(*b"surusgrd");
@@ -25,10 +26,6 @@ pub const SIZE: usize = 4096;
 pub const PATH_BYTES_MAX: usize = 2048;
 /// What the kernel shows of the page's file descriptor begins like this.
 pub const LINK_PREFIX: &[u8] = b"/memfd:surus-guard";
-
-/// Deadlines have 42 bits (139 years of milliseconds), the epoch's lowest 22 bits stand above.
-const DEADLINE_BITS: u32 = 42;
-const DEADLINE_MASK: u64 = (1 << DEADLINE_BITS) - 1;
 
 /// The page. Zeros are valid: disarmed, nobody there.
 #[repr(C)]
@@ -66,49 +63,25 @@ pub struct Page {
 
 const _: () = assert!(size_of::<Page>() <= SIZE);
 
-/// Which epoch may write, and until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant(u64);
-
-impl Grant {
-    /// Nobody may write, and nobody is stopped.
-    pub const NONE: Grant = Grant(0);
-
-    pub fn new(epoch: u64, deadline: Millis) -> Grant {
-        Grant(epoch << DEADLINE_BITS | deadline.clamp(1, DEADLINE_MASK))
-    }
-
-    pub fn is_armed(self) -> bool {
-        self != Grant::NONE
-    }
-
-    pub fn deadline(self) -> Millis {
-        self.0 & DEADLINE_MASK
-    }
-
-    /// Epochs are told apart by their lowest 22 bits: no cluster has four million in one life.
-    pub fn is_of(self, epoch: u64) -> bool {
-        self.is_armed() && self.0 >> DEADLINE_BITS == epoch << DEADLINE_BITS >> DEADLINE_BITS
-    }
-}
-
 impl Page {
     pub fn grant(&self) -> Grant {
-        Grant(self.grant.load(SeqCst))
+        Grant::of_word(self.grant.load(SeqCst))
     }
 
     /// Replaces the grant, whatever it was.
     pub fn set_grant(&self, grant: Grant) {
-        self.grant.store(grant.0, SeqCst);
+        self.grant.store(grant.word(), SeqCst);
     }
 
-    /// Moves the deadline of a live grant of this epoch forward. No system call; from any thread.
-    pub fn extend(&self, epoch: u64, deadline: Millis) -> bool {
-        let later = |word| {
-            let now = Grant(word);
-            (now.is_of(epoch) && now.deadline() < deadline).then(|| Grant::new(epoch, deadline).0)
-        };
-        self.grant.fetch_update(SeqCst, SeqCst, later).is_ok()
+    /// Moves the deadline of a live grant of this epoch, either way ([`Grant::moved`]); `false` where this
+    /// epoch is not armed. From any thread; a system call only where the deadline comes nearer.
+    pub fn move_deadline(&self, epoch: u64, deadline: Millis) -> bool {
+        let moved = |word| Grant::of_word(word).moved(epoch, deadline).map(Grant::word);
+        let before = self.grant.fetch_update(SeqCst, SeqCst, moved);
+        if before.is_ok_and(|word| Grant::of_word(word).deadline() > deadline) {
+            self.ring();
+        }
+        before.is_ok()
     }
 
     /// The postmaster that the daemon holds, 0 for none, and its start in clock ticks since boot.
@@ -254,25 +227,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_only_moves_forward_and_only_within_its_epoch() {
+    fn what_one_moves_the_other_sees() {
         let (memory, fd) = Memory::create(b"/data").expect("a memfd");
-        assert!(!memory.extend(0, 100), "disarmed stays disarmed");
-        assert!(!memory.grant().is_armed());
+        assert!(!memory.move_deadline(0, 100), "disarmed stays disarmed");
         memory.set_grant(Grant::new(7, 100));
-        assert!(!memory.extend(6, 200) && !memory.extend(8, 200) && !memory.extend(7, 99));
-        assert_eq!(memory.grant(), Grant::new(7, 100));
-        assert!(memory.extend(7, 200));
-        assert_eq!((memory.grant().deadline(), memory.grant().is_of(7)), (200, true));
+        assert!(!memory.move_deadline(6, 200) && memory.move_deadline(7, 200));
+        let bell = memory.bell();
+        assert!(memory.move_deadline(7, 150), "the ttl was lowered");
+        assert_ne!(memory.bell(), bell, "the guard looks at once");
+        assert_eq!((memory.grant().deadline(), memory.grant().is_of(7)), (150, true));
         let other = Memory::open(&fd).expect("the same page");
         assert_eq!((other.grant(), other.path()), (memory.grant(), b"/data".to_vec()));
-    }
-
-    #[test]
-    fn large_epochs_and_deadlines_fit() {
-        let grant = Grant::new(u64::MAX, u64::MAX);
-        assert!(grant.is_of(u64::MAX) && !grant.is_of(0));
-        assert_eq!(grant.deadline(), DEADLINE_MASK);
-        assert!(Grant::new(0, 0).is_armed(), "a deadline long past is still one");
     }
 
     #[test]

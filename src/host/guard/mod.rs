@@ -24,10 +24,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use self::launch::{find, resolve, start};
-use self::memory::{Grant, Memory};
+use self::memory::Memory;
 use super::clock;
 use super::postgres::processes::start_ticks;
 use crate::pure::cluster::Millis;
+use crate::pure::guard::Grant;
 use crate::pure::view::GuardView;
 
 /// The shared page's file descriptor in the guard.
@@ -52,10 +53,10 @@ pub struct Guard {
 pub struct GuardHandle(Arc<Memory>);
 
 impl GuardHandle {
-    /// Moves the deadline (CLOCK_BOOTTIME, ms) of this epoch forward; backwards, or for an epoch
-    /// that is not armed, it does nothing and answers `false`.
+    /// Moves the deadline (CLOCK_BOOTTIME, ms) of this epoch, either way; for an epoch that is not
+    /// armed it does nothing and answers `false`.
     pub fn set_deadline(&self, epoch: u64, deadline: Millis) -> bool {
-        self.0.extend(epoch, deadline)
+        self.0.move_deadline(epoch, deadline)
     }
 
     /// Until when PostgreSQL may write, if armed.
@@ -97,21 +98,23 @@ impl Guard {
     }
 
     /// From now on this epoch may write until `deadline` (CLOCK_BOOTTIME, ms). Done when the guard
-    /// has seen it; a few milliseconds. Arming a live epoch again moves its deadline forward only.
+    /// has seen it; a few milliseconds.
     pub fn arm(&self, epoch: u64, deadline: Millis) -> io::Result<()> {
-        if deadline <= clock::now() {
-            return Err(invalid(format!("the deadline of epoch {epoch} has passed already")));
-        }
-        let armed = self.page.grant();
-        if armed.is_armed() && !armed.is_of(epoch) && self.page.epoch.load(SeqCst) > epoch {
-            return Err(invalid(format!("the guard is armed for a later epoch than {epoch}")));
-        }
-        if armed.is_of(epoch) {
-            self.page.extend(epoch, deadline);
-        } else {
-            self.page.epoch.store(epoch, SeqCst);
-            self.page.set_grant(Grant::new(epoch, deadline));
-        }
+        self.write_grant(epoch, deadline)?;
+        self.is_seen()
+    }
+
+    /// The page's half of [`arm`](Guard::arm): waits for nobody.
+    pub fn write_grant(&self, epoch: u64, deadline: Millis) -> io::Result<()> {
+        let (armed, of) = (self.page.grant(), self.page.epoch.load(SeqCst));
+        let grant = armed.armed_for(of, epoch, deadline, clock::now()).map_err(invalid)?;
+        self.page.epoch.store(epoch, SeqCst);
+        self.page.set_grant(grant);
+        Ok(())
+    }
+
+    /// The guard's half: it has seen what was written.
+    pub fn is_seen(&self) -> io::Result<()> {
         if self.is_heard(ACKNOWLEDGE_MAX) {
             return Ok(());
         }
@@ -120,7 +123,7 @@ impl Guard {
 
     /// As [`GuardHandle::set_deadline`].
     pub fn set_deadline(&self, epoch: u64, deadline: Millis) -> bool {
-        self.page.extend(epoch, deadline)
+        self.page.move_deadline(epoch, deadline)
     }
 
     /// Something cheap to move the deadline with, from any thread.

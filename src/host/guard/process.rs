@@ -14,11 +14,12 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, Signal, getpid, setpriority_process, setsid};
 
 use super::GUARD_FD;
-use super::memory::{Grant, Memory, PATH_BYTES_MAX};
+use super::memory::{Memory, PATH_BYTES_MAX};
 use super::scan::Scan;
 use super::watched::Watched;
 use crate::host::clock;
 use crate::pure::cluster::Millis;
+use crate::pure::guard::Grant;
 
 /// How long PostgreSQL may take for its immediate shutdown before it is killed.
 const QUIT_MS: Millis = 300;
@@ -157,7 +158,7 @@ impl Guard {
             self.fence = None;
             return IDLE_PAUSE;
         }
-        if now >= grant.deadline() {
+        if grant.is_over(now) {
             return self.fence(grant.deadline(), now);
         }
         self.fence = None;

@@ -44,9 +44,7 @@ pub async fn find_guard(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
     if world.guard.borrow().is_none() && guard_home(&server).join("guard.pid").exists() {
         match ensure_guard(world).await {
-            Ok(guard) if guard.armed().is_some() => {
-                lock(&world.deadline).guard = Some(guard.handle());
-            }
+            Ok(guard) if guard.armed().is_some() => follow_deadline(world, &guard),
             Ok(_) => {}
             Err(problem) => {
                 tracing::warn!(problem, "an earlier life's guard was not found");
@@ -54,7 +52,18 @@ pub async fn find_guard(world: &Rc<World>) {
             }
         }
     }
+    lock(&world.deadline).knows_guard = true;
     end_strays(world).await;
+}
+
+/// From now on the guard's page says what the consensus says; at once what that said last.
+fn follow_deadline(world: &World, guard: &Guard) {
+    let mut shared = lock(&world.deadline);
+    shared.guard = Some(guard.handle());
+    let epoch = shared.epoch;
+    if let Some(latest) = shared.deadline_of(epoch) {
+        guard.set_deadline(epoch, latest);
+    }
 }
 
 async fn end_strays(world: &Rc<World>) {
@@ -78,6 +87,8 @@ async fn ensure_guard(world: &Rc<World>) -> Result<Rc<Guard>, String> {
         return Ok(guard);
     }
     let server = world.server()?;
+    // One that replaces another takes over what its page says at some moment from now on.
+    lock(&world.deadline).knows_guard = false;
     let guard = blocking(move || Guard::ensure(&server.data_dir, guard_home(&server), None))
         .await?
         .map_err(|error| format!("the guard could not be started: {error}"))?;
@@ -104,13 +115,15 @@ pub async fn arm_guard(world: &Rc<World>, epoch: u64) -> Result<Report, String> 
     if let Some(held) = world.server()?.hold_postmaster().await? {
         guard.watch(held.pid);
     }
-    let arming = guard.clone();
-    arming.arm(epoch, deadline).map_err(|error| format!("the guard was not armed: {error}"))?;
-    let mut shared = lock(&world.deadline);
-    shared.guard = Some(guard.handle());
-    if let Some(latest) = shared.deadline_of(epoch) {
-        guard.set_deadline(epoch, latest);
+    let not_armed = |error| format!("the guard was not armed: {error}");
+    {
+        // In one step: what the consensus says meanwhile is never overwritten by what it said before.
+        let mut shared = lock(&world.deadline);
+        let latest = shared.deadline_of(epoch).unwrap_or(deadline);
+        guard.write_grant(epoch, latest).map_err(not_armed)?;
+        (shared.guard, shared.knows_guard) = (Some(guard.handle()), true);
     }
+    guard.is_seen().map_err(not_armed)?;
     Ok(Report::Done)
 }
 

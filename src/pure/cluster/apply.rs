@@ -22,13 +22,13 @@ impl ClusterState {
             Command::KeepMember { id, reason } => self.keep_member(id, reason),
             Command::Grant { epoch, holder, ttl_ms, purpose, decision, timeline, copy } => {
                 self.timeline = self.timeline.max(timeline);
-                self.grant(index, Lease { holder, epoch, ttl_ms, purpose }, decision, copy)
+                self.grant(index, Lease::new(holder, epoch, ttl_ms, purpose), decision, copy)
             }
             Command::LeaseOver { epoch, reason: _ } => self.end_lease(epoch),
             Command::Release { epoch, shutdown, hand_over_to, .. } => {
                 self.release(epoch, shutdown, hand_over_to)
             }
-            Command::Retime { epoch, ttl_ms } => self.retime(epoch, ttl_ms),
+            Command::Retime { epoch, ttl_ms, expected } => self.retime(epoch, ttl_ms, expected),
             Command::Initialised { epoch, system_identifier, config } => {
                 self.initialised(index, epoch, system_identifier, config)
             }
@@ -147,6 +147,7 @@ impl ClusterState {
         }
         self.epoch = lease.epoch;
         self.lease = Some(lease);
+        self.note_ttl();
         if !creates {
             self.end_failover();
             self.name_synchronous_leader(copy);
@@ -232,12 +233,27 @@ impl ClusterState {
         self.failover = self.failover.take().filter(waits);
     }
 
-    fn retime(&mut self, epoch: u64, ttl_ms: u64) -> Outcome {
+    fn retime(&mut self, epoch: u64, ttl_ms: u64, expected: u64) -> Outcome {
+        let known = self.lease.as_ref().filter(|lease| lease.epoch == epoch);
+        if known.is_some_and(|lease| lease.retimes != expected) {
+            return Outcome::refused("the ttl was changed meanwhile");
+        }
         self.with_lease(epoch, |s| {
             if let Some(lease) = &mut s.lease {
-                lease.ttl_ms = ttl_ms;
+                (lease.ttl_ms, lease.lowest_ms) = (ttl_ms, None);
+                lease.retimes += 1;
             }
+            s.note_ttl();
         })
+    }
+
+    /// Remembers the lowest ttl that the configuration asks for under this lease.
+    fn note_ttl(&mut self) {
+        let wanted = self.config.as_ref().map(|_| self.dynamic().ttl_ms);
+        let (Some(lease), Some(wanted)) = (&mut self.lease, wanted) else { return };
+        if wanted < lease.counted_ms() {
+            lease.lowest_ms = Some(wanted);
+        }
     }
 
     fn initialised(&mut self, index: u64, epoch: u64, sysid: String, config: Value) -> Outcome {
@@ -257,6 +273,7 @@ impl ClusterState {
             if let Some(lease) = &mut s.lease {
                 lease.purpose = Purpose::Lead;
             }
+            s.note_ttl();
         })
     }
 
@@ -284,6 +301,7 @@ impl ClusterState {
         self.config = Some(value);
         self.config_version = index;
         self.note_standby();
+        self.note_ttl();
         Outcome::Done
     }
 
@@ -294,6 +312,7 @@ impl ClusterState {
         merge(config, &patch);
         self.config_version = index;
         self.note_standby();
+        self.note_ttl();
         Outcome::Done
     }
 
@@ -353,11 +372,11 @@ mod tests {
     /// SEC-9: what the holder alone knows, only the holder says.
     #[test]
     fn only_the_holder_speaks_of_its_lease_and_only_oneself_of_oneself() {
-        let lease = Lease { holder: 1, epoch: 4, ttl_ms: 6000, purpose: Purpose::Lead };
+        let lease = Lease::new(1, 4, 6000, Purpose::Lead);
         let held = ClusterState { epoch: 4, lease: Some(lease), ..ClusterState::default() };
         let status = Status::default;
         let commands = [
-            Command::Retime { epoch: 4, ttl_ms: 1 },
+            Command::Retime { epoch: 4, ttl_ms: 1, expected: 0 },
             Command::SetSync { epoch: 4, sync: None, expected: None },
             Command::SetStatus { epoch: 4, status: status() },
             Command::Demoted { epoch: 4, shutdown: status() },

@@ -53,10 +53,14 @@ pub enum Command {
         shutdown: Option<Status>,
         hand_over_to: Option<String>,
     },
-    /// The holder uses another ttl from now on.
+    /// The holder's word that another ttl counts from now on: that its guard is bound to it where it is
+    /// a shorter one.
     Retime {
         epoch: u64,
         ttl_ms: u64,
+        /// [`Lease::retimes`](super::state::Lease::retimes) as the holder knew it: what comes late is refused.
+        #[serde(default)]
+        expected: u64,
     },
     /// The cluster exists: its identity, its configuration and its leader in one entry.
     Initialised {

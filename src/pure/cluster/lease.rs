@@ -1,6 +1,11 @@
 //! Who may write, until when: the arithmetic of the lease on both sides.
 //!
-//! Holder: deadline = the time it *sent* the last beat that was answered + ttl − margin.
+//! Holder: deadline = the time it *sent* the last beat that was answered + ttl − margin. A longer ttl counts
+//! for beats sent after the log knows it. A shorter one counts from the first answered beat that carries
+//! it; only when the guard is bound to that deadline does the holder tell the log ([`Lease::counted_ms`]).
+//!
+//! [`Lease::counted_ms`]: super::state::Lease::counted_ms
+//!
 //! Arbiter: the lease may be declared over when, on its own clock, ttl × (1 + drift) has passed
 //! since the last beat it confirmed, since the grant, and since it won its own election: an
 //! earlier arbiter may have confirmed beats this one never heard of, but its majority round ended
@@ -44,6 +49,11 @@ pub struct Holder {
     seed: u64,
     serial: u64,
     pub last_sent: Option<Millis>,
+    /// The ttl of the last beat that was sent, and of the last that was answered.
+    carried_ms: Millis,
+    answered_ttl_ms: Option<Millis>,
+    /// The deadline that the host last said its guard is bound to.
+    bound: Option<Millis>,
     /// What the arbiter had applied when it first answered this life of the node. Whoever comes back knows
     /// only what its disk calls committed: it may not have heard again yet what it had told the log itself
     /// (which standbys it waits for, say), and must not act on less.
@@ -63,7 +73,7 @@ impl Holder {
         if self.sent.len() > SENT_MAX {
             self.sent.pop_first();
         }
-        self.last_sent = Some(now);
+        (self.last_sent, self.carried_ms) = (Some(now), ttl_ms);
         (self.serial, nonce)
     }
 
@@ -78,32 +88,42 @@ impl Holder {
         [word(0), word(8)]
     }
 
-    /// A beat was answered. True if the deadline moved. An answer to another beat than the one that was
-    /// sent counts for nothing, and leaves it open.
-    pub fn answered(&mut self, epoch: u64, serial: u64, nonce: Nonce) -> bool {
+    /// A beat was answered, for `ttl_ms` at most. True if that says anything new: the deadline is then what
+    /// it says, which is earlier than before where the ttl was lowered. An answer to another beat than the
+    /// one that was sent counts for nothing, and leaves it open.
+    pub fn answered(&mut self, epoch: u64, serial: u64, nonce: Nonce, ttl_ms: Millis) -> bool {
         if epoch != self.epoch || self.sent.get(&serial).is_none_or(|sent| sent.2 != nonce) {
             return false;
         }
-        let Some((sent, ttl_ms, _)) = self.sent.remove(&serial) else { return false };
-        let deadline = sent + ttl_ms.saturating_sub(MARGIN_MS);
-        let moved = self.deadline.is_none_or(|old| deadline > old);
-        if moved {
-            self.deadline = Some(deadline);
-        }
+        let Some((sent, carried, _)) = self.sent.remove(&serial) else { return false };
+        let ttl_ms = carried.min(ttl_ms);
+        self.deadline = Some(sent + ttl_ms.saturating_sub(MARGIN_MS));
+        self.answered_ttl_ms = Some(ttl_ms);
         self.sent.retain(|other, _| *other > serial);
-        moved
+        true
+    }
+
+    /// When the next beat is due: at once when another ttl counts than the last one carried, and until one
+    /// is answered under a longer ttl as often as the shorter needs it.
+    pub fn is_due(&self, now: Millis, ttl_ms: Millis) -> bool {
+        let Some(last) = self.last_sent else { return true };
+        let shortest = self.answered_ttl_ms.map_or(ttl_ms, |answered| answered.min(ttl_ms));
+        self.carried_ms != ttl_ms || now >= last + beat_every(shortest)
+    }
+
+    /// The guard of this epoch, if there is one, stops PostgreSQL at this deadline or earlier.
+    pub fn guard_is_bound(&mut self, deadline: Millis) {
+        self.bound = Some(deadline);
+    }
+
+    /// The guard is bound to a renewal that carried no more than this ttl.
+    pub fn is_bound_to(&self, ttl_ms: Millis) -> bool {
+        let (Some(bound), Some(deadline)) = (self.bound, self.deadline) else { return false };
+        bound <= deadline && self.answered_ttl_ms.is_some_and(|answered| answered <= ttl_ms)
     }
 
     pub fn is_live(&self, now: Millis) -> bool {
         self.deadline.is_some_and(|deadline| now < deadline)
-    }
-
-    /// The ttl shrank: whatever was counted on under the longer one is cut, at once.
-    pub fn shorten(&mut self, by: Millis) {
-        self.deadline = self.deadline.map(|d| d.saturating_sub(by));
-        for (_, ttl, _) in self.sent.values_mut() {
-            *ttl = ttl.saturating_sub(by);
-        }
     }
 }
 
@@ -112,7 +132,7 @@ impl Holder {
 pub struct Arbiter {
     /// When this node won its election.
     pub won_at: Millis,
-    /// Epoch, and until when it must be respected.
+    /// Epoch, and when a renewal of it (or its grant) was last confirmed.
     confirmed: Option<(u64, Millis)>,
     /// Epoch that we have proposed to end: its beats are no longer answered.
     pub ending: Option<u64>,
@@ -124,25 +144,19 @@ impl Arbiter {
     }
 
     /// A beat (or the grant itself) was confirmed now. False if the epoch is being ended.
-    pub fn confirm(&mut self, now: Millis, epoch: u64, ttl_ms: Millis) -> bool {
+    pub fn confirm(&mut self, now: Millis, epoch: u64) -> bool {
         if self.ending == Some(epoch) {
             return false;
         }
-        let until = now + ttl_with_drift(ttl_ms);
-        match &mut self.confirmed {
-            Some((known, old)) if *known == epoch => *old = (*old).max(until),
-            other => *other = Some((epoch, until)),
-        }
+        self.confirmed = Some((epoch, now));
         true
     }
 
-    /// The earliest instant at which the lease `epoch` may be declared over.
+    /// The earliest instant at which the lease `epoch` may be declared over, by the ttl agreed on: no
+    /// renewal carries a longer one, because the holder's guard is bound before the log knows a shorter.
     pub fn not_before(&self, epoch: u64, ttl_ms: Millis) -> Millis {
-        let elected = self.won_at + ttl_with_drift(ttl_ms);
-        match self.confirmed {
-            Some((known, until)) if known == epoch => until.max(elected),
-            _ => elected,
-        }
+        let known = self.confirmed.filter(|(known, _)| *known == epoch);
+        known.map_or(self.won_at, |(_, at)| at.max(self.won_at)) + ttl_with_drift(ttl_ms)
     }
 }
 
@@ -157,10 +171,43 @@ mod tests {
         let (serial, nonce) = holder.beat(1000, 6000);
         let (_, other) = holder.beat(1000, 6000);
         assert_ne!(nonce, other);
-        assert!(!holder.answered(4, serial, [0, 0]) && !holder.answered(4, serial, other));
-        assert!(holder.deadline.is_none() && holder.answered(4, serial, nonce));
+        assert!(
+            !holder.answered(4, serial, [0, 0], 6000) && !holder.answered(4, serial, other, 6000)
+        );
+        assert!(holder.deadline.is_none() && holder.answered(4, serial, nonce, 6000));
         assert_eq!(holder.deadline, Some(7000 - MARGIN_MS));
         let elsewhere = Holder::new(4, 8).beat(1000, 6000).1;
         assert_ne!(nonce, elsewhere);
+    }
+
+    /// Of a lease under 30 s a renewal under 2 s is answered: the deadline moves back, and only when the
+    /// host has said that the guard is bound to it may the log know.
+    #[test]
+    fn a_shorter_ttl_counts_from_its_first_answer_and_binds_the_guard_first() {
+        let mut holder = Holder::new(4, 7);
+        let (one, nonce) = holder.beat(1_000, 30_000);
+        assert!(holder.answered(4, one, nonce, 30_000));
+        holder.guard_is_bound(30_300);
+        assert!(!holder.is_due(2_900, 30_000) && holder.is_due(2_900, 2_000), "at once");
+        let (two, nonce) = holder.beat(2_900, 2_000);
+        assert!(!holder.is_bound_to(2_000) && holder.is_live(20_000), "not answered yet");
+        assert!(holder.answered(4, two, nonce, 2_000));
+        assert_eq!(holder.deadline, Some(4_900 - MARGIN_MS));
+        assert!(!holder.is_bound_to(2_000), "the guard is not");
+        holder.guard_is_bound(4_900 - MARGIN_MS);
+        assert!(holder.is_bound_to(2_000));
+    }
+
+    #[test]
+    fn a_longer_ttl_counts_for_what_carries_it_and_until_then_renewals_are_as_frequent_as_before() {
+        let mut holder = Holder::new(4, 7);
+        let (one, nonce) = holder.beat(1_000, 2_000);
+        assert!(holder.answered(4, one, nonce, 2_000));
+        assert!(!holder.is_due(1_100, 2_000) && holder.is_due(1_100, 30_000), "at once");
+        let (two, nonce) = holder.beat(1_100, 30_000);
+        assert_eq!(holder.deadline, Some(3_000 - MARGIN_MS));
+        assert!(!holder.is_due(1_400, 30_000) && holder.is_due(1_500, 30_000), "it may be lost");
+        assert!(holder.answered(4, two, nonce, 2_000), "an arbiter that knows of two seconds only");
+        assert_eq!(holder.deadline, Some(3_100 - MARGIN_MS));
     }
 }

@@ -186,7 +186,7 @@ mod tests {
     fn cluster() -> ClusterState {
         let mut cluster = ClusterState {
             initialize: Initialize::Done { system_identifier: "771".into() },
-            lease: Some(Lease { holder: 1, epoch: 4, ttl_ms: 6000, purpose: Purpose::Lead }),
+            lease: Some(Lease::new(1, 4, 6000, Purpose::Lead)),
             epoch: 4,
             config: Some(json!({"ttl": 6})),
             ..ClusterState::default()

@@ -126,6 +126,25 @@ pub struct Lease {
     pub ttl_ms: u64,
     /// Granted to create the cluster: Patroni's `initialize` is empty and `leader` absent meanwhile.
     pub purpose: Purpose,
+    /// The lowest ttl that the configuration has asked for since `ttl_ms` was agreed on, where that is
+    /// lower. The holder may have told the log any of them, and its word may still be on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowest_ms: Option<u64>,
+    /// How often `ttl_ms` was changed: a change is proposed for one number and applied under no other.
+    #[serde(default)]
+    pub retimes: u64,
+}
+
+impl Lease {
+    pub fn new(holder: RaftId, epoch: u64, ttl_ms: u64, purpose: Purpose) -> Lease {
+        Lease { holder, epoch, ttl_ms, purpose, lowest_ms: None, retimes: 0 }
+    }
+
+    /// The ttl that a renewal may carry, in ms: the shorter of what is agreed on and what is about to be.
+    /// What an arbiter respects (`ttl_ms`) is never less.
+    pub fn counted_ms(&self) -> u64 {
+        self.lowest_ms.map_or(self.ttl_ms, |lowest| lowest.min(self.ttl_ms))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

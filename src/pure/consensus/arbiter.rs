@@ -57,7 +57,6 @@ struct Beat {
     epoch: u64,
     serial: u64,
     nonce: Nonce,
-    ttl_ms: Millis,
 }
 
 struct Asking {
@@ -136,12 +135,7 @@ impl Core {
         }
     }
 
-    pub(super) fn beat(
-        &mut self,
-        from: RaftId,
-        (epoch, serial, nonce): (u64, u64, Nonce),
-        ttl_ms: Millis,
-    ) {
+    pub(super) fn beat(&mut self, from: RaftId, (epoch, serial, nonce): (u64, u64, Nonce)) {
         let settled = self.group.as_ref().is_some_and(|g| g.is_settled_leader());
         if !settled || !self.lease_is(from, epoch) {
             return;
@@ -151,7 +145,7 @@ impl Core {
             arbitration.beats.pop_first();
         }
         let context = arbitration.fresh_context();
-        arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, nonce, ttl_ms });
+        arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, nonce });
         if let Some(group) = &mut self.group {
             group.read_index(context);
         }
@@ -191,17 +185,18 @@ impl Core {
         if lease.holder != beat.from || lease.epoch != beat.epoch {
             return;
         }
-        let ttl_ms = lease.ttl_ms.max(beat.ttl_ms);
-        if !arbitration.lease.confirm(self.now, beat.epoch, ttl_ms) {
+        if !arbitration.lease.confirm(self.now, beat.epoch) {
             return;
         }
         self.quorum_at = self.now;
+        let (epoch, serial, nonce) = (beat.epoch, beat.serial, beat.nonce);
+        let applied = self.cluster.applied;
+        let ttl_ms = Some(lease.counted_ms());
         if beat.from == self.id {
-            self.beat_answered(beat.epoch, beat.serial, beat.nonce, self.cluster.applied);
+            self.beat_answered((epoch, serial, nonce), applied, ttl_ms);
         } else {
-            let (epoch, serial, nonce) = (beat.epoch, beat.serial, beat.nonce);
-            let applied = self.cluster.applied;
-            self.say(beat.from, PeerMessage::BeatAnswer { epoch, serial, applied, nonce });
+            let answer = PeerMessage::BeatAnswer { epoch, serial, applied, nonce, ttl_ms };
+            self.say(beat.from, answer);
         }
     }
 
@@ -268,7 +263,7 @@ impl Core {
         let epoch = self.cluster.epoch + 1;
         let now = self.now;
         if let Some(arbitration) = &mut self.arbitration {
-            arbitration.lease.confirm(now, epoch, ttl_ms);
+            arbitration.lease.confirm(now, epoch);
             arbitration.asking = None;
         }
         // What only follows begins no timeline; the one for its promotion is set aside then.

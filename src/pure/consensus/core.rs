@@ -105,7 +105,8 @@ pub enum Output {
     /// Durable before anything behind it.
     Keep(Promises),
     Write(LogWrite),
-    /// Until when PostgreSQL may write under this epoch; `None`: not at all.
+    /// Until when PostgreSQL may write under this epoch, earlier or later than before; `None`: not at all.
+    /// Where the guard is bound to it, [`Core::guard_is_bound`] says so.
     Deadline {
         epoch: u64,
         deadline: Option<Millis>,
@@ -162,8 +163,8 @@ pub struct Core {
     pub(super) holder: Option<Holder>,
     /// The newest of our leases whose end we have asked for.
     pub(super) given_up: Option<u64>,
-    /// Epoch, ttl and time of our last wish to use another ttl.
-    pub(super) retimed: Option<(u64, Millis, Millis)>,
+    /// Epoch, number and ttl of our last word that another ttl counts, and when it was said.
+    pub(super) retimed: Option<((u64, u64, Millis), Millis)>,
     pub(super) arbitration: Option<Arbitration>,
     pub(super) leader_seen: LeaderSeen,
     pub(super) arbiter_seen: RaftId,

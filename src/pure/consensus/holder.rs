@@ -1,12 +1,13 @@
 //! The lease from below: beats to the arbiter, and the deadline that follows from the answers.
 use super::core::{Core, Output};
 use super::message::PeerMessage;
+use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
-use crate::pure::cluster::lease::{Holder, Nonce, beat_every};
+use crate::pure::cluster::lease::{Holder, Nonce};
 use crate::pure::cluster::state::Lease;
 
 /// A change of the ttl that was not applied is proposed again after this long.
-const RETIME_REPEAT_MS: u64 = 1000;
+const RETIME_REPEAT_MS: Millis = 1000;
 
 impl Core {
     /// Keeps our side of the lease in step with what was applied, and beats when it is due.
@@ -22,14 +23,19 @@ impl Core {
         if self.holder.as_ref().is_none_or(|held| held.epoch != lease.epoch) {
             self.holder = Some(Holder::new(lease.epoch, self.seed));
         }
-        let ttl_ms = self.counted_ttl(lease.epoch, lease.ttl_ms);
-        let due = self
-            .holder
-            .as_ref()
-            .and_then(|h| h.last_sent)
-            .is_none_or(|at| self.now >= at + beat_every(ttl_ms));
+        let ttl_ms = lease.counted_ms();
+        let due = self.holder.as_ref().is_some_and(|holder| holder.is_due(self.now, ttl_ms));
         if due && self.group.as_ref().is_some_and(|g| g.leader() != 0) {
             self.send_beat(ttl_ms);
+        }
+        self.retime(&lease);
+    }
+
+    /// The host's word: a guard that is armed for this epoch stops PostgreSQL at this deadline or earlier,
+    /// and none that it does not know of may be armed.
+    pub fn guard_is_bound(&mut self, epoch: u64, deadline: Millis) {
+        if let Some(holder) = self.holder.as_mut().filter(|holder| holder.epoch == epoch) {
+            holder.guard_is_bound(deadline);
         }
     }
 
@@ -43,27 +49,25 @@ impl Core {
         self.given_up = self.given_up.max(Some(*epoch));
     }
 
-    /// The ttl we count on: never more than what the arbiter knows (the lease's), and less as soon
-    /// as the configuration says so. A change is told to the log once we count on it.
-    fn counted_ttl(&mut self, epoch: u64, lease_ttl_ms: u64) -> u64 {
-        if self.cluster.config.is_none() || self.dynamic.ttl_ms == lease_ttl_ms {
-            return lease_ttl_ms;
-        }
+    /// Tells the log that the configuration's ttl counts. A shorter one only when our guard is bound to it:
+    /// from then on an arbiter may respect the lease for no longer.
+    fn retime(&mut self, lease: &Lease) {
         let wanted = self.dynamic.ttl_ms;
-        let known = self.retimed.filter(|(e, ttl, _)| (*e, *ttl) == (epoch, wanted));
-        if known.is_none()
-            && wanted < lease_ttl_ms
-            && let Some(holder) = &mut self.holder
-        {
-            holder.shorten(lease_ttl_ms - wanted);
-            let deadline = holder.deadline;
-            self.out.push(Output::Deadline { epoch, deadline });
+        let settled = wanted == lease.ttl_ms && lease.lowest_ms.is_none();
+        if self.cluster.config.is_none() || settled {
+            return;
         }
-        if known.is_none_or(|(_, _, at)| self.now >= at + RETIME_REPEAT_MS) {
-            self.retimed = Some((epoch, wanted, self.now));
-            self.put(Command::Retime { epoch, ttl_ms: wanted });
+        let bound = self.holder.as_ref().is_some_and(|holder| holder.is_bound_to(wanted));
+        if wanted < lease.ttl_ms && !bound {
+            return;
         }
-        lease_ttl_ms.min(wanted)
+        let (epoch, expected) = (lease.epoch, lease.retimes);
+        let wish = (epoch, expected, wanted);
+        let said = self.retimed.filter(|(known, _)| *known == wish);
+        if said.is_none_or(|(_, at)| self.now >= at + RETIME_REPEAT_MS) {
+            self.retimed = Some((wish, self.now));
+            self.put(Command::Retime { epoch, ttl_ms: wanted, expected });
+        }
     }
 
     fn send_beat(&mut self, ttl_ms: u64) {
@@ -72,15 +76,24 @@ impl Core {
         let (serial, nonce) = holder.beat(self.now, ttl_ms);
         let arbiter = self.group.as_ref().map_or(0, |g| g.leader());
         if arbiter == self.id {
-            self.beat(self.id, (epoch, serial, nonce), ttl_ms);
+            self.beat(self.id, (epoch, serial, nonce));
         } else {
-            self.say(arbiter, PeerMessage::Beat { epoch, serial, ttl_ms, nonce });
+            self.say(arbiter, PeerMessage::Beat { epoch, serial, nonce });
         }
     }
 
-    pub(super) fn beat_answered(&mut self, epoch: u64, serial: u64, nonce: Nonce, applied: u64) {
-        let Some(holder) = &mut self.holder else { return };
-        if holder.answered(epoch, serial, nonce) {
+    /// An answer speaks for the ttl that the arbiter knows, and the beat for the one that was known when it
+    /// left: a daemon that has just come back may not have heard again what it told the log itself.
+    pub(super) fn beat_answered(
+        &mut self,
+        (epoch, serial, nonce): (u64, u64, Nonce),
+        applied: u64,
+        ttl_ms: Option<Millis>,
+    ) {
+        let lease = self.cluster.lease.as_ref().filter(|lease| lease.epoch == epoch);
+        let (Some(holder), Some(lease)) = (&mut self.holder, lease) else { return };
+        let ttl_ms = ttl_ms.map_or(lease.counted_ms(), |theirs| theirs.min(lease.counted_ms()));
+        if holder.answered(epoch, serial, nonce, ttl_ms) {
             holder.abreast_at.get_or_insert(applied);
             let deadline = holder.deadline;
             self.quorum_at = self.now;

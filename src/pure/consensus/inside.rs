@@ -53,11 +53,13 @@ impl Core {
         match message {
             PeerMessage::Facts(facts) if facts.raft_id == from => self.hear(*facts),
             PeerMessage::Facts(_) => {}
-            PeerMessage::Beat { epoch, serial, ttl_ms, nonce } => {
-                self.beat(from, (epoch, serial, nonce), ttl_ms);
+            PeerMessage::Beat { epoch, serial, nonce } => {
+                self.beat(from, (epoch, serial, nonce));
             }
-            PeerMessage::BeatAnswer { epoch, serial, applied, nonce } if self.is_arbiter(from) => {
-                self.beat_answered(epoch, serial, nonce, applied);
+            PeerMessage::BeatAnswer { epoch, serial, applied, nonce, ttl_ms }
+                if self.is_arbiter(from) =>
+            {
+                self.beat_answered((epoch, serial, nonce), applied, ttl_ms);
             }
             PeerMessage::BeatAnswer { .. } => {}
             PeerMessage::Book(book) => self.note_book(from, book),
@@ -331,7 +333,9 @@ impl std::fmt::Debug for CommandName<'_> {
             Command::Release { epoch, reason, .. } => {
                 write!(f, "lease of epoch {epoch} released: {reason}")
             }
-            Command::Retime { epoch, ttl_ms } => write!(f, "ttl of epoch {epoch} is {ttl_ms} ms"),
+            Command::Retime { epoch, ttl_ms, .. } => {
+                write!(f, "ttl of epoch {epoch} is {ttl_ms} ms")
+            }
             Command::Initialised { system_identifier, .. } => {
                 write!(f, "cluster initialised, system identifier {system_identifier}")
             }

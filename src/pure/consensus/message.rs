@@ -14,11 +14,10 @@ use crate::pure::cluster::state::{ClusterState, Member};
 pub enum PeerMessage {
     /// The sender's latest word about itself.
     Facts(Box<Facts>),
-    /// The holder asks the arbiter to extend the lease. `ttl_ms` is what the holder counts on.
+    /// The holder asks the arbiter to extend the lease.
     Beat {
         epoch: u64,
         serial: u64,
-        ttl_ms: u64,
         #[serde(default)]
         nonce: Nonce,
     },
@@ -34,6 +33,9 @@ pub enum PeerMessage {
         /// The beat's.
         #[serde(default)]
         nonce: Nonce,
+        /// The longest ttl that this answer speaks for, by what the arbiter has applied.
+        #[serde(default)]
+        ttl_ms: Option<u64>,
     },
     /// The arbiter wants facts that are fresh.
     Ask {

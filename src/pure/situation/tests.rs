@@ -12,7 +12,7 @@ fn cluster(config: Value, leader: Option<RaftId>) -> ClusterState {
         conn_url: format!("postgres://h:{port}/postgres"),
         ..Member::default()
     };
-    let lease = |holder| Lease { holder, epoch: 4, ttl_ms: 6000, purpose: Purpose::Lead };
+    let lease = |holder| Lease::new(holder, 4, 6000, Purpose::Lead);
     let mut cluster = ClusterState {
         initialize: Initialize::Done { system_identifier: "771".into() },
         members: BTreeMap::from([(1, member("a", 1)), (2, member("b", 2)), (3, member("c", 3))]),

@@ -96,7 +96,8 @@ impl World {
         let granted = (state.epoch > self.checks.epoch).then(|| state.lease.clone()).flatten();
         let lease = state.lease.as_ref().map(|lease| lease.epoch);
         let ended = self.checks.lease.filter(|epoch| lease != Some(*epoch));
-        let sync = state.sync.is_some() && self.plan.synchronous;
+        let wanted = self.is_synchronous();
+        let sync = state.sync.is_some() && wanted;
         let named = state.sync.clone().unwrap_or_default();
         let names = named.sync_standby.into_iter().map(|name| {
             let copy = named.copies.get(&name).copied();
@@ -111,6 +112,10 @@ impl World {
         let identity = state.system_identifier().map(str::to_string);
         (self.checks.applied, self.checks.epoch) = (state.applied, state.epoch);
         self.checks.lease = lease;
+        if !wanted {
+            // From now on an asynchronous member may lead.
+            self.client.promised.iter_mut().for_each(|promised| promised.protected = false);
+        }
         match sync {
             true => self.checks.synchronous_epochs.insert(state.epoch),
             false => self.checks.synchronous_epochs.remove(&state.epoch),

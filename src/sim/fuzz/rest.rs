@@ -96,12 +96,8 @@ fn view(who: u8) -> View {
         members: (1..4).map(|n| (n, member(&format!("pg{n}")))).collect(),
         initialize: Initialize::Done { system_identifier: "7710893189902435061".to_owned() },
         epoch: 1,
-        lease: (who & 1 == 0).then_some(Lease {
-            holder: 1 + u64::from(who >> 1 & 1),
-            epoch: 1,
-            ttl_ms: 30_000,
-            purpose: Purpose::Lead,
-        }),
+        lease: (who & 1 == 0)
+            .then(|| Lease::new(1 + u64::from(who >> 1 & 1), 1, 30_000, Purpose::Lead)),
         ..ClusterState::default()
     };
     View {

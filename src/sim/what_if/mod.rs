@@ -214,7 +214,7 @@ mod tests {
             ..ClusterState::default()
         };
         let (holder, purpose) = (11, Purpose::Lead);
-        cluster.lease = Some(Lease { holder, epoch: 4, ttl_ms: 5000, purpose });
+        cluster.lease = Some(Lease::new(holder, 4, 5000, purpose));
         let mut facts = serde_json::Map::new();
         for (id, name, lag) in [(11, "n1", 0), (22, "n2", 5_000_000), (33, "n3", 0)] {
             cluster.members.insert(id, Member { name: name.into(), ..Member::default() });
