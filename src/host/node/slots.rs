@@ -5,13 +5,14 @@ use super::World;
 use super::observe::look;
 use crate::host::clock;
 use crate::host::postgres::Server;
-use crate::pure::cluster::facts::SqlFacts;
+use crate::host::postgres::slots::Followed;
+use crate::pure::cluster::facts::{Slot, SqlFacts};
 use crate::pure::cluster::state::Member;
 use crate::pure::postgres::slot::slot_name;
 
 /// Every node has a slot for every other member that streams, and for each permanent one that fits
-/// the kind of cluster. On the leader they hold WAL; on a replica they hold none, they are there so that
-/// whoever follows it after a promotion is let in at once.
+/// the kind of cluster. On a replica they stand where the leader's stand: whoever was away while the leader
+/// changed finds its WAL at the new one. One that never leads holds none.
 pub async fn keep_slots(world: &Rc<World>) {
     if world.settings().use_slots == Some(false) {
         return;
@@ -34,8 +35,10 @@ pub async fn keep_slots(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
     let leads = view.lease.held && (!sql.in_recovery || follows);
     let due = orphans(world, &wanted, &idle, &sql);
-    let outcome = if sql.in_recovery && !leads {
+    let outcome = if sql.in_recovery && !leads && never_leads(world) {
         idle_slots(&server, &wanted, &sql).await
+    } else if sql.in_recovery && !leads {
+        followed_slots(world, &server, &wanted, &sql).await
     } else if leads {
         leaders_slots(&server, &wanted, &idle, &sql).await
     } else {
@@ -55,8 +58,47 @@ pub async fn keep_slots(world: &Rc<World>) {
     }
 }
 
+/// Tagged `nofailover`, or with no priority: no other member will ever follow it as the leader.
+fn never_leads(world: &World) -> bool {
+    world.facts(0).nofailover()
+}
+
+/// A replica's slots, behind the leader's.
+async fn followed_slots(
+    world: &World,
+    server: &Server,
+    wanted: &[String],
+    sql: &SqlFacts,
+) -> Result<usize, String> {
+    let view = world.view();
+    let Some(leader) = view.cluster.lease.as_ref().map(|lease| lease.holder) else {
+        // Whatever is held stays held until somebody leads.
+        return Ok(0);
+    };
+    let Some(theirs) = view.facts.get(&leader).and_then(|heard| heard.facts.sql.as_ref()) else {
+        return Ok(0);
+    };
+    let place = |name: &String| {
+        let found = theirs.slots.iter().find(|slot| slot.name == *name && slot.physical);
+        found.map(|slot| slot.restart_lsn).filter(|at| at.0 > 0)
+    };
+    let wanted: Vec<Followed> = wanted.iter().map(|name| (name.clone(), place(name))).collect();
+    let changes = server.follow_slots(&wanted, &sql.slots).await?;
+    match changes.problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(changes.created.len()),
+    }
+}
+
 fn is_lost(sql: &SqlFacts, name: &str) -> bool {
     sql.slots.iter().any(|slot| slot.name == name && slot.lost && slot.physical && !slot.active)
+}
+
+/// It was made without a position, and holds nothing until somebody uses it.
+fn is_empty(sql: &SqlFacts, name: &str) -> bool {
+    let empty =
+        |slot: &Slot| slot.physical && !slot.active && !slot.lost && slot.restart_lsn.0 == 0;
+    sql.slots.iter().any(|slot| slot.name == name && empty(slot))
 }
 
 /// What PostgreSQL gave up is made anew. Whoever does not stream needs no slot: one left from before
@@ -70,6 +112,8 @@ async fn leaders_slots(
     let left = |name: &&String| sql.slots.iter().any(|slot| slot.name == **name && !slot.active);
     let left: Vec<String> = idle.iter().filter(left).cloned().collect();
     let lost: Vec<String> = wanted.iter().filter(|name| is_lost(sql, name)).cloned().collect();
+    let empty: Vec<String> = wanted.iter().filter(|name| is_empty(sql, name)).cloned().collect();
+    ensure(server, &[], &empty).await?;
     if !lost.is_empty() {
         tracing::warn!(
             ?lost,
@@ -78,7 +122,9 @@ async fn leaders_slots(
         );
         ensure(server, &[], &lost).await?;
     }
-    let there = |name: &str| sql.slots.iter().any(|slot| slot.name == name && !slot.lost);
+    let there = |name: &String| {
+        !empty.contains(name) && sql.slots.iter().any(|slot| slot.name == *name && !slot.lost)
+    };
     let missing: Vec<String> = wanted.iter().filter(|name| !there(name)).cloned().collect();
     ensure(server, &missing, &left).await
 }

@@ -1,9 +1,39 @@
-//! Replication slots that nobody speaks for: they hold WAL until the disk is full.
+//! Replication slots: those that nobody speaks for hold WAL until the disk is full; those of a replica stand
+//! where the leader's stand, so that whoever is away while the leader changes goes on where it was.
 use std::collections::BTreeMap;
 
 use super::Millis;
 use super::facts::Slot;
 use crate::pure::config::Dynamic;
+use crate::pure::postgres::lsn::Lsn;
+
+/// What a slot that another node stands for needs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Made with WAL reserved, which begins at the last restartpoint.
+    Make,
+    /// It stands where it must not: made anew.
+    Remake,
+    /// Forwards, to this position.
+    Advance(Lsn),
+}
+
+/// The next step of a slot that nobody uses here. `leaders`: where the leader's of this name stands; `None`
+/// where it has none that holds WAL. `redo`: where our last restartpoint begins, before which nothing is sure
+/// to be kept; `replayed`: beyond it no slot can be moved. Never beyond the leader's.
+/// Spec: SL-3, SL-41.
+pub fn step(own: Option<&Slot>, leaders: Option<Lsn>, redo: Lsn, replayed: Lsn) -> Option<Step> {
+    let Some(own) = own else { return Some(Step::Make) };
+    if own.active || !own.physical {
+        return None;
+    }
+    let too_far = leaders.is_some_and(|at| own.restart_lsn > at && own.restart_lsn > redo);
+    if own.lost || own.restart_lsn == Lsn(0) || too_far {
+        return Some(Step::Remake);
+    }
+    let to = leaders.unwrap_or(redo).min(replayed);
+    (to > own.restart_lsn).then_some(Step::Advance(to))
+}
 
 /// Since when each has been nobody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +79,24 @@ mod tests {
 
     fn slot(name: &str, active: bool, physical: bool) -> Slot {
         Slot { name: name.into(), active, physical, ..Slot::default() }
+    }
+
+    /// The leader is at 50, our last restartpoint at 20, replay at 60.
+    #[test]
+    fn a_replicas_slot_stands_where_the_leaders_stands() {
+        let at = |restart_lsn| Slot { restart_lsn: Lsn(restart_lsn), ..slot("n3", false, true) };
+        let next =
+            |own: &Slot, leaders: Option<u64>| step(Some(own), leaders.map(Lsn), Lsn(20), Lsn(60));
+        assert_eq!(step(None, Some(Lsn(50)), Lsn(20), Lsn(60)), Some(Step::Make));
+        assert_eq!(next(&at(20), Some(50)), Some(Step::Advance(Lsn(50))));
+        assert_eq!(next(&at(50), Some(50)), None);
+        assert_eq!(next(&at(20), Some(70)), Some(Step::Advance(Lsn(60))), "not beyond replay");
+        assert_eq!(next(&at(55), Some(50)), Some(Step::Remake), "a leftover of our own lead");
+        assert_eq!(next(&at(20), Some(10)), None, "nothing older is here");
+        assert_eq!(next(&at(0), Some(50)), Some(Step::Remake), "it holds nothing");
+        assert_eq!(next(&at(10), None), Some(Step::Advance(Lsn(20))), "the leader has none");
+        assert_eq!(next(&Slot { active: true, ..at(20) }, Some(50)), None);
+        assert_eq!(next(&Slot { lost: true, ..at(20) }, Some(50)), Some(Step::Remake));
     }
 
     /// Spec: A-3, P-10.
