@@ -21,6 +21,7 @@ mod birth;
 mod bring_up;
 mod builds;
 mod crash;
+mod forged;
 mod leader_loss;
 mod members;
 mod moved;

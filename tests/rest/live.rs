@@ -344,3 +344,28 @@ fn without_anybody_the_commands_say_so() {
     let words = ["-c", "nowhere.yml", "list"].map(OsString::from).to_vec();
     assert_eq!(surus::host::ctl::run(words, "patronictl"), 1);
 }
+
+/// SEC-8, SEC-41: half-open requests of one address leave places for another.
+#[test]
+fn a_crowd_at_one_address_leaves_places_for_others() {
+    let live = Live::start(leader());
+    let crowd: Vec<_> = (0..600).filter_map(|_| half_open(live.port)).collect();
+    assert!(crowd.len() > 500, "only {} connected", crowd.len());
+    let mut probe = TcpStream::connect(("127.0.0.1", live.port)).expect("it listens");
+    probe.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+    probe.write_all(b"GET /primary HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+    let mut head = [0; 12];
+    probe.read_exact(&mut head).expect("it answers");
+    assert_eq!(&head, b"HTTP/1.1 200");
+}
+
+/// From 127.0.0.2, which is an address of its own.
+fn half_open(port: u16) -> Option<std::os::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, send, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).ok()?;
+    let at = |last: u8, port| std::net::SocketAddrV4::new([127, 0, 0, last].into(), port);
+    bind(&socket, &at(2, 0)).ok()?;
+    connect(&socket, &at(1, port)).ok()?;
+    send(&socket, b"GET /primary HT", rustix::net::SendFlags::NOSIGNAL).ok()?;
+    Some(socket)
+}
