@@ -217,6 +217,7 @@ mod tests {
             pgpass: PathBuf::new(),
             connection: super::super::Connection::default(),
             state_dir: dir.to_owned(),
+            held: Default::default(),
         }
     }
 
