@@ -1,8 +1,12 @@
 //! Directories outside the data directory that PostgreSQL and its tools write to: made where they
 //! are missing, and named at the start where that is not possible.
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use super::postgres::Server;
+use super::postgres::account::Account;
+use super::postgres::files::Files;
 use super::postgres::processes::blocking;
 use crate::pure::config::{Config, Dynamic, PostgresSettings, Postgresql, effective};
 
@@ -45,12 +49,51 @@ async fn make_all(
     Ok(())
 }
 
-fn make_one(dir: &Path, owner: Option<&super::postgres::account::Account>) -> std::io::Result<()> {
-    if dir.exists() {
+fn make_one(dir: &Path, owner: Option<&Account>) -> std::io::Result<()> {
+    let files = Files::of(owner);
+    if files.exists(dir) {
         return Ok(());
     }
-    std::fs::create_dir_all(dir)?;
-    owner.map_or(Ok(()), |account| account.own(dir))
+    files.at(dir, || std::fs::create_dir_all(dir))?;
+    match owner.filter(|_| files.may_give_away(dir)) {
+        Some(account) => account.own(dir),
+        None => Ok(()),
+    }
+}
+
+/// The directory for what we note about PostgreSQL: ours alone, as far as the way there is. One
+/// that an older version gave to PostgreSQL's account is taken back, without what may lead elsewhere.
+pub fn make_own(dir: &Path, account: Option<&Account>) -> std::io::Result<()> {
+    let files = Files::of(account);
+    files.at(dir, || std::fs::create_dir_all(dir))?;
+    let meta = files.at(dir, || std::fs::symlink_metadata(dir))?;
+    let Some(account) = account else { return Ok(()) };
+    if !files.may_give_away(dir) {
+        tracing::warn!(
+            dir = %dir.display(),
+            "raft.data_dir: other accounts than root can change this directory: keep it where only \
+             root can, as the daemon runs as root"
+        );
+        return Ok(());
+    }
+    if meta.uid() != account.uid {
+        return Ok(());
+    }
+    lchown(dir, Some(0), Some(0))?;
+    std::fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+    std::fs::read_dir(dir)?.try_for_each(|entry| take_back(&entry?.path()))
+}
+
+fn take_back(path: &Path) -> std::io::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if meta.is_dir() {
+        return std::fs::remove_dir_all(path);
+    }
+    if !meta.is_file() || meta.nlink() > 1 {
+        tracing::warn!(path = %path.display(), "removed: PostgreSQL's account had put a link here");
+        return std::fs::remove_file(path);
+    }
+    lchown(path, Some(0), Some(0))
 }
 
 /// Relative ones lie in the data directory, which has its own rules.

@@ -375,10 +375,7 @@ pub fn local_host(config: &Postgresql) -> String {
 fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
     let run_as = Account::for_data_dir(&config.data_dir)?;
     let own = state_dir.join("postgresql");
-    std::fs::create_dir_all(&own).map_err(|e| format!("{}: {e}", own.display()))?;
-    if let Some(account) = &run_as {
-        account.own(&own).map_err(|e| format!("{}: {e}", own.display()))?;
-    }
+    places::make_own(&own, run_as.as_ref()).map_err(|e| format!("{}: {e}", own.display()))?;
     Ok(Server {
         data_dir: config.data_dir.clone(),
         bin_dir: config::find_bin_dir(config)?,

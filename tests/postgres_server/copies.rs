@@ -1,10 +1,9 @@
 //! Copies of a real server: what a method is called with, what its result must be, what it may
 //! touch, and that nothing of it outlives its purpose.
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use surus::host::postgres::Server;
 use surus::host::postgres::method::{self, MethodCall};
 use surus::host::postgres::replica::{COPIED, Call, News, Remote, STARTED};
 use surus::host::postgres::start::Ready;
@@ -25,12 +24,6 @@ fn script(place: &Place, name: &str, body: &str) -> String {
 
 fn call<'a>(command: &'a str, keep_data: bool) -> Call<'a> {
     Call { name: "method", command, arguments: vec![], keep_data }
-}
-
-fn own(server: &Server, path: &Path) {
-    if let Some(account) = &server.run_as {
-        account.own(path).expect("chown");
-    }
 }
 
 /// Spec: M-6, M-10, M-13, M-15, M-16, M-19, EX-61, EX-77.

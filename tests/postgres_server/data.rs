@@ -57,6 +57,7 @@ async fn strangers_data_is_not_cleared() {
     let server = place.server("one");
     std::fs::create_dir(&server.data_dir).expect("mkdir");
     std::fs::write(server.data_dir.join("thesis.txt"), "years").expect("write");
+    own(&server, &server.data_dir);
     let error = server.clear_data_directory().await.expect_err("refused");
     assert!(error.contains("not PostgreSQL's"), "{error}");
     server.mark_unfinished("method").expect("marked");
@@ -174,6 +175,7 @@ async fn a_symlinked_data_directory_stays_a_symlink() {
     let server = place.server("one");
     let real = server.state_dir.join("real");
     std::fs::create_dir(&real).expect("mkdir");
+    own(&server, &real);
     std::os::unix::fs::symlink(&real, &server.data_dir).expect("symlink");
     server.initdb(&[], "boss", None).await.expect("initdb");
     let aside = server.move_aside("failed").await.expect("moved");
@@ -248,6 +250,7 @@ async fn on_a_mount_point_the_content_moves() {
     // A move that was interrupted is finished by whoever comes next, never removed.
     let target = server.data_dir.join(".surus-aside/data.second");
     std::fs::create_dir(&target).expect("mkdir");
+    own(&server, &target);
     server.mark_unfinished(&format!("move-aside {}", target.display())).expect("marked");
     std::fs::rename(server.data_dir.join("global"), target.join("global")).expect("moved");
     server.clear_data_directory().await.expect("finished");

@@ -2,6 +2,7 @@
 //! SURUS_REQUIRE_POSTGRES is set.
 mod copies;
 mod data;
+mod doors;
 mod login;
 mod moved;
 mod place;

@@ -96,6 +96,12 @@ impl Drop for Place {
     }
 }
 
+pub fn own(server: &Server, path: &Path) {
+    if let Some(account) = &server.run_as {
+        account.own(path).expect("chown");
+    }
+}
+
 pub fn open_to_all(dir: &Path) {
     std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).expect("chmod");
 }

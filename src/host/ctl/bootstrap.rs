@@ -10,7 +10,7 @@ use crate::host::postgres::birth::trusting_hba;
 use crate::host::postgres::create::{
     POST_BOOTSTRAP_OPTIONS, bootstrap_arguments, initdb_arguments, script_dsn,
 };
-use crate::host::postgres::inspect::is_empty;
+use crate::host::postgres::files::Files;
 use crate::host::postgres::processes::beside;
 use crate::host::run::local_host;
 use crate::pure::config::redact::redacted_text;
@@ -185,7 +185,7 @@ fn connection(own: &Postgresql) -> Connection {
 
 fn touched(own: &Postgresql) -> Vec<String> {
     let dir = &own.data_dir;
-    let holds = match (dir.exists(), is_empty(dir)) {
+    let holds = match (dir.exists(), Files::of(None).is_empty(dir)) {
         (false, _) => "is absent and would be made",
         (true, Ok(true)) => "is empty",
         (true, Ok(false)) => "holds files, so no cluster would be created here",

@@ -7,7 +7,6 @@ use crate::host::postgres::Server;
 use crate::host::postgres::aside::make_data_dir;
 use crate::host::postgres::birth::{Birth, Phase};
 use crate::host::postgres::conf_files::{ConfFiles, Signal};
-use crate::host::postgres::inspect::read_optional;
 use crate::host::postgres::program::Output;
 use crate::host::postgres::roles::{Role as NewRole, RoleKind};
 use crate::host::postgres::start::Ready;
@@ -109,7 +108,7 @@ pub async fn verify_restored(world: &Rc<World>, method: &str) -> Result<Report, 
     let server = world.server()?;
     let method = custom(world, method)?;
     let dir = server.data_dir.display().to_string();
-    if !server.data_dir.join("PG_VERSION").exists() {
+    if !server.files().exists(&server.data_dir.join("PG_VERSION")) {
         return Err(format!("{} ended well, but left no cluster in {dir}", method.name));
     }
     // A tool may have given it the mode that its backup had.
@@ -125,7 +124,7 @@ pub async fn verify_restored(world: &Rc<World>, method: &str) -> Result<Report, 
     if restored(&server, &method)?.action == Some("shutdown".into()) {
         return Err("what was restored has recovery_target_action = shutdown: use promote".into());
     }
-    if server.data_dir.join("patroni.dynamic.json").exists() {
+    if server.files().exists(&server.data_dir.join("patroni.dynamic.json")) {
         tracing::info!("patroni.dynamic.json was restored and is not read: bootstrap.dcs counts");
     }
     Ok(Report::Done)
@@ -141,7 +140,7 @@ fn triggers(method: &CustomMethod) -> Vec<String> {
 /// How this method's recovery runs.
 fn restored(server: &Server, method: &CustomMethod) -> Result<Restored, String> {
     let path = server.data_dir.join("postgresql.auto.conf");
-    let auto = read_optional(&path)?.unwrap_or_default();
+    let auto = server.files().read(&path)?.unwrap_or_default();
     Ok(recovery::restored(method, &auto))
 }
 

@@ -112,7 +112,7 @@ pub async fn copy(
     match (custom(world, name)?, source) {
         (Some(method), _) => {
             run_method(world, &server, &method, &remote, keep_data).await?;
-            if server.data_dir.join("PG_VERSION").exists() {
+            if server.files().exists(&server.data_dir.join("PG_VERSION")) {
                 server.complete_restored(Vec::new()).await?;
                 keep_recovery(world, &server, &method).await?;
             }
@@ -216,8 +216,9 @@ async fn weigh(world: &Rc<World>, server: &Server, mut heard: UnboundedReceiver<
         tokio::select! {
             Some(news) = heard.recv() => note(world, news),
             () = tokio::time::sleep(nap) => {
-                let (dir, begun) = (server.data_dir.clone(), Instant::now());
-                let bytes = blocking(move || disk::bytes_in(&dir)).await.unwrap_or(0);
+                let (weighed, begun) = (server.clone(), Instant::now());
+                let weigh = move || disk::bytes_in(weighed.files(), &weighed.data_dir);
+                let bytes = blocking(weigh).await.unwrap_or(0);
                 nap = DISK_LOOK.max(begun.elapsed() * 10);
                 note(world, News::Bytes(meter.read(bytes, 0)));
             }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{World, sync};
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::{ConfFiles, Signal};
-use crate::host::postgres::inspect::is_there;
 use crate::host::postgres::processes::blocking;
 use crate::host::postgres::start::Ready;
 use crate::host::postgres::stop::StoppedBy;
@@ -273,13 +272,13 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         }
         StartAs::Standby { source } => (Some(source), Ready::Accepting),
     };
-    if !is_there(&server.data_dir.join("PG_VERSION"))? {
+    if !server.files().is_there(&server.data_dir.join("PG_VERSION"))? {
         // Files of ours in an empty directory would look like somebody else's.
         return Err(format!("{} holds no cluster to start", server.data_dir.display()));
     }
     must_be_ours(world, &server).await?;
     let config = world.postgresql()?;
-    if standby.is_some() && !server.data_dir.join("standby.signal").exists() {
+    if standby.is_some() && !server.files().exists(&server.data_dir.join("standby.signal")) {
         super::unarchived::hand_over(world, &server).await?;
     }
     let mut files = files(world, &server, standby).await?;
@@ -303,7 +302,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
 /// the next look would seem never to have stopped. A crash leaves its lock file and waits for nobody.
 async fn let_pg_ctl_see(world: &World, server: &Server) -> Result<(), String> {
     let Some(at) = world.seen.borrow_mut().died_at.take() else { return Ok(()) };
-    if !is_there(&server.data_dir.join("postmaster.pid"))? {
+    if !server.files().is_there(&server.data_dir.join("postmaster.pid"))? {
         tokio::time::sleep_until(at + PG_CTL_LOOKS).await;
     }
     Ok(())
@@ -398,7 +397,7 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
     if server.hold_postmaster().await?.is_none() {
         return start(world, StartAs::Standby { source }).await;
     }
-    if !is_there(&server.data_dir.join("standby.signal"))? {
+    if !server.files().is_there(&server.data_dir.join("standby.signal"))? {
         return Err(String::from("PostgreSQL runs as a primary: it has to be stopped first"));
     }
     must_be_ours(world, &server).await?;

@@ -146,8 +146,10 @@ fn wake_watchdog(world: &World) -> Result<(), String> {
 /// A data directory that is missing is left to whoever fills it, as far as that one may make it.
 async fn make_room(server: &Server) -> Result<(), String> {
     let dir = &server.data_dir;
-    if let (false, Some(parent)) = (dir.exists(), dir.parent()) {
-        std::fs::create_dir_all(parent)
+    if let (false, Some(parent)) = (server.files().exists(dir), dir.parent()) {
+        server
+            .files()
+            .at(parent, || std::fs::create_dir_all(parent))
             .map_err(|error| format!("could not make {}: {error}", parent.display()))?;
         if server.may_write(parent).await {
             return Ok(());

@@ -87,7 +87,7 @@ fn hint(server: &Server, progress: &RecoveryProgress, stands: bool) -> String {
     if let (true, Some(file)) = (stands, file) {
         return format!("it waits for {file}: is it in the archive, does restore_command find it?");
     }
-    if stands && server.data_dir.join("standby.signal").exists() {
+    if stands && server.files().exists(&server.data_dir.join("standby.signal")) {
         let dir = server.data_dir.display();
         return format!(
             "standby.signal is there, so only a promotion ends it: pg_ctl promote -D {dir}"

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::World;
 use super::conf::files;
 use crate::host::postgres::Server;
-use crate::host::postgres::inspect::read_optional;
 use crate::pure::cluster::sync::STRICT_PLACEHOLDER;
 use crate::pure::config::SynchronousMode;
 use crate::pure::deed::Report;
@@ -48,7 +47,7 @@ async fn put_names(world: &Rc<World>, server: &Server, value: &str) -> Result<()
 pub(super) fn names(world: &World, server: &Server) -> Option<String> {
     let mut said = world.sync_names.borrow_mut();
     if said.is_none() && !lets_go(world) {
-        let text = read_optional(&server.config_dir().join("postgresql.conf")).ok().flatten();
+        let text = server.files().read(&server.config_dir().join("postgresql.conf")).ok().flatten();
         *said = text.and_then(|text| setting_in(&text, SETTING)).filter(|names| !names.is_empty());
     }
     said.clone()

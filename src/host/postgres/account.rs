@@ -23,6 +23,11 @@ impl Account {
         }
         let owner = std::fs::metadata(data_dir).map(|meta| meta.uid()).ok();
         match owner.filter(|uid| *uid != 0) {
+            Some(uid) if link_of_another(data_dir, uid) => Err(format!(
+                "postgresql.data_dir: {} leads to uid {uid}'s directory by a symbolic link of \
+                 another account: name the directory itself, or make the link as root",
+                data_dir.display()
+            )),
             Some(uid) => Account::by_uid(uid).map(Some),
             None => Account::by_name("postgres").map(Some),
         }
@@ -77,6 +82,14 @@ impl Account {
     pub fn own(&self, path: &Path) -> io::Result<()> {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
     }
+}
+
+/// Whoever makes a link to another's directory would decide whom PostgreSQL runs as.
+fn link_of_another(data_dir: &Path, owner: u32) -> bool {
+    data_dir.ancestors().any(|path| {
+        let meta = std::fs::symlink_metadata(path);
+        meta.is_ok_and(|meta| meta.is_symlink() && meta.uid() != 0 && meta.uid() != owner)
+    })
 }
 
 fn lookup(

@@ -2,15 +2,17 @@
 //!
 //! A symlinked data directory and a mount point stay what they are. Nothing that PostgreSQL did
 //! not make is removed, and nothing that was moved aside earlier is overwritten.
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
 use super::Server;
 use super::account::Account;
-use super::conf_files::sync_dir;
-use super::inspect::{entries, is_empty};
+use super::files::Files;
 use super::ownership::{Outside, outside};
 use super::processes::blocking;
 
@@ -44,8 +46,12 @@ impl Server {
             return 0;
         };
         let wanted = format!("{}.{suffix}", name.to_string_lossy());
-        let found = fs::read_dir(dir).into_iter().flatten().flatten();
-        found.filter(|entry| entry.file_name().to_string_lossy().starts_with(&wanted)).count()
+        let is_kept = |name: &OsString| name.to_string_lossy().starts_with(&wanted);
+        let names = self.files().below(dir, || {
+            let names = fs::read_dir(dir)?.flatten().map(|entry| entry.file_name());
+            Ok(names.filter(is_kept).count())
+        });
+        names.unwrap_or(0)
     }
 
     async fn catalog_version(&self) -> Option<String> {
@@ -54,7 +60,8 @@ impl Server {
 
     fn clear(&self, catalog: Option<&str>) -> Result<(), String> {
         self.refuse_inhabited()?;
-        if is_empty(&self.data_dir)? {
+        let files = self.files();
+        if files.is_empty(&self.data_dir)? {
             return self.mark_finished();
         }
         let unfinished = self.unfinished()?;
@@ -63,7 +70,7 @@ impl Server {
         }
         let is_cluster = ["PG_VERSION", "global/pg_control"]
             .iter()
-            .any(|name| self.data_dir.join(name).exists());
+            .any(|name| files.exists(&self.data_dir.join(name)));
         if unfinished.is_none() && !is_cluster {
             return Err(format!(
                 "{} holds files that are not PostgreSQL's: move them away or correct data_dir",
@@ -71,13 +78,13 @@ impl Server {
             ));
         }
         self.mark_unfinished("clear")?;
-        for outside in outside(&self.data_dir, catalog)? {
-            outside.ours.iter().try_for_each(|path| remove(path))?;
+        for outside in outside(files, &self.data_dir, catalog)? {
+            outside.ours.iter().try_for_each(|path| remove(files, path))?;
         }
-        for path in entries(&self.data_dir)? {
-            remove(&path)?;
+        for path in files.entries(&self.data_dir)? {
+            remove(files, &path)?;
         }
-        sync_dir(&self.data_dir)?;
+        files.sync_dir(&self.data_dir)?;
         self.mark_finished()
     }
 
@@ -89,28 +96,31 @@ impl Server {
             self.move_contents(&target)?;
             return Ok(target);
         }
-        let real = fs::canonicalize(&self.data_dir)
+        let files = self.files();
+        let real = files
+            .at(&self.data_dir, || fs::canonicalize(&self.data_dir))
             .map_err(|error| format!("could not read {}: {error}", self.data_dir.display()))?;
         // Links first: at every moment until the last rename, this is a whole cluster.
-        for outside in outside(&self.data_dir, catalog)? {
-            move_outside(&outside, suffix)?;
+        for outside in outside(files, &self.data_dir, catalog)? {
+            move_outside(files, &outside, suffix)?;
         }
         let beside = free_name(&real, suffix);
-        if fs::rename(&real, &beside).is_ok() {
-            same_dir_again(&beside, &real)?;
+        if files.at(&real, || fs::rename(&real, &beside)).is_ok() {
+            same_dir_again(files, &beside, &real)?;
             self.mark_finished()?;
             return Ok(beside);
         }
-        let target = room_for(&real, suffix)?;
+        let target = room_for(files, &real, suffix)?;
         self.mark_unfinished(&format!("{MOVING}{}", target.display()))?;
         self.move_contents(&target)?;
         Ok(target)
     }
 
     fn move_contents(&self, target: &Path) -> Result<(), String> {
-        move_entries(&entries(&self.data_dir)?, target)?;
-        sync_dir(target)?;
-        sync_dir(&self.data_dir)?;
+        let files = self.files();
+        move_entries(files, &files.entries(&self.data_dir)?, target)?;
+        files.sync_dir(target)?;
+        files.sync_dir(&self.data_dir)?;
         self.mark_finished()
     }
 
@@ -126,28 +136,28 @@ impl Server {
     }
 }
 
-fn move_outside(outside: &Outside, suffix: &str) -> Result<(), String> {
+fn move_outside(files: Files<'_>, outside: &Outside, suffix: &str) -> Result<(), String> {
     if outside.ours.is_empty() {
         return Ok(());
     }
-    let target = room_for(&outside.target, suffix)?;
-    move_entries(&outside.ours, &target)?;
-    point(&outside.link, &target)
+    let target = room_for(files, &outside.target, suffix)?;
+    move_entries(files, &outside.ours, &target)?;
+    point(files, &outside.link, &target)
 }
 
 /// Makes a directory that entries of `dir` can be renamed into: beside it, else inside.
-fn room_for(dir: &Path, suffix: &str) -> Result<PathBuf, String> {
+fn room_for(files: Files<'_>, dir: &Path, suffix: &str) -> Result<PathBuf, String> {
     let beside = free_name(dir, suffix);
-    if make_like(dir, &beside).is_ok() {
+    if make_like(files, dir, &beside).is_ok() {
         if same_device(dir, &beside) {
             return Ok(beside);
         }
-        let _ = fs::remove_dir(&beside);
+        let _ = files.at(&beside, || fs::remove_dir(&beside));
     }
     let inside = dir.join(INSIDE);
-    let made = if inside.is_dir() { Ok(()) } else { make_like(dir, &inside) };
+    let made = if inside.is_dir() { Ok(()) } else { make_like(files, dir, &inside) };
     let target = free_name(&inside.join("data"), suffix);
-    made.and_then(|()| make_like(dir, &target))
+    made.and_then(|()| make_like(files, dir, &target))
         .map_err(|error| format!("could not make room in {}: {error}", dir.display()))?;
     Ok(target)
 }
@@ -170,10 +180,10 @@ fn free_name(dir: &Path, suffix: &str) -> PathBuf {
     name(number)
 }
 
-fn move_entries(paths: &[PathBuf], target: &Path) -> Result<(), String> {
+fn move_entries(files: Files<'_>, paths: &[PathBuf], target: &Path) -> Result<(), String> {
     for path in paths {
         let to = target.join(path.file_name().unwrap_or_default());
-        fs::rename(path, &to).map_err(|error| {
+        files.at(path, || fs::rename(path, &to)).map_err(|error| {
             format!("could not move {} to {}: {error}", path.display(), to.display())
         })?;
     }
@@ -181,39 +191,44 @@ fn move_entries(paths: &[PathBuf], target: &Path) -> Result<(), String> {
 }
 
 /// Lets a link name another target, at no moment absent.
-fn point(link: &Path, target: &Path) -> Result<(), String> {
-    let draft = super::processes::beside(link, ".surus-new");
-    let _ = fs::remove_file(&draft);
-    std::os::unix::fs::symlink(target, &draft)
-        .and_then(|()| match fs::symlink_metadata(link) {
-            Ok(meta) => std::os::unix::fs::lchown(&draft, Some(meta.uid()), Some(meta.gid())),
-            Err(error) => Err(error),
-        })
-        .and_then(|()| fs::rename(&draft, link))
-        .map_err(|error| format!("could not point {} elsewhere: {error}", link.display()))
+fn point(files: Files<'_>, link: &Path, target: &Path) -> Result<(), String> {
+    let draft = super::processes::beside(link, &format!(".surus-{}", std::process::id()));
+    let pointed = files.at(link, || {
+        let _ = fs::remove_file(&draft);
+        std::os::unix::fs::symlink(target, &draft)?;
+        let (had, has) = (fs::symlink_metadata(link)?, fs::symlink_metadata(&draft)?);
+        if (had.uid(), had.gid()) != (has.uid(), has.gid()) {
+            std::os::unix::fs::lchown(&draft, Some(had.uid()), Some(had.gid()))?;
+        }
+        fs::rename(&draft, link)
+    });
+    pointed.map_err(|error| format!("could not point {} elsewhere: {error}", link.display()))
 }
 
 /// A new directory with the owner and mode of `model`.
-fn make_like(model: &Path, new: &Path) -> io::Result<()> {
-    let meta = fs::metadata(model)?;
-    fs::create_dir(new)?;
-    fs::set_permissions(new, Permissions::from_mode(meta.mode() & 0o7777))?;
-    let ours = rustix::process::geteuid().as_raw() == meta.uid();
-    if ours { Ok(()) } else { std::os::unix::fs::chown(new, Some(meta.uid()), Some(meta.gid())) }
+fn make_like(files: Files<'_>, model: &Path, new: &Path) -> io::Result<()> {
+    let meta = files.at(model, || fs::metadata(model))?;
+    files.at(new, || {
+        fs::create_dir(new)?;
+        let made = fs::metadata(new)?;
+        if (made.uid(), made.gid()) != (meta.uid(), meta.gid()) {
+            std::os::unix::fs::chown(new, Some(meta.uid()), Some(meta.gid()))?;
+        }
+        fs::set_permissions(new, Permissions::from_mode(meta.mode() & 0o7777))
+    })
 }
 
-fn same_dir_again(model: &Path, dir: &Path) -> Result<(), String> {
-    make_like(model, dir).map_err(|error| format!("could not make {}: {error}", dir.display()))?;
-    dir.parent().map_or(Ok(()), sync_dir)
+fn same_dir_again(files: Files<'_>, model: &Path, dir: &Path) -> Result<(), String> {
+    make_like(files, model, dir)
+        .map_err(|error| format!("could not make {}: {error}", dir.display()))?;
+    dir.parent().map_or(Ok(()), |parent| files.sync_dir(parent))
 }
 
-fn remove(path: &Path) -> Result<(), String> {
-    let meta = fs::symlink_metadata(path);
-    let removed = match meta {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
+fn remove(files: Files<'_>, path: &Path) -> Result<(), String> {
+    let removed = files.at(path, || match fs::symlink_metadata(path)?.is_dir() {
+        true => files.below(path, || fs::remove_dir_all(path)),
+        false => fs::remove_file(path),
+    });
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(format!("could not remove {}: {error}", path.display()))
@@ -222,23 +237,52 @@ fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The data directory, 0700 and its account's, created where it is absent. Blocks.
+/// The data directory, its account's and closed to others, created where it is absent. The group
+/// may read it where `initdb --allow-group-access` let it. Blocks.
 pub fn make_data_dir(dir: &Path, owner: Option<&Account>) -> Result<(), String> {
     let wrong = |error: io::Error| format!("could not make {}: {error}", dir.display());
-    if !dir.is_dir() {
-        fs::create_dir_all(dir).map_err(wrong)?;
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(wrong)?;
+    let files = Files::of(owner);
+    if !files.at(dir, || fs::metadata(dir)).is_ok_and(|meta| meta.is_dir()) {
+        let make = || {
+            fs::create_dir_all(dir)?;
+            fs::set_permissions(dir, Permissions::from_mode(0o700))
+        };
+        files.at(dir, make).map_err(wrong)?;
     }
-    let meta = fs::metadata(dir).map_err(wrong)?;
-    if let Some(account) = owner
-        && meta.uid() != account.uid
-    {
-        std::os::unix::fs::chown(dir, Some(account.uid), Some(account.gid)).map_err(wrong)?;
+    let meta = files.at(dir, || fs::metadata(dir)).map_err(wrong)?;
+    if let Some(account) = owner.filter(|account| meta.uid() != account.uid) {
+        give_away(files, dir, account)?;
     }
     if meta.mode() & 0o027 != 0 {
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(wrong)?;
+        let close = || fs::set_permissions(dir, Permissions::from_mode(0o700));
+        files.at(dir, close).map_err(wrong)?;
     }
     Ok(())
+}
+
+/// An empty directory that root prepared, or a mount point. Where another account could have led us
+/// by a link, root's directories stay root's (rule SEC-4): there no link is followed.
+fn give_away(files: Files<'_>, dir: &Path, account: &Account) -> Result<(), String> {
+    let shown = dir.display();
+    if !files.is_empty(dir)? {
+        return Err(format!(
+            "{shown} is another account's directory and not empty: correct data_dir, or run \
+             `chown -R {}` on it",
+            account.name
+        ));
+    }
+    let way =
+        if files.may_give_away(dir) { ResolveFlags::empty() } else { ResolveFlags::NO_SYMLINKS };
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let held = openat2(CWD, dir, flags, Mode::empty(), way).map_err(|error| {
+        format!(
+            "{shown} is another account's directory behind a symbolic link that not root alone can \
+             change ({error}): correct it, or run `chown {}` on the directory",
+            account.name
+        )
+    })?;
+    std::os::unix::fs::fchown(held, Some(account.uid), Some(account.gid))
+        .map_err(|error| format!("could not give {shown} to {}: {error}", account.name))
 }
 
 #[cfg(test)]
@@ -259,7 +303,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let link = dir.path().join("pg_wal");
         std::os::unix::fs::symlink("/nowhere", &link).expect("symlink");
-        point(&link, dir.path()).expect("pointed");
+        point(Files::of(None), &link, dir.path()).expect("pointed");
         assert_eq!(fs::read_link(&link).expect("a link"), dir.path());
     }
 }

@@ -7,8 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Server;
-use super::conf_files::{write_atomic, write_if_changed};
-use super::inspect::{read_optional, remove_optional};
 use super::processes::{self, blocking};
 use crate::pure::config::CustomMethod;
 
@@ -103,7 +101,7 @@ impl Server {
     pub async fn seal(&self) -> Result<(), String> {
         let server = self.clone();
         blocking(move || {
-            remove_optional(&trusting_hba(&server.data_dir))?;
+            server.files().remove(&trusting_hba(&server.data_dir))?;
             server.mark_finished()
         })
         .await?
@@ -120,38 +118,39 @@ impl Server {
                 server.put_back(dir, name)?;
             }
             let ident = dir.join("pg_ident.conf");
-            if !ident.exists() {
-                write_atomic(&ident, "", server.run_as.as_ref())?;
+            if !server.files().exists(&ident) {
+                server.files().write(&ident, "")?;
             }
-            remove_optional(&server.data_dir.join("promote"))?;
-            triggers.iter().try_for_each(|path| remove_optional(&server.data_dir.join(path)))
+            server.files().remove(&server.data_dir.join("promote"))?;
+            let remove = |path: &String| server.files().remove(&server.data_dir.join(path));
+            triggers.iter().try_for_each(remove)
         })
         .await?
     }
 
     fn put_back(&self, dir: &Path, name: &str) -> Result<(), String> {
-        if dir.join(name).exists() {
+        if self.files().exists(&dir.join(name)) {
             return Ok(());
         }
-        match read_optional(&self.data_dir.join(format!("{name}.backup")))? {
-            Some(text) => write_atomic(&dir.join(name), &text, self.run_as.as_ref()),
+        match self.files().read(&self.data_dir.join(format!("{name}.backup")))? {
+            Some(text) => self.files().write(&dir.join(name), &text),
             None => Ok(()),
         }
     }
 
     /// Writes the file by which only this machine gets in, and without a password; its path.
     pub async fn write_trusting_hba(&self, text: String) -> Result<String, String> {
-        let (path, owner) = (trusting_hba(&self.data_dir), self.run_as.clone());
+        let (path, server) = (trusting_hba(&self.data_dir), self.clone());
         let name = path.display().to_string();
-        blocking(move || write_if_changed(&path, &text, owner.as_ref())).await??;
+        blocking(move || server.files().write_if_changed(&path, &text)).await??;
         Ok(name)
     }
 
     /// Puts the postmaster's log away, so that the next words in it are the next start's.
     pub async fn put_log_away(&self) -> Result<(), String> {
-        let path = self.log_path();
+        let (server, path) = (self.clone(), self.log_path());
         let older = processes::beside(&path, ".1");
-        blocking(move || match fs::rename(&path, older) {
+        blocking(move || match server.files().at(&path, || fs::rename(&path, &older)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(format!("could not rename {}: {error}", path.display()))
             }
@@ -174,7 +173,7 @@ impl Server {
     /// How timeline `timeline` began, in PostgreSQL's own words; `None` on the first. Blocks.
     pub fn history_text(&self, timeline: u32) -> Option<String> {
         let path = self.data_dir.join(format!("pg_wal/{timeline:08X}.history"));
-        read_optional(&path).ok().flatten()
+        self.files().read(&path).ok().flatten()
     }
 }
 

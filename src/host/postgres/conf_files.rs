@@ -1,12 +1,8 @@
 //! Putting the configuration files in place: atomically, 0600, the originals kept.
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::Server;
-use super::account::Account;
-use super::inspect::{read_optional, remove_optional};
+use super::files::Files;
 
 /// The texts to start with; `None` leaves a file as it is.
 #[derive(Clone, Debug, Default)]
@@ -60,9 +56,8 @@ impl Server {
     /// Writes what differs. Blocks.
     pub fn write_conf_files(&self, files: &ConfFiles) -> Result<(), String> {
         let dir = self.config_dir();
-        let owner = self.run_as.as_ref();
         if files.postgresql_conf.is_some() {
-            keep_base(dir, owner)?;
+            keep_base(dir, self.files())?;
         }
         let texts = [
             ("postgresql.conf", &files.postgresql_conf),
@@ -71,7 +66,7 @@ impl Server {
         ];
         for (name, text) in texts {
             if let Some(text) = text {
-                write_if_changed(&dir.join(name), text, owner)?;
+                self.files().write_if_changed(&dir.join(name), text)?;
             }
         }
         self.keep_spares()?;
@@ -86,9 +81,9 @@ impl Server {
     /// under another. Our own postgresql.conf is written anew wherever it is wanted.
     fn keep_spares(&self) -> Result<(), String> {
         for name in SPARED {
-            if let Some(text) = read_optional(&self.config_dir().join(name))? {
+            if let Some(text) = self.files().read(&self.config_dir().join(name))? {
                 let spare = self.data_dir.join(format!("{name}.backup"));
-                write_if_changed(&spare, &text, self.run_as.as_ref())?;
+                self.files().write_if_changed(&spare, &text)?;
             }
         }
         Ok(())
@@ -104,11 +99,11 @@ impl Server {
         };
         // The wanted one first: at no moment does a standby look like a primary.
         if let Some(name) = wanted {
-            write_if_changed(&self.data_dir.join(name), "", self.run_as.as_ref())?;
+            self.files().write_if_changed(&self.data_dir.join(name), "")?;
         }
         for name in ["standby.signal", "recovery.signal"] {
             if wanted != Some(name) {
-                remove_optional(&self.data_dir.join(name))?;
+                self.files().remove(&self.data_dir.join(name))?;
             }
         }
         Ok(())
@@ -116,23 +111,23 @@ impl Server {
 
     fn scrub_auto_conf(&self) -> Result<(), String> {
         let path = self.data_dir.join("postgresql.auto.conf");
-        let Some(text) = read_optional(&path)? else { return Ok(()) };
-        write_if_changed(&path, &without_recovery(&text), self.run_as.as_ref())
+        let Some(text) = self.files().read(&path)? else { return Ok(()) };
+        self.files().write_if_changed(&path, &without_recovery(&text))
     }
 }
 
 /// The original postgresql.conf, kept under the name that ours includes; never overwritten.
-fn keep_base(dir: &Path, owner: Option<&Account>) -> Result<(), String> {
+fn keep_base(dir: &Path, files: Files<'_>) -> Result<(), String> {
     let base = dir.join("postgresql.base.conf");
-    if base.exists() {
+    if files.exists(&base) {
         return Ok(());
     }
     for name in ["postgresql.conf", "postgresql.conf.backup"] {
-        if let Some(text) = read_optional(&dir.join(name))? {
-            return write_atomic(&base, &text, owner);
+        if let Some(text) = files.read(&dir.join(name))? {
+            return files.write(&base, &text);
         }
     }
-    write_atomic(&base, "", owner)
+    files.write(&base, "")
 }
 
 pub(in crate::host) fn without_recovery(text: &str) -> String {
@@ -145,49 +140,11 @@ pub(in crate::host) fn without_recovery(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !is_recovery(line)).collect()
 }
 
-pub(super) fn write_if_changed(
-    path: &Path,
-    text: &str,
-    owner: Option<&Account>,
-) -> Result<(), String> {
-    match read_optional(path) {
-        Ok(Some(present)) if present == text => Ok(()),
-        _ => write_atomic(path, text, owner),
-    }
-}
-
-/// Writes a file whole or not at all, 0600, on disk before this returns. Blocks.
-pub fn write_atomic(path: &Path, text: &str, owner: Option<&Account>) -> Result<(), String> {
-    let wrong = |error: std::io::Error| format!("could not write {}: {error}", path.display());
-    let draft = super::processes::beside(path, ".surus-new");
-    remove_optional(&draft)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&draft)
-        .map_err(wrong)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(wrong)?;
-    file.write_all(text.as_bytes()).map_err(wrong)?;
-    file.sync_all().map_err(wrong)?;
-    if let Some(account) = owner {
-        account.own(&draft).map_err(wrong)?;
-    }
-    fs::rename(&draft, path).map_err(wrong)?;
-    path.parent().map_or(Ok(()), sync_dir)
-}
-
-/// Makes renames in a directory durable. Blocks.
-pub fn sync_dir(dir: &Path) -> Result<(), String> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    fs::File::open(dir)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| format!("could not flush {}: {error}", dir.display()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     /// Spec: B-18.
@@ -205,9 +162,9 @@ mod tests {
     fn the_base_is_kept_once() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join("postgresql.conf"), "first").expect("write");
-        keep_base(dir.path(), None).expect("kept");
+        keep_base(dir.path(), Files::of(None)).expect("kept");
         fs::write(dir.path().join("postgresql.conf"), "second").expect("write");
-        keep_base(dir.path(), None).expect("kept");
+        keep_base(dir.path(), Files::of(None)).expect("kept");
         let base = fs::read_to_string(dir.path().join("postgresql.base.conf")).expect("there");
         assert_eq!(base, "first");
     }
@@ -218,7 +175,7 @@ mod tests {
         let path = dir.path().join("pg_hba.conf");
         fs::write(&path, "old").expect("write");
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("chmod");
-        write_atomic(&path, "new", None).expect("written");
+        Files::of(None).write(&path, "new").expect("written");
         assert_eq!(fs::read_to_string(&path).expect("there"), "new");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
     }

@@ -14,7 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Connection;
 use super::account::Account;
-use super::inspect::read_optional;
+use super::files::Files;
 use super::processes::blocking;
 use super::session::{Refusal, refusal};
 use super::tls::{self, SslMode, keyword};
@@ -49,7 +49,8 @@ async fn socket_path(to: &Connection) -> Result<Option<PathBuf>, Refusal> {
         return Ok(Some(Path::new(&to.host).join(format!(".s.PGSQL.{}", to.port))));
     }
     let Some(socket) = to.socket.clone() else { return Ok(None) };
-    let read = blocking(move || read_optional(&socket.pid_file)).await;
+    let read = move || Files::of(socket.account.as_ref()).read(&socket.pid_file);
+    let read = blocking(read).await;
     let text = read.and_then(|read| read).map_err(Refusal::NotThere)?;
     let file = text.as_deref().and_then(|text| postmaster_pid::parse(text).ok());
     let dir = file.and_then(|file| file.socket_dir);

@@ -68,7 +68,7 @@ impl Server {
         let word = format!("bootstrap {}", self.data_dir.display());
         let program = self.script(&method.command)?.env(WORK, &word);
         end_carriers(&word).await?;
-        let absent = !self.data_dir.exists();
+        let absent = !self.files().exists(&self.data_dir);
         let target = self.begin_restore(&birth.text()).await?;
         let ended = program.args(bootstrap_arguments(method, scope, &self.data_dir)).run().await;
         end_carriers(&word).await?;

@@ -4,8 +4,6 @@
 //! file is in the data directory, so that it goes where the data goes; whoever copies that copies the
 //! number, too, and draws its own before a server runs on it.
 use super::Server;
-use super::conf_files::write_atomic;
-use super::inspect::read_optional;
 use super::processes::blocking;
 use crate::host::luck::draw_id;
 use crate::pure::cluster::state::CopyId;
@@ -18,7 +16,7 @@ impl Server {
         let (server, id) = (self.clone(), draw_id());
         blocking(move || {
             let text = format!("{id:016x}\n");
-            write_atomic(&server.data_dir.join(FILE), &text, server.run_as.as_ref())
+            server.files().write(&server.data_dir.join(FILE), &text)
         })
         .await??;
         Ok(id)
@@ -34,8 +32,9 @@ impl Server {
 
     /// 0 where none was drawn.
     pub async fn copy_id(&self) -> CopyId {
-        let path = self.data_dir.join(FILE);
-        let text = blocking(move || read_optional(&path)).await.ok().and_then(Result::ok).flatten();
+        let server = self.clone();
+        let read = move || server.files().read(&server.data_dir.join(FILE));
+        let text = blocking(read).await.ok().and_then(Result::ok).flatten();
         text.and_then(|text| CopyId::from_str_radix(text.trim(), 16).ok()).unwrap_or_default()
     }
 }

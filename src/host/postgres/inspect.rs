@@ -1,6 +1,4 @@
 //! A look at the data directory: empty, unfinished, whole or broken, and who runs on it.
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::inhabitants::{DirId, Place};
@@ -121,16 +119,17 @@ impl Server {
 
     /// postmaster.pid, whoever wrote it; `None` where there is none. Blocks.
     pub fn pid_file(&self) -> Result<Option<PostmasterPid>, String> {
-        match read_optional(&self.data_dir.join("postmaster.pid"))? {
+        match self.files().read(&self.data_dir.join("postmaster.pid"))? {
             None => Ok(None),
             Some(text) => postmaster_pid::parse(&text).map(Some),
         }
     }
 
     fn look(&self) -> Result<(Inspected, bool), String> {
-        let empty = is_empty(&self.data_dir)?;
+        let files = self.files();
+        let empty = files.is_empty(&self.data_dir)?;
         let presence = self.presence()?;
-        let file = |name: &str| read_optional(&self.data_dir.join(name));
+        let file = |name: &str| files.read(&self.data_dir.join(name));
         let pid_file = self.pid_file().ok().flatten();
         let label = file("backup_label")?.and_then(|text| backup_label::parse(&text).ok());
         let found = Inspected {
@@ -140,8 +139,8 @@ impl Server {
             },
             pid_file: pid_file.filter(|file| Some(file.pid) == presence.postmaster),
             postmaster: presence.postmaster,
-            standby_signal: is_there(&self.data_dir.join("standby.signal"))?,
-            recovery_signal: is_there(&self.data_dir.join("recovery.signal"))?,
+            standby_signal: files.is_there(&self.data_dir.join("standby.signal"))?,
+            recovery_signal: files.is_there(&self.data_dir.join("recovery.signal"))?,
             backup_label: label,
             unfinished: if empty { None } else { self.unfinished()? },
             major: file("PG_VERSION")?.and_then(|text| text.trim().parse().ok()),
@@ -153,7 +152,7 @@ impl Server {
     /// The name of the work that was begun on this directory and never finished. Blocks.
     pub fn unfinished(&self) -> Result<Option<String>, String> {
         for path in self.marker_paths() {
-            if let Some(text) = read_optional(&path)? {
+            if let Some(text) = self.files().read(&path)? {
                 return Ok(Some(text.lines().next().unwrap_or_default().to_owned()));
             }
         }
@@ -164,7 +163,7 @@ impl Server {
     pub fn mark_unfinished(&self, work: &str) -> Result<(), String> {
         let mut problem = String::new();
         for path in self.marker_paths() {
-            match super::conf_files::write_atomic(&path, &format!("{work}\n"), None) {
+            match self.files().write_note(&path, &format!("{work}\n")) {
                 Ok(()) => return Ok(()),
                 Err(text) => problem = text,
             }
@@ -182,7 +181,7 @@ impl Server {
 
     /// The work on the directory is done and on its disk. Blocks.
     pub fn mark_finished(&self) -> Result<(), String> {
-        self.marker_paths().iter().try_for_each(|path| remove_optional(path))
+        self.marker_paths().iter().try_for_each(|path| self.files().remove(path))
     }
 
     fn marker_paths(&self) -> [PathBuf; 2] {
@@ -207,35 +206,7 @@ fn present(control: &Control, found: &Inspected) -> DataDirectory {
     }
 }
 
-/// No control file, and nothing in it but dot-names and `lost+found` (rule E-1). Blocks.
-pub fn is_empty(data_dir: &Path) -> Result<bool, String> {
-    if is_there(&data_dir.join("global/pg_control"))? {
-        return Ok(false);
-    }
-    Ok(entries(data_dir)?.is_empty())
-}
-
-/// Names in the directory that count; none where there is no directory. Blocks.
-pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let read = match fs::read_dir(dir) {
-        Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(format!("could not read {}: {error}", dir.display())),
-    };
-    let mut found = Vec::new();
-    for entry in read {
-        let entry = entry.map_err(|error| format!("could not read {}: {error}", dir.display()))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if !name.starts_with('.') && name != "lost+found" {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Whether something lies there. Blocks.
+/// Whether something lies there; for places that are no files of the cluster's. Blocks.
 ///
 /// # Errors
 /// Where that cannot be seen.
@@ -243,34 +214,15 @@ pub fn is_there(path: &Path) -> Result<bool, String> {
     path.try_exists().map_err(|error| format!("could not look at {}: {error}", path.display()))
 }
 
-/// The file's text, `None` where there is no file. Blocks.
-pub fn read_optional(path: &Path) -> Result<Option<String>, String> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(format!("could not read {}: {error}", path.display())),
-    }
-}
-
-/// Removes a file that may be absent. Blocks.
-pub fn remove_optional(path: &Path) -> Result<(), String> {
-    match fs::remove_file(path) {
-        Err(error)
-            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            Err(format!("could not remove {}: {error}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::postgres::files::Files;
+    use std::fs;
+
+    fn is_empty(dir: &Path) -> Result<bool, String> {
+        Files::of(None).is_empty(dir)
+    }
 
     /// Spec: E-1.
     #[test]

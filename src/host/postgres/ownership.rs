@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::inspect::read_optional;
+use super::files::Files;
 
 /// A symlink out of the data directory, and what of its target is this cluster's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,38 +20,47 @@ pub struct Outside {
 
 /// All links of a data directory whose targets exist. `catalog_version` comes from pg_control;
 /// without it the tablespace directories of this major version count. Blocks.
-pub fn outside(data_dir: &Path, catalog_version: Option<&str>) -> Result<Vec<Outside>, String> {
+pub fn outside(
+    files: Files<'_>,
+    data_dir: &Path,
+    catalog_version: Option<&str>,
+) -> Result<Vec<Outside>, String> {
     let mut found = Vec::new();
     let wal = data_dir.join("pg_wal");
-    if let Some(target) = linked(&wal) {
-        let ours = entries_where(&target, is_wal_name)?;
+    if let Some(target) = linked(files, &wal) {
+        let ours = entries_where(files, &target, is_wal_name)?;
         found.push(Outside { link: wal, target, ours, wal: true });
     }
-    let major = read_optional(&data_dir.join("PG_VERSION"))?.unwrap_or_default();
+    let major = files.read(&data_dir.join("PG_VERSION"))?.unwrap_or_default();
     let prefix = format!("PG_{}_{}", major.trim(), catalog_version.unwrap_or_default());
     let is_version_dir = |name: &str| match catalog_version {
         Some(_) => name == prefix,
         None => name.strip_prefix(&prefix).is_some_and(all_digits),
     };
-    for link in entries_where(&data_dir.join("pg_tblspc"), all_digits)? {
-        if let Some(target) = linked(&link) {
-            let ours = entries_where(&target, is_version_dir)?;
+    for link in entries_where(files, &data_dir.join("pg_tblspc"), all_digits)? {
+        if let Some(target) = linked(files, &link) {
+            let ours = entries_where(files, &target, is_version_dir)?;
             found.push(Outside { link, target, ours, wal: false });
         }
     }
     Ok(found)
 }
 
-fn linked(link: &Path) -> Option<PathBuf> {
-    let is_link = fs::symlink_metadata(link).is_ok_and(|meta| meta.is_symlink());
-    if !is_link {
-        return None;
-    }
-    fs::canonicalize(link).ok().filter(|target| target.is_dir())
+fn linked(files: Files<'_>, link: &Path) -> Option<PathBuf> {
+    let target = files.at(link, || {
+        let is_link = fs::symlink_metadata(link)?.is_symlink();
+        let target = fs::canonicalize(link)?;
+        Ok(Some(target).filter(|target| is_link && target.is_dir()))
+    });
+    target.ok().flatten()
 }
 
-fn entries_where(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, String> {
-    let all = super::inspect::entries(dir)?;
+fn entries_where(
+    files: Files<'_>,
+    dir: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<PathBuf>, String> {
+    let all = files.entries(dir)?;
     let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
     Ok(all.into_iter().filter(|path| name(path).is_some_and(|name| wanted(&name))).collect())
 }
@@ -104,7 +113,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(&space, data.join("pg_tblspc/16400")).expect("symlink");
         for catalog in [Some("202209061"), None] {
-            let found = outside(&data, catalog).expect("readable");
+            let found = outside(Files::of(None), &data, catalog).expect("readable");
             assert_eq!(found.len(), 1);
             assert_eq!(found[0].ours.len(), 1);
             assert!(found[0].ours[0].ends_with("PG_15_202209061"));

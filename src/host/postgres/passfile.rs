@@ -1,11 +1,17 @@
 //! The passfile that libpq programs and walreceivers read.
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::Server;
 use super::account::Account;
-use super::conf_files::write_atomic;
-use super::inspect::{read_optional, remove_optional};
+use super::files::Files;
 use super::processes::blocking;
+
+/// How long to wait for another daemon that writes the same passfile.
+const TURN_MAX: Duration = Duration::from_secs(1);
 
 impl Server {
     /// Puts `lines` (`host:port:database:user:password`, escaped) into the passfile, replacing
@@ -17,9 +23,11 @@ impl Server {
         }
         let (path, owner, lines) = (self.pgpass.clone(), self.run_as.clone(), lines.to_owned());
         blocking(move || {
-            let present = read_optional(&path)?.unwrap_or_default();
+            let files = Files::of(owner.as_ref());
+            let _turn = Turn::take(files, &path);
+            let present = files.read(&path)?.unwrap_or_default();
             let merged = merge(&present, &lines);
-            if merged == present { Ok(()) } else { write_atomic(&path, &merged, owner.as_ref()) }
+            if merged == present { Ok(()) } else { files.write_private(&path, &merged) }
         })
         .await?
     }
@@ -46,15 +54,38 @@ pub struct Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let Ok(Some(present)) = read_optional(&self.path) else { return };
+        let files = Files::of(self.owner.as_ref());
+        let _turn = Turn::take(files, &self.path);
+        let Ok(Some(present)) = files.read(&self.path) else { return };
         let left = without(&present, &self.lines);
         let done = match left.is_empty() {
-            true => remove_optional(&self.path),
-            false => write_atomic(&self.path, &left, self.owner.as_ref()),
+            true => files.remove(&self.path),
+            false => files.write_private(&self.path, &left),
         };
         if let Err(problem) = done {
             tracing::warn!(problem, "a password stays in the passfile");
         }
+    }
+}
+
+/// One reads, merges and writes at a time: other daemons may have the same passfile. It is a lock on
+/// the file's directory, and after a second it goes on without one.
+struct Turn(#[expect(dead_code, reason = "the lock goes with the descriptor")] Option<File>);
+
+impl Turn {
+    fn take(files: Files<'_>, path: &Path) -> Turn {
+        let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) else {
+            return Turn(None);
+        };
+        let Ok(held) = files.below(dir, || File::open(dir)) else { return Turn(None) };
+        let begun = Instant::now();
+        while flock(&held, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if begun.elapsed() > TURN_MAX {
+                return Turn(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Turn(Some(held))
     }
 }
 
@@ -95,6 +126,31 @@ fn key(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Daemons with one passfile: nobody's line is lost, and no draft is taken from under another.
+    #[test]
+    fn writers_of_one_passfile_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("pgpass");
+        let path = path.as_path();
+        let write = |n: usize| {
+            let files = Files::of(None);
+            for round in 0..20 {
+                let _turn = Turn::take(files, &path);
+                let present = files.read(&path)?.unwrap_or_default();
+                let line = format!("host{n}:{round}:*:u:p\n");
+                files.write_private(&path, &merge(&present, &line))?;
+            }
+            Ok::<(), String>(())
+        };
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4).map(|n| scope.spawn(move || write(n))).collect();
+            writers.into_iter().for_each(|one| one.join().expect("ends").expect("written"));
+        });
+        let text = std::fs::read_to_string(&path).expect("there");
+        assert_eq!(text.lines().count(), 80);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 1, "no draft is left");
+    }
 
     #[test]
     fn lines_for_the_same_server_are_replaced() {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::Server;
-use super::conf_files::write_atomic;
 use super::held::Hold;
 use super::processes::blocking;
 use super::session::{Refusal, Session, literal};
@@ -31,8 +30,9 @@ impl Server {
         let postmaster = self.running().await?;
         let mut session = self.session("Surus promote").await.ok();
         if !in_recovery(session.as_ref()).await.is_ok_and(|answer| !answer) {
-            let (file, owner) = (self.data_dir.join("promote"), self.run_as.clone());
-            blocking(move || write_atomic(&file, "", owner.as_ref())).await??;
+            let server = self.clone();
+            let order = move || server.files().write(&server.data_dir.join("promote"), "");
+            blocking(order).await??;
             postmaster.signal(Signal::USR1).map_err(|error| {
                 format!("could not signal the postmaster, process {}: {error}", postmaster.pid)
             })?;
@@ -76,8 +76,8 @@ impl Server {
         };
         let received = received.and_then(|text| text.parse().ok()).unwrap_or(0);
         let own = self.control().await?.position().0.max(received);
-        let (dir, owner) = (self.data_dir.join("pg_wal"), self.run_as.clone());
-        blocking(move || skip(&dir, own, wanted, owner.as_ref())).await?
+        let server = self.clone();
+        blocking(move || skip(&server.data_dir.join("pg_wal"), own, wanted, server.files())).await?
     }
 
     async fn position(&self, session: Option<&Session>) -> Result<(u32, Lsn), String> {

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::aside::make_data_dir;
 use super::create::option_name;
-use super::inspect::{Presence, entries, is_empty, is_there, read_optional, remove_optional};
+use super::files::Files;
+use super::inspect::Presence;
 use super::processes::blocking;
 use super::program::{Output, Stream};
 use super::{Server, TOOL_TIMEOUT};
@@ -130,9 +131,9 @@ impl Server {
 
     /// Empty, absent, or holding nothing but the WAL of the directory that is to be replaced.
     fn waldir_is_free(&self, waldir: &Path) -> Result<(), String> {
-        let held = entries(waldir)?;
-        let real = std::fs::canonicalize(waldir).unwrap_or_default();
-        let outside = super::ownership::outside(&self.data_dir, None)?;
+        let held = self.files().entries(waldir)?;
+        let real = self.files().at(waldir, || std::fs::canonicalize(waldir)).unwrap_or_default();
+        let outside = super::ownership::outside(self.files(), &self.data_dir, None)?;
         let ours = outside.iter().find(|outside| outside.wal && outside.target == real);
         let strange = held.iter().find(|path| {
             let name = path.file_name().unwrap_or_default();
@@ -217,23 +218,24 @@ impl Server {
     fn remove_dead_lock(&self) -> Result<(), String> {
         match self.presence()? {
             Presence { postmaster: None, others } if others.is_empty() => {
-                remove_optional(&self.data_dir.join("postmaster.pid"))
+                self.files().remove(&self.data_dir.join("postmaster.pid"))
             }
             _ => Err(format!("PostgreSQL runs on {}", self.data_dir.display())),
         }
     }
 
     async fn is_empty_now(&self) -> Result<bool, String> {
-        let dir = self.data_dir.clone();
-        blocking(move || is_empty(&dir)).await?
+        let server = self.clone();
+        blocking(move || server.files().is_empty(&server.data_dir)).await?
     }
 
     /// Is what lies here a cluster, of the binaries' version, and of this system identifier?
     /// Answers its system identifier.
     pub async fn verify_copy(&self, system_identifier: Option<&str>) -> Result<String, String> {
         let major = self.major().await?;
-        let path = self.data_dir.join("PG_VERSION");
-        let version = blocking(move || read_optional(&path)).await??.unwrap_or_default();
+        let server = self.clone();
+        let read = move || server.files().read(&server.data_dir.join("PG_VERSION"));
+        let version = blocking(read).await??.unwrap_or_default();
         if version.trim() != major.to_string() {
             return Err(format!(
                 "the copy's PG_VERSION is `{}`, the binaries are {major}",
@@ -255,7 +257,7 @@ impl Server {
     async fn recoverable(&self, control: &Control) -> Result<(), String> {
         let server = self.clone();
         let (fresh, label) = blocking(move || {
-            let label = is_there(&server.data_dir.join("backup_label"))?;
+            let label = server.files().is_there(&server.data_dir.join("backup_label"))?;
             Ok::<_, String>((server.unfinished()?.as_deref() == Some(COPIED), label))
         })
         .await??;
@@ -297,22 +299,24 @@ impl Server {
 
     fn begin_fill_blocking(&self, work: &str, in_place: bool) -> Result<Filling, String> {
         self.refuse_running()?;
-        if !in_place && !is_empty(&self.data_dir)? {
+        if !in_place && !self.files().is_empty(&self.data_dir)? {
             return Err(format!("{} is not empty", self.data_dir.display()));
         }
-        let owner = self.run_as.as_ref();
+        let files = self.files();
         self.mark_unfinished(work)?;
-        make_data_dir(&self.data_dir, owner)?;
-        let hidden = std::fs::read_dir(&self.data_dir).is_ok_and(|mut all| all.next().is_some());
+        make_data_dir(&self.data_dir, self.run_as.as_ref())?;
+        let any = || Ok(std::fs::read_dir(&self.data_dir)?.next().is_some());
+        let hidden = files.below(&self.data_dir, any).unwrap_or(false);
         if in_place || !hidden {
             return Ok(Filling { path: self.data_dir.clone(), staged: false });
         }
         let path = self.data_dir.join(STAGING);
-        if path.exists() {
-            std::fs::remove_dir_all(&path)
+        if files.exists(&path) {
+            files
+                .below(&self.data_dir, || std::fs::remove_dir_all(&path))
                 .map_err(|error| format!("could not remove {}: {error}", path.display()))?;
         }
-        make_data_dir(&path, owner)?;
+        make_data_dir(&path, self.run_as.as_ref())?;
         Ok(Filling { path, staged: true })
     }
 
@@ -321,7 +325,7 @@ impl Server {
         let server = self.clone();
         blocking(move || {
             if filling.staged {
-                move_up(&filling.path, &server.data_dir)?;
+                move_up(server.files(), &filling.path, &server.data_dir)?;
             }
             server.mark_unfinished(COPIED)
         })
@@ -338,7 +342,7 @@ impl Server {
         let server = self.clone();
         blocking(move || {
             if filling.staged {
-                move_up(&filling.path, &server.data_dir)?;
+                move_up(server.files(), &filling.path, &server.data_dir)?;
             }
             mark.map_or_else(|| server.mark_finished(), |mark| server.mark_unfinished(&mark))
         })
@@ -346,15 +350,17 @@ impl Server {
     }
 }
 
-fn move_up(from: &Path, to: &Path) -> Result<(), String> {
-    for path in entries(from)? {
+fn move_up(files: Files<'_>, from: &Path, to: &Path) -> Result<(), String> {
+    for path in files.entries(from)? {
         let name = path.file_name().unwrap_or_default();
-        std::fs::rename(&path, to.join(name))
+        files
+            .below(to, || std::fs::rename(&path, to.join(name)))
             .map_err(|error| format!("could not move {}: {error}", path.display()))?;
     }
-    std::fs::remove_dir_all(from)
+    files
+        .below(to, || std::fs::remove_dir_all(from))
         .map_err(|error| format!("could not remove {}: {error}", from.display()))?;
-    super::conf_files::sync_dir(to)
+    files.sync_dir(to)
 }
 
 pub(in crate::host) fn long_options(help: &str) -> BTreeSet<String> {

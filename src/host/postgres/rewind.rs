@@ -2,7 +2,6 @@
 use super::Server;
 use super::conf_files::Signal;
 use super::create::option_name;
-use super::inspect::is_there;
 use super::processes::blocking;
 use super::replica::Remote;
 
@@ -90,7 +89,7 @@ impl Server {
         if let Some(work) = self.unfinished()? {
             return Err(format!("an unfinished {work} cannot be rewound: copy the cluster anew"));
         }
-        if is_there(&self.data_dir.join("backup_label"))? {
+        if self.files().is_there(&self.data_dir.join("backup_label"))? {
             return Err(String::from(
                 "a backup_label lies here: this is a backup that has not been recovered yet, which \
                  needs its primary's WAL and no crash recovery: copy the cluster anew",

@@ -1,8 +1,8 @@
 //! Starting the postmaster: directly, in a session of its own, so that it outlives the daemon.
-use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::Server;
 use super::conf_files::ConfFiles;
 use super::held::Hold;
-use super::inspect::{Presence, read_optional, remove_optional};
+use super::inspect::Presence;
 use super::processes::{self, blocking};
 use super::program::{TAIL_LINES, clean_environment, quoted};
 use super::session::{Refusal, Session};
@@ -97,7 +97,7 @@ impl Server {
             tracing::info!(?skipped, "takes back timelines of a promotion that did not come about");
         }
         self.rotate_log()?;
-        Ok(std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len()))
+        Ok(self.length(&self.log_path()).unwrap_or(0))
     }
 
     /// Ends backends whose postmaster is gone. Blocks until none is left.
@@ -127,16 +127,16 @@ impl Server {
     /// So does an empty one, which a server leaves that was killed while it started.
     fn remove_stale_lock(&self) -> Result<(), String> {
         let lock = self.data_dir.join("postmaster.pid");
-        let Some(text) = read_optional(&lock)? else { return Ok(()) };
+        let Some(text) = self.files().read(&lock)? else { return Ok(()) };
         if text.is_empty() && self.presence()? == Presence::default() {
-            return remove_optional(&lock);
+            return self.files().remove(&lock);
         }
         // One that nobody can read is left to PostgreSQL, which says what is wrong with it.
         let Ok(file) = postmaster_pid::parse(&text) else { return Ok(()) };
         let alive = Pid::from_raw(file.pid)
             .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
         if alive && !self.place(None)?.holds(file.pid)? {
-            return remove_optional(&lock);
+            return self.files().remove(&lock);
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Server {
     }
 
     fn postmaster(&self, files: &ConfFiles) -> Result<Command, String> {
-        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(self.log_path());
+        let log = self.open_log(OpenOptions::new().create(true).append(true).mode(0o600));
         let log = log.map_err(|error| {
             format!("could not open {} for PostgreSQL: {error}", self.log_path().display())
         })?;
@@ -232,7 +232,7 @@ impl Server {
 
     fn log_since(&self, start: u64) -> String {
         let mut bytes = Vec::new();
-        if let Ok(mut file) = std::fs::File::open(self.log_path())
+        if let Ok(mut file) = self.open_log(OpenOptions::new().read(true))
             && file.seek(SeekFrom::Start(start)).is_ok()
         {
             let _ = file.take(LOG_BYTES_READ).read_to_end(&mut bytes);
@@ -244,21 +244,32 @@ impl Server {
         quoted(telling(&lines))
     }
 
-    /// Remembers that this postmaster is ours, for later lives of the daemon.
+    /// No link is followed: the file is what the daemon made.
+    fn open_log(&self, how: &mut OpenOptions) -> io::Result<File> {
+        let (path, flags) = (self.log_path(), libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        self.files().at(&path, || how.custom_flags(flags).open(&path))
+    }
+
+    fn length(&self, path: &Path) -> Option<u64> {
+        self.files().at(path, || fs::symlink_metadata(path)).ok().map(|meta| meta.len())
+    }
+
     /// One older log is kept, so that years of restarts do not fill the disk.
     fn rotate_log(&self) -> Result<(), String> {
         let path = self.log_path();
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+        if self.length(&path).is_some_and(|bytes| bytes > LOG_BYTES_MAX) {
             let older = processes::beside(&path, ".1");
-            std::fs::rename(&path, &older)
+            self.files()
+                .at(&path, || fs::rename(&path, &older))
                 .map_err(|error| format!("could not rename {}: {error}", path.display()))?;
         }
         Ok(())
     }
 
+    /// Remembers that this postmaster is ours, for later lives of the daemon.
     fn note_own(&self, pid: i32) -> Result<(), String> {
         let note = processes::identity(pid)?.unwrap_or_default();
-        super::conf_files::write_atomic(&self.own_note(), &note, None)
+        self.files().write_note(&self.own_note(), &note)
     }
 
     /// The live process `pid` is the postmaster that we started last. Blocks.
@@ -266,7 +277,7 @@ impl Server {
     /// # Errors
     /// Where that cannot be seen.
     pub fn is_our_own(&self, pid: i32) -> Result<bool, String> {
-        let note = read_optional(&self.own_note())?;
+        let note = self.files().read(&self.own_note())?;
         Ok(note.is_some() && note == processes::identity(pid)?)
     }
 

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Server;
-use super::account::Account;
-use super::conf_files::write_atomic;
-use super::inspect::{read_optional, remove_optional};
+use super::files::Files;
 use super::processes::blocking;
 use crate::pure::postgres::history::{self, NO_WAY, before, is_no_way};
 
@@ -32,20 +30,15 @@ pub enum Passage {
 }
 
 /// Leaves no number free between our timeline and the wanted one.
-pub(super) fn skip(
-    dir: &Path,
-    own: u32,
-    wanted: u32,
-    owner: Option<&Account>,
-) -> Result<(), String> {
-    let next = (own + 1..).find(|number| !file(dir, *number).exists()).unwrap_or(u32::MAX);
+pub(super) fn skip(dir: &Path, own: u32, wanted: u32, files: Files<'_>) -> Result<(), String> {
+    let next = (own + 1..).find(|number| !files.exists(&file(dir, *number))).unwrap_or(u32::MAX);
     if next > wanted {
         return Err(format!(
             "timeline {wanted} was set aside for this lease, and {next} would be begun: another \
              leader could begin it, too"
         ));
     }
-    (next..wanted).try_for_each(|number| write_atomic(&file(dir, number), NO_WAY, owner))
+    (next..wanted).try_for_each(|number| files.write(&file(dir, number), NO_WAY))
 }
 
 fn name(timeline: u32) -> String {
@@ -98,7 +91,7 @@ impl Server {
         let left: Vec<u32> =
             found.iter().take_while(|(_, text)| is_no_way(text)).map(|(n, _)| *n).collect();
         for number in &left {
-            remove_optional(&file(&self.wal_dir(), *number))?;
+            self.files().remove(&file(&self.wal_dir(), *number))?;
         }
         Ok(left)
     }
@@ -107,14 +100,14 @@ impl Server {
         let dir = self.wal_dir();
         let wrong = |error| format!("could not read {}: {error}", dir.display());
         let mut found = Vec::new();
-        let entries = match std::fs::read_dir(&dir) {
+        let entries = match self.files().below(&dir, || std::fs::read_dir(&dir)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
             entries => entries.map_err(wrong)?,
         };
         for entry in entries {
             let name = entry.map_err(wrong)?.file_name();
             let Some(number) = name.to_str().and_then(history::file_number) else { continue };
-            found.push((number, read_optional(&file(&dir, number))?.unwrap_or_default()));
+            found.push((number, self.files().read(&file(&dir, number))?.unwrap_or_default()));
         }
         Ok(found)
     }
@@ -135,7 +128,9 @@ impl Server {
         let (mut lacks, mut said) = (Vec::new(), String::new());
         let command = match archiving {
             Archiving::Off => return Ok(Passage::Whole),
-            _ if status.with_extension("history.ready").exists() => return Ok(Passage::NotYet),
+            _ if self.files().exists(&status.with_extension("history.ready")) => {
+                return Ok(Passage::NotYet);
+            }
             Archiving::Waiting => return Ok(Passage::NotYet),
             Archiving::Command(command) => command,
             Archiving::Library => {
@@ -162,26 +157,29 @@ impl Server {
     /// A replica on an old timeline asks for every history up to ours, and gets nowhere where one is missing.
     fn fill(&self, timeline: u32, own: &str) -> Result<(), String> {
         let parents = history::parse(own)?;
-        for number in (2..timeline).filter(|number| !file(&self.wal_dir(), *number).exists()) {
+        let files = self.files();
+        let absent = |number: &u32| !files.exists(&file(&self.wal_dir(), *number));
+        for number in (2..timeline).filter(absent) {
             let led = parents.iter().any(|switch| switch.timeline == number);
             let text = if led { before(own, number) } else { NO_WAY.to_owned() };
-            write_atomic(&file(&self.wal_dir(), number), &text, self.run_as.as_ref())?;
+            files.write(&file(&self.wal_dir(), number), &text)?;
         }
         Ok(())
     }
 
     /// Archives one history. A skipped number's file is our way for just as long as that takes.
     async fn archive_history(&self, command: &str, number: u32, own: &str) -> Result<(), String> {
-        let (dir, owner) = (self.wal_dir(), self.run_as.clone());
+        let dir = self.wal_dir();
         let skipped = self.history_text(number).is_none_or(|text| is_no_way(&text));
         if !skipped {
             return self.archive(command, &name(number), ARCHIVE_MAX).await;
         }
         let (path, way) = (file(&dir, number), before(own, number));
-        let (to, whose) = (path.clone(), owner.clone());
-        blocking(move || write_atomic(&to, &way, whose.as_ref())).await??;
+        let (to, server) = (path.clone(), self.clone());
+        blocking(move || server.files().write(&to, &way)).await??;
         let archived = self.archive(command, &name(number), ARCHIVE_MAX).await;
-        blocking(move || write_atomic(&path, NO_WAY, owner.as_ref())).await??;
+        let server = self.clone();
+        blocking(move || server.files().write(&path, NO_WAY)).await??;
         archived
     }
 }
@@ -213,14 +211,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = |timeline: u32| file(dir.path(), timeline);
         std::fs::write(file(3), "2\t0/5000000\tours\n").expect("write");
-        skip(dir.path(), 2, 6, None).expect("6 is ahead");
+        skip(dir.path(), 2, 6, Files::of(None)).expect("6 is ahead");
         assert_eq!(std::fs::read_to_string(file(3)).expect("read"), "2\t0/5000000\tours\n");
         assert!(file(4).exists() && file(5).exists() && !file(6).exists());
         let set_aside = std::fs::read_to_string(file(4)).expect("read");
         assert_eq!(history::parse(&set_aside), Ok(Vec::new()));
-        skip(dir.path(), 2, 6, None).expect("again");
-        assert!(skip(dir.path(), 6, 6, None).is_err_and(|why| why.contains("timeline 6")));
-        skip(dir.path(), 6, 7, None).expect("the next is free");
+        skip(dir.path(), 2, 6, Files::of(None)).expect("again");
+        assert!(
+            skip(dir.path(), 6, 6, Files::of(None)).is_err_and(|why| why.contains("timeline 6"))
+        );
+        skip(dir.path(), 6, 7, Files::of(None)).expect("the next is free");
         assert!(!file(7).exists());
     }
 
@@ -230,9 +230,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let server = server(dir.path());
         let wal = server.wal_dir();
-        skip(&wal, 1, 3, None).expect("2 is skipped");
+        skip(&wal, 1, 3, Files::of(None)).expect("2 is skipped");
         std::fs::write(file(&wal, 3), "1\t0/5000000\tled\n").expect("write");
-        skip(&wal, 3, 6, None).expect("4 and 5 are skipped");
+        skip(&wal, 3, 6, Files::of(None)).expect("4 and 5 are skipped");
         assert_eq!(server.remove_skipped(), Ok(vec![5, 4]));
         assert!(file(&wal, 2).exists() && file(&wal, 3).exists() && !file(&wal, 4).exists());
         assert_eq!(server.remove_skipped(), Ok(Vec::new()));
@@ -247,7 +247,7 @@ mod tests {
         std::fs::create_dir(&archive).expect("mkdir");
         let command = format!("test ! -f {0}/%f && cp %p {0}/%f", archive.display());
         std::fs::write(file(&wal, 2), "1\t0/3000000\tled\n").expect("write");
-        skip(&wal, 2, 5, None).expect("3 and 4 are skipped");
+        skip(&wal, 2, 5, Files::of(None)).expect("3 and 4 are skipped");
         let own = "1\t0/3000000\tled\n\n2\t0/5000000\tled\n";
         std::fs::write(file(&wal, 5), own).expect("write");
         let ready = wal.join("archive_status/00000005.history.ready");

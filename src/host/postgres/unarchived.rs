@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::conf_files::sync_dir;
 use super::processes::{self, blocking};
 use super::program::Program;
 
@@ -121,7 +120,8 @@ impl Server {
         let status = self.status_dir().join(name);
         let named = |end: &str| processes::beside(&status, end);
         let (ready, done) = (named(".ready"), named(".done"));
-        blocking(move || match fs::rename(&ready, done) {
+        let server = self.clone();
+        blocking(move || match server.files().at(&ready, || fs::rename(&ready, &done)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(format!("could not rename {}: {error}", ready.display()))
             }
@@ -140,7 +140,7 @@ impl Server {
         self.make_beside(&dir).await?;
         for name in files {
             let source = self.data_dir.join("pg_wal").join(name);
-            if source.try_exists().map_err(|e| format!("could not read {name}: {e}"))? {
+            if self.files().is_there(&source)? {
                 let place = dir.display().to_string();
                 let program = Program::new("/bin/sh", &self.state_dir, self.run_as.as_ref());
                 let words = ["-c", KEEP, "keep", &source.display().to_string(), &place, name];
@@ -149,8 +149,8 @@ impl Server {
                     format!("{name}, which is not in the archive, could not be kept in {place}: {problem}")
                 })?;
             }
-            let to = dir.clone();
-            blocking(move || sync_dir(&to)).await??;
+            let (server, to) = (self.clone(), dir.clone());
+            blocking(move || server.files().sync_dir(&to)).await??;
             self.mark_archived(name).await?;
         }
         Ok(dir)

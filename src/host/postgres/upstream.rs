@@ -103,11 +103,7 @@ impl Server {
     /// How our timeline came about, if its file is there.
     fn own_history(&self, timeline: u32) -> Result<Option<Vec<Switch>>, String> {
         let file = self.data_dir.join(format!("pg_wal/{timeline:08X}.history"));
-        match std::fs::read_to_string(&file) {
-            Ok(text) => history::parse(&text).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
-        }
+        self.files().read(&file)?.map(|text| history::parse(&text)).transpose()
     }
 
     fn ask(&self, from: &Remote, question: &str) -> Program {

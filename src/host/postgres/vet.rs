@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::Server;
-use super::conf_files::write_atomic;
 use crate::pure::postgres::settings::{Parameters, conf_settings};
 
 /// Settings by name, each with what PostgreSQL says about it.
@@ -48,12 +47,11 @@ impl Server {
     /// What the binary says while it reads them and, without starting anything, ends.
     async fn try_settings(&self, parameters: &Parameters) -> Result<Vec<String>, String> {
         let dir = self.state_dir.join("settings");
-        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        if let Some(account) = &self.run_as {
-            account.own(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        }
+        self.files()
+            .at(&dir, || std::fs::create_dir_all(&dir))
+            .map_err(|e| format!("{}: {e}", dir.display()))?;
         let file = dir.join("postgresql.conf");
-        write_atomic(&file, &conf_settings(parameters), self.run_as.as_ref())?;
+        self.files().write_private(&file, &conf_settings(parameters))?;
         let data_dir = dir.display();
         let output = self
             .tool("postgres")
