@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use crate::pure::cluster::lease::{MARGIN_MS, beat_every};
 use crate::pure::config;
 
 /// `_IOWR('W', 6, int)`: set the timeout in seconds; the driver answers what it took.
@@ -37,6 +38,30 @@ impl Mode {
 pub struct Watchdog {
     device: File,
     path: PathBuf,
+    /// The ttl that its timeout was worked out from, and with which safety margin.
+    ttl_ms: u64,
+    margin_s: i64,
+}
+
+/// What one renewal and its answer may take, in ms.
+const RENEWAL_MS: u64 = 500;
+
+/// The timeout leaves time for three renewals, and a healthy host is never reset; and it is over before the
+/// lease is (WD-10).
+///
+/// # Errors
+/// What cannot be kept, with the numbers.
+fn leaves_slack(timeout_s: i64, ttl_ms: u64) -> Result<(), String> {
+    let least_ms = 3 * beat_every(ttl_ms) + RENEWAL_MS;
+    let timeout_ms = u64::try_from(timeout_s).unwrap_or(0) * 1000;
+    if timeout_ms < least_ms || timeout_ms > ttl_ms.saturating_sub(MARGIN_MS) {
+        return Err(format!(
+            "watchdog.safety_margin: a ttl of {ttl_ms} ms leaves a timeout of {timeout_s} s, and it must \
+             be from {least_ms} to {} ms: write another safety_margin or a longer ttl",
+            ttl_ms.saturating_sub(MARGIN_MS)
+        ));
+    }
+    Ok(())
 }
 
 /// Seconds without a beat after which the machine resets: ttl − safety_margin, −1 means ttl / 2.
@@ -53,15 +78,11 @@ impl Watchdog {
     pub fn activate(config: &config::Watchdog, ttl_ms: u64) -> Result<Watchdog, String> {
         let path = config.device.clone();
         let seconds = timeout_s(ttl_ms, config.safety_margin_s);
-        if seconds < 1 {
-            return Err(format!(
-                "watchdog.safety_margin: {} s leaves nothing of a ttl of {} ms",
-                config.safety_margin_s, ttl_ms
-            ));
-        }
+        leaves_slack(seconds, ttl_ms)?;
         let wrong = |error: io::Error| format!("watchdog.device: {}: {error}", path.display());
         let device = OpenOptions::new().write(true).open(&path).map_err(wrong)?;
-        let watchdog = Watchdog { device, path: path.clone() };
+        let watchdog =
+            Watchdog { device, path: path.clone(), ttl_ms, margin_s: config.safety_margin_s };
         match watchdog.set_timeout(seconds) {
             Ok(actual) if i64::from(actual) > seconds => {
                 watchdog.stand_down();
@@ -84,6 +105,23 @@ impl Watchdog {
         let done =
             unsafe { libc::ioctl(self.device.as_raw_fd(), WDIOC_SETTIMEOUT as _, &raw mut value) };
         if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// The ttl was changed: so is the timeout, where that leaves slack; else the device goes on as it was.
+    pub fn follow_ttl(&mut self, ttl_ms: u64) {
+        if self.ttl_ms == ttl_ms {
+            return;
+        }
+        self.ttl_ms = ttl_ms;
+        let seconds = timeout_s(ttl_ms, self.margin_s);
+        let changed = leaves_slack(seconds, ttl_ms).and_then(|()| {
+            let wrong = |error| format!("watchdog.device: {}: {error}", self.path.display());
+            self.set_timeout(seconds).map_err(wrong)
+        });
+        match changed {
+            Ok(seconds) => tracing::info!(seconds, "the watchdog's timeout follows the ttl"),
+            Err(problem) => tracing::error!(problem, "the watchdog's timeout stays as it was"),
+        }
     }
 
     /// An answered beat feeds it.
@@ -121,6 +159,16 @@ mod tests {
         assert_eq!(timeout_s(20_000, 5), 15);
         assert_eq!(timeout_s(30_000, -1), 15);
         assert_eq!(timeout_s(6_000, 5), 1);
+    }
+
+    /// WD-10: a ttl of six seconds with the margin of five reset healthy hosts.
+    #[test]
+    fn a_timeout_without_slack_is_refused_with_the_numbers() {
+        let refused = leaves_slack(timeout_s(6_000, 5), 6_000).expect_err("one second is no slack");
+        assert!(refused.contains("6000 ms") && refused.contains("3500"), "{refused}");
+        assert_eq!(leaves_slack(timeout_s(6_000, 2), 6_000), Ok(()));
+        assert_eq!(leaves_slack(timeout_s(30_000, 5), 30_000), Ok(()));
+        assert!(leaves_slack(timeout_s(30_000, 0), 30_000).is_err(), "later than the guard");
     }
 
     #[test]

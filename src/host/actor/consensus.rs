@@ -218,8 +218,12 @@ impl Consensus {
     }
 
     fn move_deadline(&mut self, epoch: u64, deadline: Option<Millis>) {
+        let ttl_ms = self.core.ttl_ms();
         let mut shared = lock(&self.deadline);
         (shared.epoch, shared.deadline) = (epoch, deadline);
+        if let (Some(watchdog), Some(_)) = (&mut shared.watchdog, deadline) {
+            watchdog.follow_ttl(ttl_ms);
+        }
         if let (Some(guard), Some(at)) = (&shared.guard, deadline) {
             guard.set_deadline(epoch, at);
         }
