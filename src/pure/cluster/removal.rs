@@ -66,7 +66,7 @@ mod tests {
     fn cluster() -> ClusterState {
         let member = |name: &str| Member { name: name.into(), ..Member::default() };
         let members = (1..=3).map(|id| (id, member(&format!("n{id}")))).collect();
-        let lease = Lease { holder: 1, epoch: 1, ttl_ms: 2000, purpose: Purpose::Lead };
+        let lease = Lease::new(1, 1, 2000, Purpose::Lead);
         ClusterState { members, epoch: 1, lease: Some(lease), ..ClusterState::default() }
     }
 
