@@ -1,12 +1,12 @@
 //! The configuration's files and environment, and what on this host contradicts them.
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 
+use super::listen;
 use super::programs::{missing_programs, program_version, select_bin_dir};
 use crate::pure::config::faults::Place;
 use crate::pure::config::{Config, Fault, HostPort, Postgresql, Reading, find_place, read_parts};
@@ -131,11 +131,7 @@ pub fn check_ports(config: &Config) -> Vec<Fault> {
 }
 
 fn check_port(host: &mut Host, key: &str, address: &HostPort) {
-    let name = if address.host == "*" { "0.0.0.0" } else { address.host.as_str() };
-    let bound = (name, address.port)
-        .to_socket_addrs()
-        .and_then(|addresses| TcpListener::bind(addresses.collect::<Vec<_>>().as_slice()));
-    let Err(error) = bound else { return };
+    let Err(error) = listen::open(address) else { return };
     let message = match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("port {} is in use; stop whoever listens there or choose another", address.port)

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod guard;
 pub mod journal;
+pub mod listen;
 pub mod log;
 mod lost_state;
 pub mod luck;

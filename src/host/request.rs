@@ -24,8 +24,9 @@ pub enum Request {
     Reinitialize { force: bool, wish: BuildWish, reply: oneshot::Sender<Result<(), String>> },
     /// Call off a reinitialize; answered with whether there was one.
     CancelReinitialize { reply: oneshot::Sender<Result<bool, String>> },
-    /// Read the configuration file again and apply it.
-    Reload { reply: oneshot::Sender<Result<(), String>> },
+    /// Read the configuration file again and apply it. Answered with what of it is not in force yet,
+    /// a sentence each; `Err` is what is wrong with the file.
+    Reload { reply: oneshot::Sender<Result<Vec<String>, String>> },
     /// Set or clear what `/patroni` shows as `scheduled_restart`; the node runs it when due.
     ScheduleRestart { schedule: Option<Value>, reply: oneshot::Sender<Result<bool, String>> },
     /// The whole dump of this node as JSON.

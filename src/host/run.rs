@@ -14,7 +14,7 @@ use super::actor::consensus::{
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
 use super::luck::draw_id;
-use super::node::{Seen, World, beat, desk, observe};
+use super::node::{Seen, World, beat, desk, observe, reload};
 use super::peer::{Access, Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
@@ -119,9 +119,8 @@ async fn serve(config: Config) -> Result<(), String> {
         dynamic: dynamic_out,
         requests: requests_in,
     };
-    let rest = rest::serve(handle).await.map_err(|error| error.to_string())?;
-    let rest_handle = rest.handle();
-    actix::spawn(rest);
+    let listen = &config_value.restapi.listen;
+    let rest = rest::Interface::open(handle, listen).map_err(|error| error.to_string())?;
     let run_as = server.as_ref().and_then(|s| s.run_as.clone());
     let world = Rc::new(World {
         id,
@@ -129,6 +128,7 @@ async fn serve(config: Config) -> Result<(), String> {
         server: RefCell::new(server),
         journal: RefCell::new(journal),
         consensus,
+        rest: rest.clone(),
         deadline,
         guard: RefCell::new(None),
         guarding: Default::default(),
@@ -150,7 +150,7 @@ async fn serve(config: Config) -> Result<(), String> {
         pulse_now: Cell::new(false),
     });
     live(world, words, requests).await;
-    rest_handle.stop(false).await;
+    rest.close().await;
     Ok(())
 }
 
@@ -219,7 +219,7 @@ async fn heed_signals(world: Rc<World>) {
             _ = term.recv() => stop(&world),
             _ = int.recv() => stop(&world),
             _ = hup.recv() => {
-                if let Err(problem) = desk::reload(&world).await {
+                if let Err(problem) = reload::reload(&world).await {
                     tracing::error!(problem, "the configuration was not reloaded");
                 }
             }
@@ -372,7 +372,11 @@ pub fn local_host(config: &Postgresql) -> String {
     }
 }
 
-fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
+/// The server that this file describes.
+///
+/// # Errors
+/// No binaries, or no account that they may run as.
+pub fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
     let run_as = Account::for_data_dir(&config.data_dir)?;
     let own = state_dir.join("postgresql");
     places::make_own(&own, run_as.as_ref()).map_err(|e| format!("{}: {e}", own.display()))?;

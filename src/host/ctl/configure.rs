@@ -12,6 +12,7 @@ use super::client::{ACTION_WAIT, Client};
 use super::output::{line, yaml};
 use super::{Outcome, members, prompt};
 use crate::pure::cluster::apply::merge;
+use crate::pure::config::yaml_value;
 
 pub fn show(client: &Client, task: &Cluster) -> Outcome {
     let (scope, _) = members::cluster(client, task.cluster.as_deref())?;
@@ -125,8 +126,7 @@ fn mapping(text: &str) -> Outcome<Value> {
 }
 
 fn value_of(text: &str) -> Outcome<Value> {
-    let parsed = serde_saphyr::from_str::<Value>(text);
-    parsed.map_err(|error| format!("not YAML: {error}").into())
+    yaml_value(text).map_err(Into::into)
 }
 
 /// `a.b=value`: null or nothing removes; below postgresql.parameters the rest is one name.
@@ -168,10 +168,12 @@ fn put(config: &mut Value, keys: &[&str], value: Value) {
     }
 }
 
-/// Opens an editor on the configuration.
+/// Opens an editor on the configuration. One that is named needs no terminal: it may be a script.
 fn edited(before: &Value) -> Outcome<Value> {
-    if !io::stdin().is_terminal() {
-        return Err("No terminal to edit in: use -s, -p, --apply or --replace".into());
+    if named_editor().is_none() && !io::stdin().is_terminal() {
+        return Err("No terminal to edit in: use -s, -p, --apply or --replace, or name a program \
+                    by EDITOR"
+            .into());
     }
     let path = env::temp_dir().join(format!("surus-config-{}.yaml", std::process::id()));
     let failed = |error: io::Error| format!("{}: {error}", path.display());
@@ -186,9 +188,12 @@ fn edited(before: &Value) -> Outcome<Value> {
     after
 }
 
+fn named_editor() -> Option<String> {
+    env::var("EDITOR").ok().filter(|editor| !editor.trim().is_empty())
+}
+
 fn open_editor(path: &std::path::Path) -> Outcome {
-    let chosen = env::var("EDITOR").ok().filter(|editor| !editor.trim().is_empty());
-    for editor in chosen.into_iter().chain(["editor".to_owned(), "vi".to_owned()]) {
+    for editor in named_editor().into_iter().chain(["editor".to_owned(), "vi".to_owned()]) {
         let mut words = shlex::split(&editor).unwrap_or_default().into_iter();
         let Some(program) = words.next() else { continue };
         match Command::new(program).args(words).arg(path).status() {
@@ -220,6 +225,17 @@ mod tests {
         assert_eq!(after(&["work_mem=8MB", "a.b=1"], "postgresql.parameters."), pg);
         assert_eq!(after(&["synchronous_mode=true"], "")["synchronous_mode"], json!(true));
         assert_eq!(after(&["standby_cluster.host=h"], "")["standby_cluster"], json!({"host": "h"}));
+    }
+
+    /// A number that begins with a zero is octal for PostgreSQL: it was read as decimal, and stored so.
+    #[test]
+    fn numbers_keep_how_they_were_written() {
+        let pg = "postgresql.parameters.";
+        let mode = |config: Value| config["postgresql"]["parameters"]["log_file_mode"].clone();
+        assert_eq!(mode(after(&["log_file_mode=0640"], pg)), json!("0640"));
+        let text = "postgresql: {parameters: {log_file_mode: 0400}}";
+        assert_eq!(mode(mapping(text).expect("a mapping")), json!("0400"));
+        assert_eq!(after(&["hot_standby=on"], pg)["postgresql"]["parameters"]["hot_standby"], true);
     }
 
     #[test]

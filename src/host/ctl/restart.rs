@@ -112,9 +112,10 @@ pub fn reload(client: &Client, task: &Reload) -> Outcome {
         let name = &member.name;
         line(&match client.call("POST", &member.base, "/reload", None, SHORT_WAIT) {
             Ok(Response { code: 200, .. }) => format!("No changes to apply on member {name}"),
-            Ok(Response { code: 202, .. }) => format!(
+            Ok(Response { code: 202, body, .. }) => format!(
                 "Reload request received for member {name} and will be processed within \
-                 {seconds} seconds"
+                 {seconds} seconds{}",
+                body.lines().skip(1).map(|told| format!("\n  {told}")).collect::<String>()
             ),
             other => failed("reload", name, other),
         });

@@ -12,7 +12,7 @@ use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
 use crate::pure::deed::{Inspection, Report, Source, StartAs, StopMode};
 use crate::pure::postgres::conninfo::{PrimaryConninfo, pgpass};
-use crate::pure::postgres::hba::{file_text, unreadable};
+use crate::pure::postgres::hba::{file_text, is_ours, unreadable};
 use crate::pure::postgres::recovery::{Upstream, standby_parameters};
 use crate::pure::postgres::settings::{self, Parameters, command_line, conf_text};
 use crate::pure::postgres::state::{PgState, Role};
@@ -122,7 +122,7 @@ pub(super) async fn files(
     let include = custom.as_deref().unwrap_or(BASE_CONF);
     Ok(ConfFiles {
         postgresql_conf: Some(conf_text(include, &parameters, &recovery)),
-        pg_hba: settings.pg_hba.as_deref().map(readable_hba),
+        pg_hba: settings.pg_hba.as_deref().and_then(|lines| readable_hba(server, lines)),
         pg_ident: settings.pg_ident.as_ref().map(|lines| file_text(lines)),
         signal: if standby.is_some() { Signal::Standby } else { Signal::None },
         arguments: command_line(&parameters),
@@ -146,14 +146,20 @@ pub async fn foresee(world: &World, server: &Server, source: &Source) {
     files(world, server, Some(&Some(source.clone()))).await.ok();
 }
 
-/// A line that cannot be read is left out, and said: with it the next start would fail.
-fn readable_hba(lines: &[String]) -> String {
+/// The text of pg_hba.conf; nothing to keep the one that is there. With a line that PostgreSQL cannot read
+/// the next start would fail, and without it the lines below might let in whom it was to keep out: the
+/// last rules of ours stay in force, and where there are none yet, those above it alone count.
+fn readable_hba(server: &Server, lines: &[String]) -> Option<String> {
     let bad = unreadable(lines);
+    let Some(first) = bad.first() else { return Some(file_text(lines)) };
+    let kept = std::fs::read_to_string(server.config_dir().join("pg_hba.conf"));
+    let kept = kept.is_ok_and(|text| is_ours(&text));
+    let instead = if kept { "the rules written last stay" } else { "only those above it count" };
     for line in &bad {
-        tracing::warn!(line, "postgresql.pg_hba: PostgreSQL cannot read this line; it is left out");
+        tracing::error!(line, "postgresql.pg_hba: PostgreSQL cannot read this line; {instead}");
     }
-    let good: Vec<String> = lines.iter().filter(|l| !bad.contains(&l.as_str())).cloned().collect();
-    file_text(&good)
+    let above: Vec<String> = lines.iter().take_while(|line| line != first).cloned().collect();
+    (!kept).then(|| file_text(&above))
 }
 
 /// What PostgreSQL would not even start with is left out, and said: the node stays in service.
@@ -175,12 +181,16 @@ async fn without_refused(world: &World, server: &Server, mut all: Parameters) ->
     all
 }
 
-/// Refuses a change of the dynamic configuration whose settings PostgreSQL here cannot read.
+/// Refuses a change of the dynamic configuration whose settings PostgreSQL here cannot read. Those that are
+/// as they were are not asked about: what an earlier version left there must not keep anybody from
+/// changing something else.
 pub async fn vet(world: &World, change: &serde_json::Value) -> Result<(), String> {
     let Ok(server) = world.server() else { return Ok(()) };
     let Some(given) = change["postgresql"]["parameters"].as_object() else { return Ok(()) };
-    let texts = given.iter().filter_map(|(k, v)| Some((k.clone(), settings::parameter_text(v)?)));
-    let refused = server.refused_settings(&texts.collect()).await?;
+    let view = world.view();
+    let before = view.cluster.config.as_ref().map(|config| &config["postgresql"]["parameters"]);
+    let texts = settings::to_vet(given, before);
+    let refused = server.refused_settings(&texts).await?;
     match refused.into_iter().next() {
         None => Ok(()),
         Some((name, said)) => {
@@ -281,6 +291,7 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
     if standby.is_some() && !server.files().exists(&server.data_dir.join("standby.signal")) {
         super::unarchived::hand_over(world, &server).await?;
     }
+    let server = world.listening_as_configured()?;
     let mut files = files(world, &server, standby).await?;
     if std::mem::take(&mut world.seen.borrow_mut().flushed_copy) {
         files.arguments.extend(trust_the_flush(version(&server).await?));
@@ -442,16 +453,23 @@ pub async fn apply_configuration(world: &Rc<World>) -> Result<(), String> {
         tracing::info!("the cluster is being created: its configuration is left alone until then");
         return Ok(());
     }
-    let in_recovery = world.seen.borrow().sql.as_ref().map(|sql| sql.in_recovery);
+    // Where the server lets nobody in (its password was changed), the signal file says what it is.
+    let told = world.seen.borrow().sql.as_ref().map(|sql| sql.in_recovery);
+    let in_recovery = match told {
+        Some(in_recovery) => in_recovery,
+        None => server.files().is_there(&server.data_dir.join("standby.signal"))?,
+    };
     let standby = match in_recovery {
-        Some(true) => match upstream_in_use(world) {
+        true => match upstream_in_use(world) {
             None => return Ok(()),
             some => some,
         },
-        Some(false) => None,
-        None => return Ok(()),
+        false => None,
     };
     let files = files(world, &server, standby.as_ref()).await?;
+    if let Some(Some(source)) = &standby {
+        server.write_passfile(&passfile(&world.postgresql()?, source)).await?;
+    }
     server.reload_with(&files).await?;
     super::callbacks::reloaded(world);
     super::observe::pending_restart(world, &server, &files).await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{World, conf};
-use crate::host::actor::consensus::{Consensus, Propose, SetMember};
+use crate::host::actor::consensus::{Consensus, Propose};
 use crate::host::clock;
 use crate::host::request::Request;
 use crate::pure::cluster::command::{Command, Outcome};
@@ -53,7 +53,7 @@ async fn answer(world: &Rc<World>, request: Request) {
             reply.send(cancel_reinitialize(world)).ok();
         }
         Request::Reload { reply } => {
-            reply.send(reload(world).await).ok();
+            reply.send(super::reload::reload(world).await).ok();
         }
         Request::ScheduleRestart { schedule, reply } => {
             reply.send(Ok(schedule_restart(world, schedule))).ok();
@@ -182,23 +182,6 @@ fn cancel_reinitialize(world: &Rc<World>) -> Result<bool, String> {
     world.wishes.borrow_mut().cancel_build = builds;
     world.changed.notify_one();
     Ok(asked || builds)
-}
-
-/// Reads the file again and applies what can be applied.
-pub async fn reload(world: &Rc<World>) -> Result<(), String> {
-    let path = world.config().path.clone();
-    let config = crate::host::config::load_file(&path)
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    crate::host::secrets::learn(&config);
-    let member = super::super::run::member_of(&config);
-    {
-        let mut place = world.config.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *place = std::sync::Arc::new(config);
-    }
-    world.consensus.do_send(SetMember(member));
-    conf::apply_configuration(world).await?;
-    world.look.notify_one();
-    Ok(())
 }
 
 fn dump(world: &Rc<World>) -> Value {

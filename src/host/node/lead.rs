@@ -143,6 +143,20 @@ fn wake_watchdog(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// The section `watchdog` changed: an open device is closed and, while the guard is armed, the one that is
+/// wanted now is opened.
+///
+/// # Errors
+/// A device is required and cannot be used.
+pub fn change_watchdog(world: &World) -> Result<(), String> {
+    let (open, armed) = {
+        let mut shared = lock(&world.deadline);
+        (shared.watchdog.take(), shared.guard.is_some())
+    };
+    open.into_iter().for_each(Watchdog::stand_down);
+    if armed { wake_watchdog(world) } else { Ok(()) }
+}
+
 /// A data directory that is missing is left to whoever fills it, as far as that one may make it.
 async fn make_room(server: &Server) -> Result<(), String> {
     let dir = &server.data_dir;

@@ -13,6 +13,7 @@ pub mod lead;
 pub mod observe;
 pub mod perform;
 pub mod recover;
+pub mod reload;
 pub mod remote;
 pub mod slots;
 pub mod sync;
@@ -33,6 +34,7 @@ use crate::host::guard::Guard;
 use crate::host::journal::Journal;
 use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
+use crate::host::rest::Interface;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, SqlFailure};
 use crate::pure::cluster::looks::Looks;
@@ -54,6 +56,7 @@ pub struct World {
     pub server: RefCell<Option<Server>>,
     pub journal: RefCell<Journal>,
     pub consensus: Addr<Consensus>,
+    pub rest: Rc<Interface>,
     pub deadline: SharedDeadline,
     pub guard: RefCell<Option<Rc<Guard>>>,
     pub guarding: lead::Guarding,
@@ -153,6 +156,18 @@ impl World {
     /// On a witness, which has none.
     pub fn server(&self) -> Result<Server, String> {
         self.server.borrow().clone().ok_or_else(|| String::from("a witness has no PostgreSQL"))
+    }
+
+    /// The server, to be started: from now on it listens where the file says.
+    ///
+    /// # Errors
+    /// On a witness, which has none.
+    pub fn listening_as_configured(&self) -> Result<Server, String> {
+        let (mut server, own) = (self.server()?, self.postgresql()?);
+        server.connection.host = crate::host::run::local_host(&own);
+        server.connection.port = own.port;
+        *self.server.borrow_mut() = Some(server.clone());
+        Ok(server)
     }
 
     /// The file's `postgresql` section.

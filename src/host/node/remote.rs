@@ -277,6 +277,9 @@ pub async fn vet(world: &Rc<World>, change: &Value) -> Result<(), String> {
     }
     let view = world.view();
     let mut config = view.cluster.config.clone().unwrap_or_default();
+    if config["standby_cluster"] == change["standby_cluster"] {
+        return Ok(());
+    }
     merge(&mut config, change);
     let wanted = Dynamic::from_value(Some(&config)).standby_cluster;
     let Some(section) = wanted.filter(|_| world.server().is_ok()) else { return Ok(()) };

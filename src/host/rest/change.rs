@@ -58,7 +58,7 @@ pub async fn patch_config(handle: &Handle, body: Body<'_>) -> Reply {
     let Some(current) = look(handle, |look| look.view.cluster.config.clone()) else {
         return Reply::error(503, "the cluster has no configuration yet");
     };
-    if let Err(answer) = dynamic::check(&patch) {
+    if let Err(answer) = dynamic::check(&dynamic::different(Some(&current), &patch)) {
         return answer.into();
     }
     let patch = Value::Object(patch);
@@ -82,11 +82,12 @@ pub async fn put_config(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(config) => config,
         Err(reply) => return reply,
     };
-    if let Err(answer) = dynamic::check(&config) {
+    let current = look(handle, |look| look.view.cluster.config.clone());
+    if let Err(answer) = dynamic::check(&dynamic::different(current.as_ref(), &config)) {
         return answer.into();
     }
     let value = Value::Object(config);
-    if look(handle, |look| look.view.cluster.config.as_ref() == Some(&value)) {
+    if current.as_ref() == Some(&value) {
         return Reply::json(200, &value);
     }
     if let Err(why) = vet(handle, &value).await {
@@ -116,10 +117,14 @@ pub async fn promote_cluster(handle: &Handle, body: Body<'_>) -> Reply {
     }
 }
 
-/// Reads the configuration file again. A file with faults is answered with them.
+/// Reads the configuration file again. A file with faults is answered with them; what needs a restart
+/// stands below Patroni's words, a line each.
 pub async fn reload(handle: &Handle) -> Reply {
     match ask(handle, |reply| Request::Reload { reply }).await {
-        Ok(()) => Reply::text(202, "reload scheduled"),
+        Ok(pending) => {
+            let lines = std::iter::once(String::from("reload scheduled")).chain(pending);
+            Reply::text(202, lines.collect::<Vec<_>>().join("\n"))
+        }
         Err(why) => Reply::text(500, why),
     }
 }

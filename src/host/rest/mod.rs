@@ -7,6 +7,7 @@ mod body;
 mod browser;
 mod change;
 mod guesses;
+mod interface;
 mod limit;
 mod members;
 pub(super) mod read;
@@ -22,11 +23,16 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
 use self::body::Body;
 use self::guesses::Guesses;
+pub use self::interface::Interface;
 use self::limit::Places;
 use self::reply::{Reply, render};
 use crate::host::request::Handle;
-use crate::host::{clock, descriptors};
+use crate::host::{clock, descriptors, listen};
+use crate::pure::config::HostPort;
 use crate::pure::patroni::look::Look;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// Starts listening on `restapi.listen`. The server runs when the result is awaited or spawned.
 ///
@@ -34,7 +40,21 @@ use crate::pure::patroni::look::Look;
 /// The address cannot be bound; the sentence names it.
 pub async fn serve(handle: Handle) -> io::Result<Server> {
     let listen = current(&handle).restapi.listen.clone();
-    let address = (bindable(&listen.host).to_owned(), listen.port);
+    serve_at(handle, &listen)
+}
+
+/// As [`serve`], on an address of its own.
+fn serve_at(handle: Handle, listen: &HostPort) -> io::Result<Server> {
+    let told = |error: io::Error| {
+        let text = format!(
+            "cannot listen on {listen} (restapi.listen): {error}; free the port or change the key"
+        );
+        io::Error::new(error.kind(), text)
+    };
+    let opened = listen::open(listen).map_err(told)?;
+    for listener in &opened {
+        rustix::net::listen(listener, BACKLOG)?;
+    }
     let places = Places::new(descriptors::for_strangers(limit::CONNECTIONS_MAX));
     let (guesses, at_door) = (web::Data::new(Guesses::default()), handle.clone());
     let server = HttpServer::new(move || {
@@ -43,19 +63,12 @@ pub async fn serve(handle: Handle) -> io::Result<Server> {
     })
     .on_connect(move |io, held| admit(io, held, &places, &at_door))
     .workers(1)
-    .backlog(1024)
     .client_disconnect_timeout(std::time::Duration::from_secs(1))
     .keep_alive(KeepAlive::Timeout(std::time::Duration::from_secs(5)))
     .shutdown_timeout(1)
-    .disable_signals()
-    .bind(address)
-    .map_err(|error| {
-        let text = format!(
-            "cannot listen on {listen} (restapi.listen): {error}; free the port or change the key"
-        );
-        io::Error::new(error.kind(), text)
-    })?;
-    Ok(server.run())
+    .disable_signals();
+    let all = opened.into_iter().try_fold(server, |server, listener| server.listen(listener));
+    Ok(all.map_err(told)?.run())
 }
 
 /// A connection without a place ends at once: its descriptor is for others.
@@ -67,11 +80,6 @@ fn admit(io: &dyn Any, held: &mut Extensions, places: &Places, handle: &Handle) 
         Some(place) => drop(held.insert(place)),
         None => drop(rustix::net::shutdown(stream, rustix::net::Shutdown::Both)),
     }
-}
-
-/// Every address of this machine is written `*` or left out by people.
-fn bindable(host: &str) -> &str {
-    if host.is_empty() || host == "*" { "0.0.0.0" } else { host }
 }
 
 fn current(handle: &Handle) -> std::sync::Arc<crate::pure::config::Config> {

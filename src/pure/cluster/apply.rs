@@ -354,12 +354,15 @@ pub fn merge(into: &mut Value, patch: &Value) {
     }
     let Value::Object(into) = into else { return };
     for (key, value) in patch {
-        if value.is_null() {
-            into.shift_remove(key);
-        } else if value.is_object() {
-            merge(into.entry(key.clone()).or_insert(Value::Null), value);
-        } else {
-            into.insert(key.clone(), value.clone());
+        match into.get_mut(key) {
+            _ if value.is_null() => {
+                into.shift_remove(key);
+            }
+            Some(old) if old.is_object() && value.is_object() => merge(old, value),
+            // A new object is stored as it is written: below `slots`, null is a physical slot.
+            _ => {
+                into.insert(key.clone(), value.clone());
+            }
         }
     }
 }

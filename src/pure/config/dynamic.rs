@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::faults::{Fault, Report};
-use super::postgresql;
 use super::reader::Section;
 use super::scalar::{parse_bool, setting_text};
 use super::tree::Node;
 use super::{Dynamic, IgnoredSlot, PermanentSlot, StandbyCluster, SynchronousMode};
+use super::{postgresql, unknown};
 use crate::pure::postgres::slot::slot_name;
 
 /// Every key that may stand at the top; aliases of older Patronis included.
@@ -44,17 +44,6 @@ const KEYS: &[&str] = &[
 /// Accepted, and so far not acted on.
 const WITHOUT_EFFECT: [&str; 4] =
     ["failsafe_mode", "max_timelines_history", "pause", "primary_race_backoff"];
-
-/// What belongs to one node and may not be set for all.
-const LOCAL_ONLY: [&str; 7] = [
-    "connect_address",
-    "proxy_address",
-    "listen",
-    "config_dir",
-    "data_dir",
-    "pgpass",
-    "authentication",
-];
 
 /// A year: sums of times must not overflow, whatever somebody writes.
 const SECONDS_MAX: i64 = 31_536_000;
@@ -181,6 +170,10 @@ fn permanent_slots(top: &Section) -> Vec<PermanentSlot> {
 }
 
 fn permanent_slot(section: &Section, name: &str) -> Option<PermanentSlot> {
+    if slot_name(name) != name {
+        let message = format!("is no name of a slot; it is created as `{}`", slot_name(name));
+        section.warn(name, message);
+    }
     if !postgresql::is_map(section, name) {
         return Some(PermanentSlot { name: slot_name(name), in_standby_cluster: None });
     }
@@ -205,6 +198,7 @@ fn permanent_slot(section: &Section, name: &str) -> Option<PermanentSlot> {
 /// The rules that can be about a physical slot: one that names a database or plugin is not.
 fn ignored_slots(top: &Section) -> Vec<IgnoredSlot> {
     let list = top.get("ignore_slots").map(Node::value).unwrap_or_default();
+    let all = list.as_array().map_or(0, Vec::len);
     let rules = list.as_array().into_iter().flatten().filter_map(Value::as_object);
     let physical = rules.filter(|rule| {
         let kind = rule.get("type").and_then(Value::as_str).unwrap_or("physical");
@@ -214,7 +208,13 @@ fn ignored_slots(top: &Section) -> Vec<IgnoredSlot> {
     let name = |rule: &serde_json::Map<String, Value>| {
         rule.get("name").and_then(Value::as_str).map(str::to_string)
     };
-    physical.map(|rule| IgnoredSlot { name: name(rule) }).collect()
+    let ignored: Vec<_> = physical.map(|rule| IgnoredSlot { name: name(rule) }).collect();
+    if ignored.len() < all {
+        let message = "has rules that are about no physical slot; Surus leaves logical slots alone \
+                       without them";
+        top.warn("ignore_slots", message);
+    }
+    ignored
 }
 
 /// A standby cluster needs somewhere to get WAL from: a host, a port or a restore_command.
@@ -283,10 +283,12 @@ fn name_strangers(top: &Section) {
         let message = "quorum commit does not exist in Surus yet; commits wait as with `on`";
         top.warn("synchronous_mode", message);
     }
-    let postgresql = top.child("postgresql");
-    for key in LOCAL_ONLY.iter().filter(|key| postgresql.get(key).is_some()) {
-        postgresql.warn(key, "belongs into each node's own file and is ignored here; remove it");
+    for key in ["primary_stop_timeout", "master_stop_timeout"] {
+        if top.truthy(key) {
+            top.warn(key, "has no effect in Surus yet: stops are fast for 45 s, then immediate");
+        }
     }
+    unknown::check_dynamic(&top.child("postgresql"));
 }
 
 #[cfg(test)]
@@ -376,7 +378,7 @@ mod tests {
         let slots: Vec<_> = slots.map(|s| (s.name.as_str(), s.in_standby_cluster)).collect();
         let both = None;
         assert_eq!(slots, [("a", Some(true)), ("b_x", both), ("d", Some(false)), ("e", both)]);
-        assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
+        assert_eq!(found.warnings.len(), 3, "{:?}", found.warnings);
         let alias = read(json!({"slots": {}, "permanent_slots": {"y": 1}}));
         assert_eq!(alias.permanent_slots.len(), 1);
     }

@@ -34,8 +34,8 @@ pub fn read_parts(
 ) -> Reading {
     let report = Report::default();
     let config = merged(path, parts, &report).map(|mut tree| {
-        unknown::check(&tree, &report);
         env::apply(&mut tree, env, &report);
+        unknown::check(&tree, &report);
         read(path, &Section::top(&tree, &report), env)
     });
     let (faults, warnings) = report.finish();

@@ -8,11 +8,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod bootstrap;
+pub mod change;
 pub mod dynamic;
 pub mod effective;
 mod env;
 pub mod faults;
+#[cfg(test)]
+mod keys_tests;
 mod load;
+pub mod network;
 pub mod option;
 mod peer_access;
 mod postgresql;
@@ -30,6 +34,7 @@ pub use faults::Fault;
 pub use load::{Reading, find_place, load, read_parts};
 pub use peer_access::PeerAccess;
 pub use tags::Tags;
+pub use yaml::value as yaml_value;
 
 /// libpq keywords that a user of `postgresql.authentication` may carry, besides name and password.
 pub const LIBPQ_KEYWORDS: [&str; 10] = [

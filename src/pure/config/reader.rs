@@ -196,6 +196,14 @@ impl<'a> Section<'a> {
         self.parsed_address(key, &text, port_default)
     }
 
+    /// As `address`, of a place to listen on: without a host it is every address of this machine, `*`.
+    pub fn listening_address(&self, key: &str, port_default: u16) -> Option<HostPort> {
+        let text = self.text(key)?;
+        let everywhere = text.trim().starts_with(':') && !text.trim().starts_with("::");
+        let text = if everywhere { format!("*{}", text.trim()) } else { text };
+        self.parsed_address(key, &text, port_default)
+    }
+
     /// As `address`, of a text that came from `key`.
     pub fn parsed_address(&self, key: &str, text: &str, port_default: u16) -> Option<HostPort> {
         let parsed = parse_address(text, port_default);

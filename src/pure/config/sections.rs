@@ -1,6 +1,7 @@
 //! The sections of the file that are about Surus itself: log, REST interface, Raft, watchdog.
 use std::path::PathBuf;
 
+use super::network::Network;
 use super::peer_access;
 use super::reader::{Section, parse_address};
 use super::scalar::parse_bool;
@@ -42,7 +43,7 @@ fn level(section: &Section) -> Option<String> {
 pub(super) fn restapi(section: &Section) -> RestApi {
     let example = "10.0.0.1:8008";
     section.required_text("listen", example);
-    let listen = section.address("listen", REST_PORT).unwrap_or_default();
+    let listen = section.listening_address("listen", REST_PORT).unwrap_or_default();
     let connect = section.address("connect_address", REST_PORT);
     refuse_client_certificates(section);
     if section.get("certfile").is_some() {
@@ -55,12 +56,26 @@ pub(super) fn restapi(section: &Section) -> RestApi {
         listen,
         authentication: credentials(&section.child("authentication")),
         http_extra_headers: section.map("http_extra_headers").unwrap_or_default(),
-        allowlist: section.texts("allowlist").unwrap_or_default(),
+        allowlist: allowlist(section),
         allowlist_include_members: section.flag("allowlist_include_members").unwrap_or(false),
         server_tokens: section
             .word("server_tokens", &["original", "minimal", "productonly"])
             .unwrap_or_else(|| "original".into()),
     }
+}
+
+/// Addresses, networks and names of hosts; an entry that is none of them would let nobody in.
+fn allowlist(section: &Section) -> Vec<String> {
+    let entries = section.texts("allowlist").unwrap_or_default();
+    for entry in entries.iter().filter(|entry| entry.contains('/')) {
+        if Network::parse(entry).is_none() {
+            let message = format!(
+                "`{entry}` is no network; write 10.0.0.0/8, 10.0.0.0/255.0.0.0 or fd00::/8"
+            );
+            section.fault("allowlist", message);
+        }
+    }
+    entries
 }
 
 /// A setting that protects must work or be refused: this version speaks no TLS.
@@ -137,7 +152,9 @@ pub(super) fn raft(section: &Section) -> Raft {
     let voters_max = section.integer("voters_max", None, 1).unwrap_or(VOTERS_MAX);
     let raft = Raft {
         data_dir: PathBuf::from(data_dir),
-        bind_addr: section.address("bind_addr", RAFT_PORT).unwrap_or_else(|| self_addr.clone()),
+        bind_addr: section
+            .listening_address("bind_addr", RAFT_PORT)
+            .unwrap_or_else(|| self_addr.clone()),
         partner_addrs: partners(section, &self_addr),
         self_addr,
         password: section.text("password").filter(|text| !text.is_empty()).map(Secret),

@@ -1,6 +1,7 @@
 //! Keys that nobody reads: misspelt ones get the nearest known name, Patroni's that Surus has no
 //! use for are named once.
 use super::faults::{Fault, Report};
+use super::reader::Section;
 use super::tree::{Kind, Node, join};
 
 /// What becomes of a known key.
@@ -42,8 +43,8 @@ const ROWS: &[(&str, Use, &str)] = &[
          request_queue_size",
     ),
     ("restapi.authentication", Use::Read, "username password"),
-    ("ctl", Use::Read, "authentication insecure"),
-    ("ctl", Use::Unused, "cacert certfile keyfile keyfile_password"),
+    ("ctl", Use::Read, "authentication"),
+    ("ctl", Use::Unused, "insecure cacert certfile keyfile keyfile_password"),
     ("ctl.authentication", Use::Read, "username password"),
     ("raft", Use::Read, "data_dir self_addr bind_addr partner_addrs password insecure voters_max"),
     (
@@ -63,7 +64,7 @@ const ROWS: &[(&str, Use, &str)] = &[
         "postgresql",
         Use::Read,
         "listen connect_address data_dir config_dir database bin_dir pgpass authentication pg_hba \
-         pg_ident custom_conf use_unix_socket use_pg_rewind pg_ctl_timeout callbacks pre_promote \
+         pg_ident custom_conf use_unix_socket use_pg_rewind callbacks pre_promote \
          remove_data_directory_on_rewind_failure remove_data_directory_on_diverged_timelines \
          before_stop create_replica_methods create_replica_method use_slots",
     ),
@@ -71,7 +72,7 @@ const ROWS: &[(&str, Use, &str)] = &[
     (
         "postgresql",
         Use::Unused,
-        "proxy_address config_base_name bin_name use_unix_socket_repl krbsrvname \
+        "pg_ctl_timeout proxy_address config_base_name bin_name use_unix_socket_repl krbsrvname \
          parameters_primary parameters_replica parameters_standby_leader pg_hba_primary \
          pg_hba_replica pg_hba_standby_leader pg_ident_primary pg_ident_replica \
          pg_ident_standby_leader",
@@ -81,6 +82,40 @@ const ROWS: &[(&str, Use, &str)] = &[
     ("watchdog", Use::Read, "mode device safety_margin"),
     ("watchdog", Use::Unused, "driver"),
 ];
+
+/// The keys of `postgresql` that count in the dynamic configuration.
+const DYNAMIC: [&str; 11] = [
+    "parameters",
+    "pg_hba",
+    "pg_ident",
+    "recovery_conf",
+    "use_pg_rewind",
+    "use_slots",
+    "remove_data_directory_on_rewind_failure",
+    "remove_data_directory_on_diverged_timelines",
+    "callbacks",
+    "pre_promote",
+    "before_stop",
+];
+
+/// Warns of every key below `postgresql` of the dynamic configuration that no node reads, by the same
+/// table as the file's.
+pub fn check_dynamic(postgresql: &Section) {
+    let known = names("postgresql");
+    for (key, node) in postgresql.entries() {
+        let usage = known.iter().find(|(name, _)| name == key).map(|(_, usage)| *usage);
+        match usage {
+            _ if DYNAMIC.contains(&key.as_str()) || node.is_null() => {}
+            Some(Use::Unused) => postgresql.warn(key, UNUSED),
+            Some(Use::Read | Use::Open) => postgresql.warn(key, LOCAL),
+            None if node.get("command").is_some() => postgresql.warn(key, LOCAL),
+            None => postgresql.warn(key, unknown(key, &known)),
+        }
+    }
+}
+
+const UNUSED: &str = "is Patroni's and has no effect in Surus; it may stay or go";
+const LOCAL: &str = "belongs into each node's own file and is ignored here; remove it";
 
 /// Warns of every key of `tree` that nobody reads.
 pub fn check(tree: &Node, report: &Report) {
@@ -99,8 +134,7 @@ fn walk(node: &Node, path: &str, report: &Report) {
             Some(Use::Read) => walk(child, &here, report),
             Some(Use::Open) => {}
             Some(Use::Unused) => {
-                let message = "is Patroni's and has no effect in Surus; it may stay or go";
-                report.warn(Fault::new(&child.place, &here, message));
+                report.warn(Fault::new(&child.place, &here, UNUSED));
             }
             None if path.is_empty() && STORES.contains(&key.as_str()) => {
                 let message = "is accepted and unused: Surus keeps the cluster's state itself \

@@ -43,6 +43,16 @@ pub fn parse(source: &Arc<str>, text: &str, report: &Report) -> Result<Node, Fau
     }
 }
 
+/// One YAML text as a value, read as the file is: numbers that begin with a zero stay as written.
+///
+/// # Errors
+/// It is not YAML, or empty.
+pub fn value(text: &str) -> Result<Value, String> {
+    let report = Report::default();
+    let node = parse(&Arc::from("YAML"), text, &report).map_err(|fault| fault.to_string())?;
+    Ok(node.value())
+}
+
 type RawPair = (Spanned<String>, Spanned<Raw>);
 
 /// Turns the parser's spans into places, and scalars into what Patroni's reader makes of them.

@@ -4,8 +4,9 @@
 //! nobody knows are stored as they are.
 use serde_json::{Map, Value};
 
-use super::{Answer, PAUSE_NOT_BUILT, quantity};
+use super::{Answer, PAUSE_NOT_BUILT};
 use crate::pure::cluster::apply::merge;
+use crate::pure::config::scalar::{parse_bool, parse_int};
 use crate::pure::postgres::hba::unreadable;
 
 /// The configuration after a patch, by the same rule by which the log applies it.
@@ -13,6 +14,17 @@ pub fn patched(current: &Value, patch: &Value) -> Value {
     let mut merged = current.clone();
     merge(&mut merged, patch);
     merged
+}
+
+/// Of a change that which differs from what is stored: what was there before is nobody's fault now.
+pub fn different(current: Option<&Value>, change: &Map<String, Value>) -> Map<String, Value> {
+    let mut left = change.clone();
+    let Some(current) = current else { return left };
+    left.retain(|key, value| current.get(key) != Some(value));
+    if let Some(Value::Object(postgresql)) = left.get_mut("postgresql") {
+        postgresql.retain(|key, value| current["postgresql"].get(key) != Some(value));
+    }
+    left
 }
 
 /// Refuses values that no node could use. Null is fine: in a patch it deletes.
@@ -30,20 +42,26 @@ pub fn check(change: &Map<String, Value>) -> Result<(), Answer> {
 fn check_key(key: &str, value: &Value) -> Result<(), Answer> {
     let expected = match key {
         "ttl" => {
-            let long = integer(value).filter(|s| *s >= 2).map(|_| ());
+            let long = parse_int(value, Some("s")).filter(|s| *s >= 2).map(|_| ());
             long.ok_or("an integer of at least 2 (seconds)")
         }
-        "loop_wait" | "retry_timeout" => positive(value),
-        "maximum_lag_on_failover"
-        | "max_timelines_history"
-        | "primary_start_timeout"
+        "loop_wait" | "retry_timeout" => at_least(1, value, Some("s"))
+            .ok_or("a positive integer (seconds), or with its unit (\"10s\")"),
+        "max_timelines_history" => {
+            at_least(0, value, None).ok_or("an integer that is not negative")
+        }
+        "maximum_lag_on_failover" => at_least(0, value, Some("B"))
+            .ok_or("an integer that is not negative (bytes), or with its unit (\"1MB\")"),
+        "primary_start_timeout"
         | "master_start_timeout"
         | "primary_stop_timeout"
         | "master_stop_timeout"
-        | "primary_race_backoff" => natural(value),
-        "maximum_lag_on_syncnode" => integer(value).map(|_| ()).ok_or("an integer"),
-        "synchronous_node_count" => positive(value),
-        "member_slots_ttl" => duration(value),
+        | "primary_race_backoff"
+        | "member_slots_ttl" => {
+            at_least(0, value, Some("s")).ok_or("a time such as 1800 (seconds) or \"30min\"")
+        }
+        "maximum_lag_on_syncnode" => at_least(i64::MIN, value, Some("B")).ok_or("an integer"),
+        "synchronous_node_count" => at_least(1, value, None).ok_or("a positive integer"),
         "check_timeline" | "synchronous_mode_strict" | "failsafe_mode" | "pause" => boolean(value),
         "synchronous_mode" if value.as_str() == Some("quorum") => Ok(()),
         "synchronous_mode" => boolean(value).map_err(|_| "true, false or \"quorum\""),
@@ -83,40 +101,16 @@ fn refuse(key: &str, value: &Value, expected: Result<(), &str>) -> Result<(), An
 }
 
 fn is_true(value: &Value) -> bool {
-    boolean(value).is_ok() && !matches!(word(value).as_str(), "off" | "false" | "no" | "0")
-}
-
-fn word(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned).to_lowercase()
+    parse_bool(value) == Some(true)
 }
 
 fn boolean(value: &Value) -> Result<(), &'static str> {
-    match word(value).as_str() {
-        "on" | "true" | "yes" | "1" | "off" | "false" | "no" | "0" => Ok(()),
-        _ => Err("true or false"),
-    }
+    parse_bool(value).map(|_| ()).ok_or("true or false")
 }
 
-/// An integer, also as text: that is how `-s key=value` of older tools sends it.
-fn integer(value: &Value) -> Option<i64> {
-    match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    }
-}
-
-fn positive(value: &Value) -> Result<(), &'static str> {
-    integer(value).filter(|n| *n > 0).map(|_| ()).ok_or("a positive integer")
-}
-
-fn natural(value: &Value) -> Result<(), &'static str> {
-    integer(value).filter(|n| *n >= 0).map(|_| ()).ok_or("an integer that is not negative")
-}
-
-fn duration(value: &Value) -> Result<(), &'static str> {
-    let ms = quantity::milliseconds(&word(value)).filter(|ms| *ms >= 0);
-    ms.map(|_| ()).ok_or("a time such as 1800 (seconds) or \"30min\"")
+/// A whole number as the configuration's own reader takes it, with a unit of `base`'s family.
+fn at_least(min: i64, value: &Value, base: Option<&str>) -> Option<()> {
+    parse_int(value, base).filter(|number| *number >= min).map(|_| ())
 }
 
 fn object(value: &Value) -> Result<(), &'static str> {
@@ -153,7 +147,7 @@ mod tests {
         let patch = json!({"ttl": null, "new": {"x": null, "y": 1},
             "postgresql": {"parameters": {"a": null, "d": 4}}});
         let after = json!({"postgresql": {"parameters": {"b": 2, "d": 4}, "c": 3},
-            "new": {"y": 1}});
+            "new": {"x": null, "y": 1}});
         assert_eq!(patched(&before, &patch), after);
         assert_eq!(patched(&before, &json!({})), before);
         assert_eq!(patched(&json!({"a": {"b": 1}}), &json!({"a": 5})), json!({"a": 5}));
@@ -167,9 +161,9 @@ mod tests {
             "ttl must be an integer of at least 2 (seconds), not \"abc\"; nothing was changed"
         );
         assert!(refusal(json!({"loop_wait": 0})).starts_with("loop_wait "));
-        assert!(refusal(json!({"retry_timeout": 1.5})).starts_with("retry_timeout "));
+        assert!(refusal(json!({"retry_timeout": "5MB"})).starts_with("retry_timeout "));
         assert!(refusal(json!({"synchronous_mode": "maybe"})).contains("quorum"));
-        assert!(refusal(json!({"maximum_lag_on_failover": "1MB"})).starts_with("maximum_lag"));
+        assert!(refusal(json!({"maximum_lag_on_failover": "1min"})).starts_with("maximum_lag"));
         let nested = json!({"postgresql": {"parameters": ["x"]}});
         assert!(refusal(nested).starts_with("postgresql.parameters must be an object"));
         assert!(refusal(json!({"slots": 3})).starts_with("slots must be an object"));
@@ -181,9 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_there_before_is_not_judged_again() {
+        let stored = json!({"ttl": "abc", "postgresql": {"pg_hba": ["odd"], "use_slots": true}});
+        let change = json!({"ttl": "abc", "loop_wait": 3,
+            "postgresql": {"pg_hba": ["odd"], "use_slots": "x"}});
+        let map = |value: &Value| value.as_object().cloned().expect("an object");
+        let left = different(Some(&stored), &map(&change));
+        let expected = json!({"loop_wait": 3, "postgresql": {"use_slots": "x"}});
+        assert_eq!(Value::Object(left), expected);
+        assert_eq!(different(None, &map(&change)), map(&change));
+    }
+
+    #[test]
     fn good_and_unknown_values_pass() {
-        let good = json!({"ttl": 30, "loop_wait": "10", "retry_timeout": null, "mine": [1],
+        let good = json!({"ttl": "30s", "loop_wait": "10", "retry_timeout": null, "mine": [1],
             "synchronous_mode": "quorum", "check_timeline": "on", "member_slots_ttl": "30min",
+            "maximum_lag_on_failover": "1MB", "primary_start_timeout": "5 min",
             "postgresql": {"parameters": null, "use_slots": true, "mine": 1}, "pause": false});
         assert_eq!(check(good.as_object().expect("an object")), Ok(()));
     }

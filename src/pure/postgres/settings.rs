@@ -2,7 +2,7 @@
 //! postgresql.conf. The file is always written whole.
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::owned::{is_on_command_line, is_owned, owned_values};
 use super::version::Version;
@@ -115,6 +115,20 @@ pub fn parameter_text(value: &Value) -> Option<String> {
         }
         other => setting_text(other),
     }
+}
+
+/// Read otherwise than written: older names and values are translated before PostgreSQL sees them.
+const TRANSLATED: [&str; 3] = ["wal_keep_segments", "wal_keep_size", "wal_level"];
+
+/// The parameters of a change about which PostgreSQL has to be asked: those that are not as they were,
+/// and that it reads as they are written.
+pub fn to_vet(given: &Map<String, Value>, before: Option<&Value>) -> Parameters {
+    let was = |name: &str| before.and_then(|all| all.get(name)).and_then(parameter_text);
+    let ours =
+        |name: &str| TRANSLATED.iter().chain(&NEVER).any(|other| other.eq_ignore_ascii_case(name));
+    let read = given.iter().filter(|(name, _)| !ours(name));
+    let texts = read.filter_map(|(name, value)| Some((name.clone(), parameter_text(value)?)));
+    texts.filter(|(name, text)| was(name).as_ref() != Some(text)).collect()
 }
 
 /// What follows from the node itself and beats whatever the user wrote.

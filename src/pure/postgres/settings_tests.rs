@@ -39,6 +39,19 @@ fn render_known(
     parameters(&server)
 }
 
+/// A parameter that was there before kept people from changing anything else.
+#[test]
+fn only_what_changes_is_vetted_and_only_what_postgresql_reads_as_written() {
+    let given = json!({"old_one": 1, "work_mem": "8MB", "wal_keep_segments": 8,
+        "wal_level": "hot_standby", "new_one": true});
+    let before = json!({"old_one": "1", "work_mem": "4MB"});
+    let names = |before: Option<&Value>| -> Vec<String> {
+        to_vet(given.as_object().expect("a map"), before).into_keys().collect()
+    };
+    assert_eq!(names(Some(&before)), ["new_one", "work_mem"]);
+    assert_eq!(names(None), ["new_one", "old_one", "work_mem"]);
+}
+
 #[test]
 fn the_node_decides_address_port_and_name() {
     let given = json!({"Port": 1, "cluster_name": "x", "listen_addresses": "*"});
