@@ -96,11 +96,14 @@ async fn append_hba(world: &Rc<World>, lines: &[String]) -> Result<(), String> {
     if lines.is_empty() || world.settings().pg_hba.is_some() || given.contains_key("hba_file") {
         return Ok(());
     }
-    let path = world.server()?.config_dir().join("pg_hba.conf");
-    let wrong = |e: std::io::Error| format!("{}: {e}", path.display());
-    let mut text = tokio::fs::read_to_string(&path).await.map_err(wrong)?;
-    text.push_str(&format!("\n{}\n", lines.join("\n")));
-    tokio::fs::write(&path, text).await.map_err(wrong)
+    let server = world.server()?;
+    let path = server.config_dir().join("pg_hba.conf");
+    // initdb puts its own into the data directory, also where the configuration is elsewhere.
+    let present = match server.files().read(&path)? {
+        Some(text) => text,
+        None => server.files().read(&server.data_dir.join("pg_hba.conf"))?.unwrap_or_default(),
+    };
+    server.files().write(&path, &format!("{present}\n{}\n", lines.join("\n")))
 }
 
 /// Exit code 0 is not believed.

@@ -234,7 +234,7 @@ fn in_memory(secret: &str) -> std::io::Result<OwnedFd> {
 pub fn clean_environment(command: &mut Command, run_as: Option<&Account>) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("PATRONI_") || text.starts_with("SURUS_") {
+        if text.starts_with("PATRONI_") || text.starts_with("SURUS_") || text == "NOTIFY_SOCKET" {
             command.env_remove(&name);
         }
     }
