@@ -40,7 +40,7 @@ pub struct Watchdog {
     path: PathBuf,
     /// The ttl that its timeout was worked out from, and with which safety margin.
     ttl_ms: u64,
-    margin_s: i64,
+    margin_s: Option<i64>,
 }
 
 /// What one renewal and its answer may take, in ms.
@@ -64,10 +64,18 @@ fn leaves_slack(timeout_s: i64, ttl_ms: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Seconds without a beat after which the machine resets: ttl − safety_margin, −1 means ttl / 2.
-pub fn timeout_s(ttl_ms: u64, safety_margin_s: i64) -> i64 {
+/// The safety margin nobody wrote, at most; with a short ttl it is a third of that.
+const MARGIN_S_MAX: i64 = 5;
+
+/// Seconds without a beat after which the machine resets: ttl − safety_margin, −1 means ttl / 2. A margin that
+/// nobody wrote leaves a short ttl its slack.
+pub fn timeout_s(ttl_ms: u64, safety_margin_s: Option<i64>) -> i64 {
     let ttl_s = (ttl_ms / 1000) as i64;
-    if safety_margin_s < 0 { ttl_s / 2 } else { ttl_s - safety_margin_s }
+    match safety_margin_s {
+        Some(margin_s) if margin_s < 0 => ttl_s / 2,
+        Some(margin_s) => ttl_s - margin_s,
+        None => ttl_s - MARGIN_S_MAX.min(ttl_s / 3),
+    }
 }
 
 impl Watchdog {
@@ -156,19 +164,24 @@ mod tests {
 
     #[test]
     fn the_timeout_leaves_the_safety_margin() {
-        assert_eq!(timeout_s(20_000, 5), 15);
-        assert_eq!(timeout_s(30_000, -1), 15);
-        assert_eq!(timeout_s(6_000, 5), 1);
+        assert_eq!(timeout_s(20_000, Some(5)), 15);
+        assert_eq!(timeout_s(30_000, Some(-1)), 15);
+        assert_eq!(timeout_s(6_000, Some(5)), 1);
+        assert_eq!((timeout_s(30_000, None), timeout_s(6_000, None)), (25, 4), "nobody wrote one");
     }
 
     /// WD-10: a ttl of six seconds with the margin of five reset healthy hosts.
     #[test]
     fn a_timeout_without_slack_is_refused_with_the_numbers() {
-        let refused = leaves_slack(timeout_s(6_000, 5), 6_000).expect_err("one second is no slack");
+        let refused =
+            leaves_slack(timeout_s(6_000, Some(5)), 6_000).expect_err("one second is no slack");
         assert!(refused.contains("6000 ms") && refused.contains("3500"), "{refused}");
-        assert_eq!(leaves_slack(timeout_s(6_000, 2), 6_000), Ok(()));
-        assert_eq!(leaves_slack(timeout_s(30_000, 5), 30_000), Ok(()));
-        assert!(leaves_slack(timeout_s(30_000, 0), 30_000).is_err(), "later than the guard");
+        assert_eq!(leaves_slack(timeout_s(6_000, Some(2)), 6_000), Ok(()));
+        assert_eq!(leaves_slack(timeout_s(30_000, Some(5)), 30_000), Ok(()));
+        for ttl_ms in [6_000, 10_000, 15_000, 20_000, 30_000, 300_000] {
+            assert_eq!(leaves_slack(timeout_s(ttl_ms, None), ttl_ms), Ok(()), "{ttl_ms}");
+        }
+        assert!(leaves_slack(timeout_s(30_000, Some(0)), 30_000).is_err(), "later than the guard");
     }
 
     #[test]
@@ -176,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let device = dir.path().join("dog");
         std::fs::write(&device, "").expect("a file");
-        let config = config::Watchdog { mode: "required".into(), device, safety_margin_s: 5 };
+        let config = config::Watchdog { mode: "required".into(), device, safety_margin_s: Some(5) };
         let refused = Watchdog::activate(&config, 20_000).err().expect("no ioctl on a file");
         assert!(refused.contains("watchdog.device") && refused.contains("dog"), "{refused}");
         assert_eq!(std::fs::read(&config.device).expect("it is there"), b"V", "stood down");
@@ -187,7 +200,7 @@ mod tests {
         let missing = |mode: &str| config::Watchdog {
             mode: mode.into(),
             device: "/nowhere/watchdog".into(),
-            safety_margin_s: 5,
+            safety_margin_s: Some(5),
         };
         assert_eq!(trouble(&missing("automatic")), None);
         assert!(trouble(&missing("required")).is_some_and(|text| text.contains("/nowhere")));

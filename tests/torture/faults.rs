@@ -43,6 +43,10 @@ pub enum Fault {
     /// The data directory is moved aside under a running server, and back after the time if nothing
     /// else has come to its place.
     MoveData,
+    /// PATCH of ttl and loop_wait, and of the usual ones after the time; other changes may come between.
+    ChangeTimings,
+    /// SIGHUP to the daemon with another setting of PostgreSQL in its file.
+    Reload,
     /// An orderly stop of the daemon, and a start after the time.
     Stop,
     Switchover,
@@ -69,6 +73,8 @@ const WEIGHTS: &[(Fault, usize)] = &[
     (Fault::StallDisk, 3),
     (Fault::JumpClock, 3),
     (Fault::MoveData, 2),
+    (Fault::ChangeTimings, 5),
+    (Fault::Reload, 2),
     (Fault::Stop, 2),
     (Fault::Switchover, 4),
     (Fault::RestartPostgres, 2),
@@ -136,6 +142,19 @@ fn lasts(luck: &mut Luck, ttl_ms: u64) -> u64 {
     }
 }
 
+/// What a change of timings that lasts so long sets ttl and loop_wait to, in s: longer and shorter
+/// than the usual ones.
+pub fn timings_s(ms: u64) -> (u32, u32) {
+    let drawn = u32::try_from(ms % 21).unwrap_or(0);
+    (2 + drawn % 7, 1 + drawn % 3)
+}
+
+/// The longest ttl that is in force at any time of these steps.
+pub fn longest_ttl_s(steps: &[Step], usual_s: u32) -> u32 {
+    let changes = steps.iter().filter(|step| step.fault == Fault::ChangeTimings);
+    changes.map(|step| timings_s(step.ms).0).max().unwrap_or(0).max(usual_s)
+}
+
 #[test]
 fn the_same_seed_gives_the_same_misfortunes() {
     let told = |seed| -> Vec<String> {
@@ -147,4 +166,15 @@ fn the_same_seed_gives_the_same_misfortunes() {
     for (fault, _) in WEIGHTS {
         assert!(all.iter().any(|step| step.fault == *fault), "{fault:?} never happens");
     }
+}
+
+#[test]
+fn timings_go_up_and_down_and_the_longest_ttl_is_known() {
+    let all: Vec<(u32, u32)> = (0..21).map(timings_s).collect();
+    assert!(all.contains(&(2, 1)) && all.contains(&(8, 1)) && all.contains(&(8, 3)), "{all:?}");
+    let step = |fault, ms| Step { at_ms: 0, fault, whom: Whom::Leader, ms };
+    let steps = [step(Fault::ChangeTimings, 0), step(Fault::ChangeTimings, 6)];
+    assert_eq!(longest_ttl_s(&steps[..1], 3), 3);
+    assert_eq!(longest_ttl_s(&steps, 3), 8);
+    assert_eq!(longest_ttl_s(&[step(Fault::Reload, 6)], 3), 3);
 }

@@ -12,7 +12,7 @@ use super::checker::{Mode, Report, Rules, check};
 use super::clients::{Clients, TABLES};
 use super::clocks::Clocks;
 use super::cluster::{Cluster, Spec};
-use super::faults::schedule;
+use super::faults::{Step, longest_ttl_s, schedule};
 use super::history::{Entry, Final, lsn_of};
 use super::network::Network;
 use super::sql::Sql;
@@ -22,6 +22,8 @@ use super::wall_clock::WallClocks;
 use super::{http, process};
 
 const TTL_S: u32 = 3;
+/// ttl and loop_wait of the cluster as it is brought up.
+pub const USUAL_S: (u32, u32) = (TTL_S, 1);
 const LAG_MAX: u64 = 131_072;
 /// After the faults have ended all must stream again within this time.
 const BACK_S_MAX: u64 = 120;
@@ -53,9 +55,13 @@ impl Settings {
         Ok(settings)
     }
 
+    fn steps(&self) -> Vec<Step> {
+        schedule(self.seed, self.nodes, u64::from(TTL_S) * 1000, self.seconds * 1000)
+    }
+
     fn rules(&self) -> Rules {
         let mode = if self.synchronous { Mode::Sync } else { Mode::Async { lag_max: LAG_MAX } };
-        let ttl = u64::from(TTL_S) * 1_000_000;
+        let ttl = u64::from(longest_ttl_s(&self.steps(), TTL_S)) * 1_000_000;
         Rules { mode, ttl, pause: 500_000 }
     }
 
@@ -135,8 +141,7 @@ fn torment(
     clients: &Clients,
 ) -> (Option<Duration>, usize) {
     let began = Instant::now();
-    let steps =
-        schedule(settings.seed, settings.nodes, u64::from(TTL_S) * 1000, settings.seconds * 1000);
+    let steps = settings.steps();
     let mut torturer = Torturer::new(cluster, means, clients.began());
     for step in &steps {
         torturer.run_until(began + Duration::from_millis(step.at_ms));

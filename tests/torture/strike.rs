@@ -5,11 +5,13 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::cluster::Cluster;
 use super::disk::Loop;
-use super::faults::{Fault, Step, Whom};
+use super::faults::{Fault, Step, Whom, timings_s};
 use super::network::Network;
+use super::run::USUAL_S;
 use super::wall_clock::{WallClocks, wrong_s};
 use super::{http, process};
 
@@ -25,6 +27,8 @@ enum Undo {
     Thaw(usize),
     SetClock(usize),
     PutBack(usize),
+    /// The usual timings, asked for at this node.
+    UsualTimings(usize),
 }
 
 /// What can be broken besides processes.
@@ -105,6 +109,7 @@ impl<'a> Torturer<'a> {
                 self.means.disks[k].thaw().expect("a frozen disk can be thawed");
             }
             Undo::PutBack(k) => self.put_back(k),
+            Undo::UsualTimings(k) => self.patch_timings(k, USUAL_S),
             Undo::SetClock(k) => self.means.clocks.iter().for_each(|clocks| clocks.set(k, 0)),
         }
     }
@@ -160,6 +165,11 @@ impl<'a> Torturer<'a> {
             Fault::StallDisk => self.stall(k, step.ms),
             Fault::MoveData => self.move_data(k, step.ms),
             Fault::JumpClock => self.set_clock(k, step.ms),
+            Fault::ChangeTimings => {
+                self.patch_timings(k, timings_s(step.ms));
+                self.later(step.ms, Undo::UsualTimings(k));
+            }
+            Fault::Reload => self.reload(k, step.ms),
             Fault::Switchover | Fault::RestartPostgres | Fault::Reinitialize => {
                 self.ask(step.fault, k, leader);
             }
@@ -297,6 +307,26 @@ impl<'a> Torturer<'a> {
         self.later(ms, Undo::SetClock(k));
     }
 
+    /// Without waiting for the answer; nobody may be there to give one.
+    fn patch_timings(&mut self, k: usize, (ttl, loop_wait): (u32, u32)) {
+        self.say(&format!("  ttl {ttl} s, loop_wait {loop_wait} s"));
+        let body = json!({ "ttl": ttl, "loop_wait": loop_wait }).to_string();
+        let at = self.cluster.nodes[k].rest();
+        std::thread::spawn(move || {
+            let status = http::patch(&at, "/config", &body).map(|answer| answer.0);
+            println!("           PATCH /config {body}: {status:?}");
+        });
+    }
+
+    /// PostgreSQL has something to take over, too.
+    fn reload(&mut self, k: usize, ms: u64) {
+        let work_mem = format!("{}MB", 4 + ms % 4);
+        self.cluster.edit(k, &json!({"postgresql": {"parameters": {"work_mem": work_mem}}}));
+        if !self.down.contains(&k) {
+            self.cluster.nodes[k].signal(Signal::HUP);
+        }
+    }
+
     /// What an operator asks for, without waiting for the answer.
     fn ask(&mut self, fault: Fault, k: usize, leader: usize) {
         let name = &self.cluster.nodes[leader].name;
@@ -330,6 +360,7 @@ fn shown(undo: &Undo) -> String {
         Undo::Mend(pairs) => format!("{} directions work again", pairs.len()),
         Undo::Thaw(k) => format!("the disk of n{} works again", k + 1),
         Undo::PutBack(k) => format!("the data of n{} comes back", k + 1),
+        Undo::UsualTimings(k) => format!("the usual timings, asked for at n{}", k + 1),
         Undo::SetClock(k) => format!("the clock of n{} is right again", k + 1),
     }
 }

@@ -344,7 +344,8 @@ pub struct Watchdog {
     /// `off`, `automatic`, `required`.
     pub mode: String,
     pub device: PathBuf,
-    pub safety_margin_s: i64,
+    /// `None`: nobody wrote one; −1: half the ttl.
+    pub safety_margin_s: Option<i64>,
 }
 
 /// The dynamic configuration with defaults and limits applied. Times in milliseconds.

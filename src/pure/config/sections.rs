@@ -185,7 +185,7 @@ pub(super) fn watchdog(section: &Section) -> Watchdog {
     Watchdog {
         mode: watchdog_mode(section),
         device: section.text("device").unwrap_or_else(|| "/dev/watchdog".into()).into(),
-        safety_margin_s: section.integer("safety_margin", Some("s"), -1).unwrap_or(5),
+        safety_margin_s: section.integer("safety_margin", Some("s"), -1),
     }
 }
 
