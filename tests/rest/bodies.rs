@@ -1,8 +1,9 @@
 //! Bodies compared as bytes with what Patroni answered.
 use serde_json::{Value, json};
+use surus::pure::cluster::facts::Slot;
 use surus::pure::cluster::remote::RemoteFacts;
 use surus::pure::cluster::state::{FailoverRequest, HistoryRow, Initialize};
-use surus::pure::config::SynchronousMode;
+use surus::pure::config::{Dynamic, SynchronousMode};
 use surus::pure::patroni::json::dumps;
 use surus::pure::patroni::{cluster, keys, metrics, status};
 use surus::pure::postgres::lsn::Lsn;
@@ -176,7 +177,8 @@ fn store_keys_have_patronis_values() {
     assert_eq!(get(&node, "initialize").as_deref(), Some("7710893189902435061"));
     let sync = r#"{"leader":"pg0","quorum":0,"sync_standby":"pg1,pg2"}"#;
     assert_eq!(get(&node, "sync").as_deref(), Some(sync));
-    assert_eq!(get(&node, "status").as_deref(), Some(r#"{"optime":67108960}"#));
+    let status = r#"{"optime":67108960,"slots":{"pg0":67108960}}"#;
+    assert_eq!(get(&node, "status").as_deref(), Some(status));
     assert_eq!(get(&node, "failover"), None);
     assert_eq!(get(&node, "members/nobody"), None);
     assert_eq!(get(&node, "nonsense"), None);
@@ -195,6 +197,26 @@ fn store_keys_have_patronis_values() {
     assert_eq!(get(&node, "initialize").as_deref(), Some(""));
     let node = node.leaderless();
     assert_eq!((get(&node, "initialize"), get(&node, "leader")), (None, None));
+}
+
+/// Spec: SL-12.
+#[test]
+fn status_names_the_leaders_slots_and_the_leader_itself() {
+    let mut node = leader();
+    let slot = |name: &str, lsn: u64| Slot {
+        name: name.to_owned(),
+        physical: true,
+        restart_lsn: Lsn(lsn),
+        ..Slot::default()
+    };
+    let sql = node.facts().sql.as_mut().expect("it answers");
+    sql.slots = vec![slot("pg1", 7), slot("pg0", 8), slot("ours", 9)];
+    let status = |node: &Node| keys::value(&node.look(), "status").expect("a key");
+    assert_eq!(status(&node), r#"{"optime":67108960,"slots":{"pg1":7,"ours":9,"pg0":67108960}}"#);
+    let permanent = json!({"member_slots_ttl": 0, "slots": {"ours": {"type": "physical"}}});
+    node.dynamic = Dynamic::from_value(Some(&permanent));
+    assert_eq!(status(&node), r#"{"optime":67108960,"slots":{"ours":9}}"#);
+    assert_eq!(status(&node.down(PgState::Running)), r#"{"optime":67108960}"#);
 }
 
 fn metric(node: &Node, name: &str) -> Option<String> {

@@ -31,6 +31,7 @@ pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
         refresh_dynamic(&world);
         run_scheduled_restart(&world);
         super::callbacks::adopted(&world);
+        super::callbacks::gave_up(&world);
         node.do_send(Hear(Arc::new(situation(&world))));
         if clock::now() >= pulse_at || world.pulse_now.replace(false) {
             pulse_at = clock::now() + world.dynamic().loop_wait_ms;

@@ -2,8 +2,11 @@
 //! bootstrap; a change of role takes the place of the start that brought it about.
 use std::rc::Rc;
 
+use serde_json::Value;
+
 use super::World;
 use crate::host::postgres::callback::Action;
+use crate::pure::config::Dynamic;
 use crate::pure::postgres::state::Role;
 
 fn call(world: &World, action: Action, role: Role) {
@@ -15,10 +18,20 @@ fn call(world: &World, action: Action, role: Role) {
 
 /// The cluster was just created here and its primary is in service.
 pub fn created(world: &World) {
-    let follows = world.dynamic().standby_cluster.is_some();
-    let role = if follows { Role::StandbyLeader } else { Role::Primary };
+    let (view, file) = (world.view(), world.config());
+    let first = file.bootstrap.as_ref().map(|bootstrap| &bootstrap.dcs);
+    let role = role_at_creation(view.cluster.config.as_ref().or(first));
     world.seen.borrow_mut().told_role = Some(role);
     run(world, Action::OnStart, role);
+}
+
+/// What is in force on the node may be older than the cluster: its first configuration is what
+/// counts, from the log where that says it already, else from the file it was taken from.
+fn role_at_creation(config: Option<&Value>) -> Role {
+    match Dynamic::from_value(config).standby_cluster {
+        Some(_) => Role::StandbyLeader,
+        None => Role::Primary,
+    }
 }
 
 fn run(world: &World, action: Action, role: Role) {
@@ -38,28 +51,60 @@ fn run(world: &World, action: Action, role: Role) {
 
 /// PostgreSQL accepts connections in this role.
 pub fn started(world: &Rc<World>, role: Role) {
-    let before = world.seen.borrow_mut().told_role.replace(role);
-    let restarting = world.seen.borrow().node_state == "restarting";
-    let action = match before {
+    let (before, restarting) = {
+        let mut seen = world.seen.borrow_mut();
+        seen.told_stop = false;
+        (seen.told_role.replace(role), seen.node_state == "restarting")
+    };
+    call(world, of_start(before, role, restarting), role);
+}
+
+fn of_start(before: Option<Role>, role: Role, restarting: bool) -> Action {
+    match before {
         Some(old) if old != role => Action::OnRoleChange,
         _ if restarting => Action::OnRestart,
         _ => Action::OnStart,
+    }
+}
+
+/// The server as it is now: the last look may be older than the lease.
+fn role_now(world: &World) -> Role {
+    let standby = world.standby_role();
+    let seen = world.seen.borrow();
+    let in_recovery = seen.sql.as_ref().map(|sql| sql.in_recovery);
+    if in_recovery == Some(true) { standby } else { seen.role }
+}
+
+/// At every beat: a leader whose server is gone, and its lease too, leads no more. Nothing was
+/// stopped, so no `on_stop` said it; whoever holds an address for this role must let it go.
+pub fn gave_up(world: &World) {
+    let held = world.view().lease.held;
+    let over = {
+        let seen = world.seen.borrow();
+        leads_no_more(seen.told_role, seen.told_stop, seen.postmaster_alive, held)
     };
-    call(world, action, role);
+    if over {
+        world.seen.borrow_mut().told_role = Some(Role::Demoted);
+        call(world, Action::OnRoleChange, Role::Demoted);
+    }
+}
+
+fn leads_no_more(told: Option<Role>, told_stop: bool, alive: bool, held: bool) -> bool {
+    matches!(told, Some(Role::Primary | Role::StandbyLeader)) && !told_stop && !alive && !held
 }
 
 /// A PostgreSQL that ran before this daemon is in service: told as a start, as Patroni does, and
 /// so that the next change of role is one.
 pub fn adopted(world: &Rc<World>) {
-    let role = {
+    let untold = {
         let seen = world.seen.borrow();
         let serves =
             matches!(seen.node_state.as_str(), "leading" | "following" | "standby_leading");
         let told = seen.told_role.is_some();
-        seen.sql.as_ref().filter(|_| serves && !told).map(|_| seen.role)
+        seen.sql.is_some() && serves && !told
     };
-    if let Some(role) = role {
-        started(world, role);
+    if untold {
+        started(world, role_now(world));
     }
 }
 
@@ -68,6 +113,7 @@ pub fn stopped(world: &Rc<World>, role: Role) {
         let state = world.seen.borrow().node_state.clone();
         let switching = matches!(state.as_str(), "switching_over" | "standing_down");
         let told = if switching && role == Role::Primary { Role::Demoted } else { role };
+        world.seen.borrow_mut().told_stop = true;
         call(world, Action::OnStop, told);
     }
 }
@@ -83,6 +129,45 @@ pub fn pointed(world: &Rc<World>) {
 }
 
 pub fn reloaded(world: &Rc<World>) {
-    let role = world.seen.borrow().role;
-    call(world, Action::OnReload, role);
+    call(world, Action::OnReload, role_now(world));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Spec: HK-1, patroni-surface 5.15.
+    #[test]
+    fn a_crashed_leader_that_lost_its_lease_is_told_once() {
+        let (leads, stands) = (Some(Role::Primary), Some(Role::StandbyLeader));
+        assert!(leads_no_more(leads, false, false, false));
+        assert!(leads_no_more(stands, false, false, false));
+        assert!(!leads_no_more(leads, false, false, true), "it is being brought back");
+        assert!(!leads_no_more(leads, true, false, false), "on_stop said it");
+        assert!(!leads_no_more(leads, false, true, false), "it runs: on_stop comes");
+        for told in [None, Some(Role::Demoted), Some(Role::Replica)] {
+            assert!(!leads_no_more(told, false, false, false), "{told:?}");
+        }
+        assert_eq!(of_start(Some(Role::Demoted), Role::Replica, false), Action::OnRoleChange);
+        assert_eq!(of_start(Some(Role::Demoted), Role::Primary, false), Action::OnRoleChange);
+    }
+
+    #[test]
+    fn a_start_that_changes_the_role_is_only_that() {
+        assert_eq!(of_start(None, Role::StandbyLeader, false), Action::OnStart);
+        assert_eq!(of_start(Some(Role::Primary), Role::Primary, false), Action::OnStart);
+        assert_eq!(of_start(Some(Role::Primary), Role::Primary, true), Action::OnRestart);
+        let (replica, leads) = (Some(Role::Replica), Role::StandbyLeader);
+        assert_eq!(of_start(replica, leads, true), Action::OnRoleChange);
+    }
+
+    #[test]
+    fn a_cluster_that_follows_another_begins_as_that() {
+        let follows = json!({"standby_cluster": {"host": "10.1.0.1", "port": 5432}});
+        assert_eq!(role_at_creation(Some(&follows)), Role::StandbyLeader);
+        assert_eq!(role_at_creation(Some(&json!({"ttl": 20}))), Role::Primary);
+        assert_eq!(role_at_creation(None), Role::Primary);
+    }
 }

@@ -102,6 +102,8 @@ pub struct Seen {
     pub role: Role,
     /// The role that the callbacks were last told.
     pub told_role: Option<Role>,
+    /// And of the stop that followed.
+    pub told_stop: bool,
     /// A bootstrap method's restore lies here that nobody has published.
     pub restored: bool,
     /// How far a restored cluster's recovery is.

@@ -5,6 +5,7 @@ use super::look::{Look, answering};
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{ClusterState, FailoverRequest, Member};
+use crate::pure::postgres::slot::slot_name;
 
 /// The text under a key (`leader`, `members/NAME`, …); `None` where Patroni would have no key.
 pub fn value(look: &Look, key: &str) -> Option<String> {
@@ -32,14 +33,25 @@ fn status(look: &Look) -> Value {
     let mut status = json!({"optime": look.leader_lsn().0});
     let leader = look.view.cluster.leader().and_then(|name| look.view.cluster.member_named(name));
     let facts = leader.and_then(|(id, _)| look.heard(id)).map(|heard| &heard.facts);
-    let slots: Map<String, Value> = facts
-        .and_then(answering)
-        .map(|sql| sql.slots.iter().map(|s| (s.name.clone(), s.restart_lsn.0.into())).collect())
-        .unwrap_or_default();
+    let slots = facts.and_then(|facts| Some(slots(look, &facts.name, answering(facts)?)));
+    let slots = slots.unwrap_or_default();
     if !slots.is_empty() {
         status["slots"] = slots.into();
     }
     status
+}
+
+/// How far each slot of the leader is, and the leader itself under the name its own slot would have:
+/// whoever follows another member finds everybody there. Where members keep no slots
+/// (`member_slots_ttl: 0`), only permanent ones. Spec: SL-12.
+fn slots(look: &Look, leader: &str, sql: &SqlFacts) -> Map<String, Value> {
+    let own = (slot_name(leader), sql.position());
+    let slots = sql.slots.iter().map(|slot| (slot.name.clone(), slot.restart_lsn));
+    let all = slots.filter(|(name, _)| *name != own.0).chain([own.clone()]);
+    let for_members = look.dynamic.member_slots_ttl_ms > 0;
+    let permanent = |name: &str| look.dynamic.permanent_slots.iter().any(|s| s.name == name);
+    let shown = all.filter(|(name, _)| for_members || permanent(name));
+    shown.map(|(name, lsn)| (name, Value::from(lsn.0))).collect()
 }
 
 fn sync(cluster: &ClusterState) -> Option<Value> {
