@@ -193,9 +193,33 @@ impl std::fmt::Display for Whom {
     }
 }
 
+impl Fault {
+    /// What an operator does; `None` for what happens by itself.
+    fn request(&self) -> Option<String> {
+        Some(match self {
+            Fault::Switchover => "asks for a switchover".into(),
+            Fault::Order { whom, failover, in_ms } => {
+                let what = if *failover { "failover" } else { "switchover" };
+                format!("orders a {what} to {whom}, in {in_ms} ms")
+            }
+            Fault::Patch(settings) => {
+                format!("changes {}", serde_json::to_string(settings).unwrap_or_default())
+            }
+            Fault::Stop { whom, ms } => format!("stops {whom}, and starts it again {ms} ms later"),
+            Fault::Reinitialize { whom } => format!("reinitializes {whom}"),
+            Fault::CancelBuild { whom } => format!("calls off the copy on {whom}"),
+            Fault::Restart { whom } => format!("restarts PostgreSQL of {whom}"),
+            _ => return None,
+        })
+    }
+}
+
 /// In plain words.
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(request) = self.request() {
+            return write!(f, "the operator {request}");
+        }
         match self {
             Fault::KillDaemon { whom, back_ms } => {
                 write!(f, "the daemon of {whom} is killed, and started again {back_ms} ms later")
@@ -213,24 +237,6 @@ impl std::fmt::Display for Fault {
             Fault::Journal { whom, fate } => {
                 write!(f, "the next record of {whom}'s journal: {fate:?}")
             }
-            Fault::Switchover => f.write_str("the operator asks for a switchover"),
-            Fault::Order { whom, failover, in_ms } => {
-                let what = if *failover { "failover" } else { "switchover" };
-                write!(f, "the operator orders a {what} to {whom}, in {in_ms} ms")
-            }
-            Fault::Patch(settings) => {
-                write!(
-                    f,
-                    "the operator changes {}",
-                    serde_json::to_string(settings).unwrap_or_default()
-                )
-            }
-            Fault::Stop { whom, ms } => {
-                write!(f, "the operator stops {whom}, and starts it again {ms} ms later")
-            }
-            Fault::Reinitialize { whom } => write!(f, "the operator reinitializes {whom}"),
-            Fault::CancelBuild { whom } => write!(f, "the operator calls off the copy on {whom}"),
-            Fault::Restart { whom } => write!(f, "the operator restarts PostgreSQL of {whom}"),
             Fault::FailDeeds { whom, count } => {
                 write!(f, "whatever {whom} begins next fails, {count} times")
             }

@@ -142,7 +142,7 @@ async fn answer(
             }
             Request::Reload { reply } => {
                 note("Reload".into());
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok(vec![]));
             }
             Request::ScheduleRestart { schedule, reply } => {
                 note(format!("ScheduleRestart {schedule:?}"));

@@ -1,5 +1,5 @@
 //! Networks as people write them: `10.0.0.1`, `10.0.0.0/8`, `10.0.0.0/255.0.0.0`, `fd00::/8`.
-use std::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 /// An address and how many of its first bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! pg_hba.conf and pg_ident.conf: the whole file, never a patch.
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 const HEADER: &str = "# Written by Surus and overwritten at the next change: \
                       set postgresql.pg_hba or postgresql.pg_ident instead.\n";
