@@ -198,7 +198,11 @@ fn permanent_slot(section: &Section, name: &str) -> Option<PermanentSlot> {
 /// The rules that can be about a physical slot: one that names a database or plugin is not.
 fn ignored_slots(top: &Section) -> Vec<IgnoredSlot> {
     let list = top.get("ignore_slots").map(Node::value).unwrap_or_default();
-    let all = list.as_array().map_or(0, Vec::len);
+    let no_rule = |rule: &Value| rule.as_object().is_none_or(serde_json::Map::is_empty);
+    if list.as_array().into_iter().flatten().any(no_rule) {
+        let message = "has entries that are no rules and cover nothing; write {name: SLOT}";
+        top.warn("ignore_slots", message);
+    }
     let rules = list.as_array().into_iter().flatten().filter_map(Value::as_object);
     let physical = rules.filter(|rule| {
         let kind = rule.get("type").and_then(Value::as_str).unwrap_or("physical");
@@ -208,13 +212,7 @@ fn ignored_slots(top: &Section) -> Vec<IgnoredSlot> {
     let name = |rule: &serde_json::Map<String, Value>| {
         rule.get("name").and_then(Value::as_str).map(str::to_string)
     };
-    let ignored: Vec<_> = physical.map(|rule| IgnoredSlot { name: name(rule) }).collect();
-    if ignored.len() < all {
-        let message = "has rules that are about no physical slot; Surus leaves logical slots alone \
-                       without them";
-        top.warn("ignore_slots", message);
-    }
-    ignored
+    physical.map(|rule| IgnoredSlot { name: name(rule) }).collect()
 }
 
 /// A standby cluster needs somewhere to get WAL from: a host, a port or a restore_command.
