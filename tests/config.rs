@@ -74,6 +74,7 @@ fn what_has_no_effect_is_said_with_its_line() {
     let warnings = read(SAMPLE).expect("the sample is valid").warnings;
     let expected = [
         ("traceback_level", "log.traceback_level"),
+        ("insecure", "ctl.insecure"),
         ("- 10.0.0.10:2222", "raft.partner_addrs"),
         ("password: raft-geheim", "raft.password"),
         ("proxy_address", "postgresql.proxy_address"),

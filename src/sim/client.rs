@@ -49,6 +49,15 @@ impl World {
         }
     }
 
+    /// From now on the earlier life's guard is told of every deadline; at once of the one in force.
+    pub fn guard_is_found(&mut self, at: usize) {
+        let local = self.local(at);
+        let Some(daemon) = &self.nodes[at].daemon else { return };
+        if let Some((epoch, deadline)) = daemon.core.counted_on(local) {
+            self.deadline_moved(at, epoch, Some(deadline));
+        }
+    }
+
     /// The consensus hears that the guard is bound: none of an earlier life is left that nobody knows of.
     pub fn tell_bound(&mut self, at: usize, epoch: u64, deadline: Option<Millis>) {
         let node = &mut self.nodes[at];

@@ -196,6 +196,8 @@ impl World {
         self.observe(at, 0);
         self.after(200, Event::Observe { node: at, life });
         self.after(10, Event::LoopWait { node: at, life });
+        let found_in = self.nodes[at].guard_found_at - now;
+        self.after(found_in, Event::GuardFound { node: at, life });
         self.crew_begins(at);
     }
 

@@ -88,6 +88,11 @@ pub enum Event {
         node: usize,
         boot: u64,
     },
+    /// The daemon finds the guard that an earlier one left armed.
+    GuardFound {
+        node: usize,
+        life: u64,
+    },
     GuardWake {
         node: usize,
         guard: u64,
@@ -151,6 +156,7 @@ impl Event {
             | Event::Looked { node, life, .. }
             | Event::Pump { node, life }
             | Event::LoopWait { node, life }
+            | Event::GuardFound { node, life }
             | Event::Died { node, life }
             | Event::Work { node, life, .. }
             | Event::Late { node, life, .. }
@@ -216,6 +222,7 @@ impl Event {
             Event::Fresh { node, round, .. } => (5, *node as u64, *round),
             Event::Pump { node, .. } => (6, *node as u64, 0),
             Event::LoopWait { node, .. } => (7, *node as u64, 0),
+            Event::GuardFound { node, .. } => (7, *node as u64, 1),
             Event::Died { node, .. } => (8, *node as u64, 0),
             Event::Work { node, token, .. } => (9, *node as u64, *token),
             Event::Wake { node, visit, .. } => (10, *node as u64, *visit),
@@ -403,6 +410,7 @@ impl World {
             Event::WalFlush { node, generation } => self.flush_wal(node, generation),
             Event::Pump { node, .. } => self.pump(node),
             Event::LoopWait { node, life } => self.loop_wait(node, life),
+            Event::GuardFound { node, .. } => self.guard_is_found(node),
             Event::Died { node, .. } => self.postgres_died(node),
             Event::Work { node, serial, token, .. } => self.work_goes_on(node, serial, token),
             Event::Wake { node, serial, visit, delay, .. } => {

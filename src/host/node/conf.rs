@@ -152,8 +152,8 @@ pub async fn foresee(world: &World, server: &Server, source: &Source) {
 fn readable_hba(server: &Server, lines: &[String]) -> Option<String> {
     let bad = unreadable(lines);
     let Some(first) = bad.first() else { return Some(file_text(lines)) };
-    let kept = std::fs::read_to_string(server.config_dir().join("pg_hba.conf"));
-    let kept = kept.is_ok_and(|text| is_ours(&text));
+    let kept = server.files().read(&server.config_dir().join("pg_hba.conf"));
+    let kept = kept.is_ok_and(|text| text.is_some_and(|text| is_ours(&text)));
     let instead = if kept { "the rules written last stay" } else { "only those above it count" };
     for line in &bad {
         tracing::error!(line, "postgresql.pg_hba: PostgreSQL cannot read this line; {instead}");

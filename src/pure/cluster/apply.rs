@@ -377,7 +377,8 @@ mod tests {
     fn only_the_holder_speaks_of_its_lease_and_only_oneself_of_oneself() {
         let lease = Lease::new(1, 4, 6000, Purpose::Lead);
         let members = [(1, Member::default())].into();
-        let held = ClusterState { epoch: 4, lease: Some(lease), members, ..ClusterState::default() };
+        let held =
+            ClusterState { epoch: 4, lease: Some(lease), members, ..ClusterState::default() };
         let status = Status::default;
         let commands = [
             Command::Retime { epoch: 4, ttl_ms: 1, expected: 0 },

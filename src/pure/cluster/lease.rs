@@ -99,6 +99,8 @@ impl Holder {
         let ttl_ms = carried.min(ttl_ms);
         self.deadline = Some(sent + ttl_ms.saturating_sub(MARGIN_MS));
         self.answered_ttl_ms = Some(ttl_ms);
+        // What was said of an earlier deadline says nothing of a guard that took over this one.
+        self.bound = None;
         self.sent.retain(|other, _| *other > serial);
         true
     }
