@@ -10,7 +10,8 @@ fn members(cluster: &Cluster, k: usize) -> Value {
     http::get_json(&cluster.nodes[k].rest(), "/members").unwrap_or_default()
 }
 
-/// Spec: CON-1, CON-5, CON-6. n3 dies for good, n4 comes, n3 is removed, n2 dies: the primary goes on.
+/// Spec: CON-1, CON-5, CON-6.
+/// n3 dies for good, n4 comes, n3 is removed, n2 dies: the primary goes on.
 #[test]
 fn a_lost_node_is_replaced_and_removed_and_the_next_failure_is_borne() {
     let login = json!({"restapi": {"authentication": {"username": "op", "password": "op-geheim"}}});
@@ -82,7 +83,7 @@ fn raft_addr(cluster: &Cluster, k: usize) -> String {
     format!("{}:{}", at.host, at.raft)
 }
 
-/// Spec: P3. The advice depends on what the others say, and followed on two of three it founds no second
+/// P3. The advice depends on what the others say, and followed on two of three it founds no second
 /// cluster: the third, which still knows everything, is recovered, and the two join.
 #[test]
 fn state_moved_aside_on_two_of_three_founds_no_second_cluster() {

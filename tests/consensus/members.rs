@@ -37,7 +37,9 @@ impl Net {
     }
 }
 
-/// Spec: CON-1, CON-6. Four voters on three machines: the next failure would stop everything.
+/// Spec: CON-1, CON-6.
+
+/// Four voters on three machines: the next failure would stop everything.
 #[test]
 fn a_dead_voter_is_removed_and_the_next_failure_is_borne() {
     let mut net = Net::new(4);
@@ -97,7 +99,9 @@ fn append_foreign(net: &mut Net, to: usize, data: &serde_json::Value) {
     net.run(100);
 }
 
-/// Spec: CON-3, CON-23. A command of a later version, and a known one that says more than is known.
+/// Spec: CON-3, CON-23.
+
+/// A command of a later version, and a known one that says more than is known.
 #[test]
 fn an_entry_of_a_later_version_stops_a_member_and_is_never_skipped() {
     let later =
@@ -143,7 +147,9 @@ fn a_snapshot_of_a_later_version_stops_a_member() {
     assert!(said.contains("snapshot") && said.contains("quorum_rule"), "{said}");
 }
 
-/// Spec: I-15, CON-6. Whoever comes second under a name, or one that PostgreSQL takes for it, is told so and
+/// Spec: I-15, CON-6.
+
+/// Whoever comes second under a name, or one that PostgreSQL takes for it, is told so and
 /// stays out, also while the first is down: until that is removed.
 #[test]
 fn the_second_of_a_name_is_refused_on_both_sides_while_the_first_counts() {

@@ -105,7 +105,9 @@ async fn links_of_the_account_lead_root_nowhere() {
     tells_nothing(&server.state_dir);
 }
 
-/// Spec: SEC-4. Nor to a directory of root's in place of the data directory.
+/// Spec: SEC-4.
+
+/// Nor to a directory of root's in place of the data directory.
 #[tokio::test]
 async fn a_directory_of_roots_is_not_taken() {
     let Some(mut place) = root_place() else { return };
@@ -136,7 +138,7 @@ async fn an_empty_directory_that_root_made_is_given() {
     assert!(why.contains("not empty"), "{why}");
 }
 
-/// Spec: OPS of `initdb --allow-group-access`: the group may read what the server lets it read.
+/// OPS of `initdb --allow-group-access`: the group may read what the server lets it read.
 #[tokio::test]
 async fn files_of_a_group_readable_cluster_are_group_readable() {
     let Some(mut place) = Place::new() else { return };

@@ -160,7 +160,9 @@ mod tests {
         rustix::process::geteuid().is_root()
     }
 
-    /// Spec: SEC-1. Where another account can change the way, root's rights are not used.
+    /// Spec: SEC-1.
+
+    /// Where another account can change the way, root's rights are not used.
     #[test]
     fn only_a_way_of_roots_alone_is_roots() {
         if !is_root() {
@@ -188,7 +190,9 @@ mod tests {
         assert!(!is_roots(&at("own/made"), false));
     }
 
-    /// Spec: SEC-1. The kernel refuses what the account itself may not do; afterwards we are root.
+    /// Spec: SEC-1.
+
+    /// The kernel refuses what the account itself may not do; afterwards we are root.
     #[test]
     fn an_account_reaches_no_further_than_itself() {
         let Ok(account) = Account::by_name("nobody") else { return };

@@ -156,7 +156,9 @@ mod tests {
         Tags::from(&written)
     }
 
-    /// Spec: TG-1. A node with `nofailover: "true"` led.
+    /// Spec: TG-1.
+
+    /// A node with `nofailover: "true"` led.
     #[test]
     fn every_spelling_of_a_flag_means_the_same() {
         type Asked = (&'static str, fn(&Tags) -> bool);
