@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::command::Command;
 use super::cluster::facts::DataDirectory;
+use super::postgres::history::Switch;
 use super::postgres::lsn::Lsn;
 use super::postgres::target::RecoveryEnd;
 
@@ -294,10 +295,15 @@ pub struct RejoinRules {
 pub enum Report {
     Done,
     Inspected(Inspection),
-    /// The server's position after a start, stop or promotion.
+    /// The server's position after a start or stop.
     At {
         timeline: u32,
         lsn: Lsn,
+    },
+    /// It left recovery on this timeline, whose history file says which way led there, oldest first.
+    Promoted {
+        timeline: u32,
+        way: Vec<Switch>,
     },
     /// `initialize` was written, or the copy belongs to this system identifier.
     Identified {

@@ -329,7 +329,14 @@ impl World {
             return failed("PostgreSQL does not run");
         };
         if server.accepts && !server.in_recovery {
-            return Done(self.position(at));
+            let cluster = self.nodes[at].postgres.cluster();
+            return cluster.map_or_else(
+                || failed("the data directory is gone"),
+                |c| {
+                    let (timeline, way) = (c.wal.timeline(), c.wal.history());
+                    Done(Report::Promoted { timeline, way })
+                },
+            );
         }
         if work.generation.is_none() {
             let generation = server.generation;

@@ -16,7 +16,6 @@ use crate::pure::flow::restart::{self, Restart};
 use crate::pure::flow::standby_leader::{self, StandbyLeader};
 use crate::pure::flow::switchover::{self, Switchover};
 use crate::pure::machine::{Effect, Flow, Input, Machine, Record};
-use crate::pure::postgres::lsn::Lsn;
 use crate::pure::situation::Situation;
 
 /// What a machine is told of its own work and delays.
@@ -230,7 +229,7 @@ pub fn begin(
                 start_needed: start_needed || !postgres_runs,
                 set_aside,
                 timeline: 0,
-                lsn: Lsn(0),
+                way: Vec::new(),
             },
             pen,
         ),

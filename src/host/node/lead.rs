@@ -225,7 +225,8 @@ pub async fn promote(world: &Rc<World>, timeline: u32) -> Result<Report, String>
     must_be_armed(world, epoch)?;
     super::conf::must_be_ours(world, &server).await?;
     server.skip_timelines(timeline).await?;
-    let (timeline, lsn) = server.promote(Duration::from_secs(110)).await?;
+    let (timeline, _) = server.promote(Duration::from_secs(110)).await?;
+    let way = server.own_history(timeline)?.unwrap_or_default();
     world.seen.borrow_mut().role = Role::Primary;
     super::observe::look(world, 0).await;
     super::slots::keep_slots(world).await;
@@ -236,7 +237,7 @@ pub async fn promote(world: &Rc<World>, timeline: u32) -> Result<Report, String>
             tracing::warn!(problem, "the checkpoint after the promotion failed");
         }
     });
-    Ok(Report::At { timeline, lsn })
+    Ok(Report::Promoted { timeline, way })
 }
 
 pub async fn post_bootstrap(world: &Rc<World>) -> Result<Report, String> {
@@ -285,9 +286,9 @@ pub async fn propose(world: &Rc<World>, command: Command) -> Result<Report, Stri
 /// Pure code has no clock: texts for people get theirs here.
 fn with_wall_clock(command: Command) -> Command {
     match command {
-        Command::AddHistory { mut row } => {
+        Command::AddHistory { mut row, timeline, way } => {
             row.timestamp = clock::wall();
-            Command::AddHistory { row }
+            Command::AddHistory { row, timeline, way }
         }
         Command::InitialiseFailed { epoch, node, reason, .. } => {
             Command::InitialiseFailed { epoch, node, reason, at: clock::wall() }

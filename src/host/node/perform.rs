@@ -117,7 +117,7 @@ pub fn start_flow(
                 start_needed,
                 set_aside,
                 timeline: 0,
-                lsn: Default::default(),
+                way: Vec::new(),
             };
             start(world, flow, run, on_end)
         }

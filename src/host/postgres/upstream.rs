@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// How our timeline came about, if its file is there.
-    fn own_history(&self, timeline: u32) -> Result<Option<Vec<Switch>>, String> {
+    pub fn own_history(&self, timeline: u32) -> Result<Option<Vec<Switch>>, String> {
         let file = self.data_dir.join(format!("pg_wal/{timeline:08X}.history"));
         self.files().read(&file)?.map(|text| history::parse(&text)).transpose()
     }

@@ -4,9 +4,10 @@ use serde_json::{Map, Value};
 use super::RaftId;
 use super::command::{Command, Outcome};
 use super::state::{
-    ClusterState, CopyId, DECISIONS_MAX, Decision, FailoverRequest, Initialize, InitializeFailure,
-    Lease, Purpose, Status,
+    ClusterState, CopyId, DECISIONS_MAX, Decision, FailoverRequest, HistoryRow, Initialize,
+    InitializeFailure, Lease, Purpose, Status,
 };
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::slot::share_a_name;
 
 /// Rows kept in `history` at most, whatever the configuration says.
@@ -49,7 +50,7 @@ impl ClusterState {
             Command::SetSync { epoch, sync, expected } => {
                 self.set_sync(index, epoch, sync, expected)
             }
-            Command::AddHistory { row } => self.add_history(row),
+            Command::AddHistory { row, timeline, way } => self.add_history(row, timeline, &way),
             Command::PromoteCluster { order } => self.promote_cluster(index, order),
             Command::LeaveStandby { epoch, timeline, config_version } => {
                 self.leave_standby((index, epoch), timeline, config_version)
@@ -327,10 +328,20 @@ impl ClusterState {
         }
     }
 
-    fn add_history(&mut self, row: super::state::HistoryRow) -> Outcome {
-        self.history.retain(|old| old.timeline != row.timeline);
+    fn add_history(&mut self, row: HistoryRow, timeline: u32, way: &[Switch]) -> Outcome {
+        if way.last().is_none_or(|left| left.timeline != row.timeline || left.at != row.lsn) {
+            return Outcome::refused("the row is not the end of the history that was read");
+        }
+        let is_late = self.timelines.newest().is_some_and(|newest| newest > timeline);
+        self.timelines.note(timeline, way);
+        if is_late {
+            return Outcome::Done; // another leader has begun a newer one meanwhile
+        }
+        let is_ours = |old: &HistoryRow| {
+            way.iter().any(|switch| (switch.timeline, switch.at) == (old.timeline, old.lsn))
+        };
+        self.history.retain(|old| old.timeline != row.timeline && is_ours(old));
         self.history.push(row);
-        self.history.sort_by_key(|row| row.timeline);
         let excess = self.history.len().saturating_sub(HISTORY_MAX);
         self.history.drain(..excess);
         Outcome::Done

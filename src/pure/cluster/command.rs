@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::RaftId;
 use super::standby::Order;
 use super::state::{CopyId, Decision, FailoverRequest, HistoryRow, Member, Purpose, Status, Sync};
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::lsn::Lsn;
 
 /// One proposal. Guarded by what it expects, so that repeating it does no harm.
@@ -103,8 +104,15 @@ pub enum Command {
         #[serde(default)]
         expected: Option<u64>,
     },
+    /// A leader was promoted; nothing here is derived, all was read from the new timeline's history file.
     AddHistory {
         row: HistoryRow,
+        /// The one that began.
+        #[serde(default)]
+        timeline: u32,
+        /// Its history, oldest first; the last switch is the row's.
+        #[serde(default)]
+        way: Vec<Switch>,
     },
     /// The operator asks for a standby cluster's promotion, on these terms.
     PromoteCluster {

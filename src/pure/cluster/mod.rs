@@ -12,6 +12,7 @@ pub mod slots;
 pub mod standby;
 pub mod state;
 pub mod sync;
+pub mod timelines;
 
 /// Milliseconds on a node's own CLOCK_BOOTTIME; never compared across nodes without paying drift.
 pub type Millis = u64;

@@ -76,12 +76,12 @@ fn judge(race: &Race, candidate: &Candidate) -> Result<Score, Refusal> {
         return Err(refuse("is to be copied anew, by the operator's order", ""));
     }
     let (timeline, position) = standing(facts)?;
-    let position = kept(race, timeline, position);
+    let (kept_on, position) = kept(race, candidate, timeline, position)?;
     identity(race, facts)?;
     synchronous(race, candidate)?;
     behind(race, candidate, timeline, position)?;
     let wanted = race.wanted == Some(candidate.member.name.as_str());
-    Ok(Score { wanted, timeline, position, priority: facts.failover_priority() })
+    Ok(Score { wanted, timeline: kept_on, position, priority: facts.failover_priority() })
 }
 
 /// Only a PostgreSQL that runs and answers can be promoted.
@@ -98,11 +98,16 @@ fn standing(facts: &Facts) -> Result<(u32, Lsn), Refusal> {
     }
 }
 
-/// What a later leader did not take over counts for nothing: an old leader's tail is no progress.
-fn kept(race: &Race, timeline: u32, position: Lsn) -> Lsn {
-    let left = race.cluster.history.iter().find(|row| row.timeline == timeline);
-    let left = left.filter(|_| timeline < race.timeline);
-    left.map_or(position, |row| position.min(row.lsn))
+/// What a later leader did not take over counts for nothing: an old leader's tail is no progress. An operator
+/// who names somebody has looked.
+fn kept(race: &Race, candidate: &Candidate, on: u32, position: Lsn) -> Result<(u32, Lsn), Refusal> {
+    let wanted = race.wanted == Some(candidate.member.name.as_str());
+    let raw = wanted || follows(race) || on >= race.timeline;
+    let known = race.cluster.timelines.kept(on, position);
+    known.or(raw.then_some((on, position))).ok_or_else(|| {
+        let inputs = format!("timeline={on} position={position}");
+        refuse("is on a timeline of which nobody recorded where it began", inputs)
+    })
 }
 
 fn identity(race: &Race, facts: &Facts) -> Result<(), Refusal> {
@@ -200,7 +205,8 @@ fn verdict(
 mod tests {
     use super::*;
     use crate::pure::cluster::facts::SqlFacts;
-    use crate::pure::cluster::state::{FailoverRequest, HistoryRow, Sync};
+    use crate::pure::cluster::state::{FailoverRequest, Sync};
+    use crate::pure::postgres::history::Switch;
 
     fn race<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Race<'a> {
         Race { cluster, dynamic, optime: Lsn(2_000_000), timeline: 3, wanted: None }
@@ -275,20 +281,19 @@ mod tests {
     /// that, and is gone now.
     #[test]
     fn a_tail_that_was_left_behind_does_not_count() {
-        let row = HistoryRow {
-            timeline: 2,
-            lsn: Lsn(500_000),
-            reason: String::new(),
-            timestamp: String::new(),
-            new_leader: String::new(),
-        };
-        let cluster = ClusterState { history: vec![row], ..ClusterState::default() };
+        let mut cluster = ClusterState::default();
+        cluster.timelines.note(3, &[Switch { timeline: 2, at: Lsn(500_000) }]);
         let dynamic = Dynamic::from_value(None);
         let (old, member) = (facts(2, 1_900_000), Member::default());
         let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
         let (winner, verdicts) = rank(&race(&cluster, &dynamic), &[candidate]);
         assert_eq!(winner, None, "{verdicts:?}");
         assert!(verdicts[0].inputs.contains("lag_bytes=1500000"), "{verdicts:?}");
+        // A leader that failed had set 3 aside: 4 began on 2 all the same.
+        let mut skipped = ClusterState::default();
+        skipped.timelines.note(4, &[Switch { timeline: 2, at: Lsn(500_000) }]);
+        let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
+        assert_eq!(rank(&race(&skipped, &dynamic), &[candidate]).0, None);
         let unknown = ClusterState::default();
         let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
         assert_eq!(rank(&race(&unknown, &dynamic), &[candidate]).0, Some(1));

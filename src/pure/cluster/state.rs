@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::RaftId;
 use super::handover::Token;
 use super::standby::Standby;
+use super::timelines::Timelines;
 use crate::pure::config::Tags;
 use crate::pure::postgres::lsn::Lsn;
 
@@ -30,7 +31,11 @@ pub struct ClusterState {
     /// Index of the entry that last said what `sync` is, the same or another.
     #[serde(default)]
     pub sync_version: u64,
+    /// The way to the present timeline, as far as it was gone here.
     pub history: Vec<HistoryRow>,
+    /// Where timelines began, abandoned ones too.
+    #[serde(default)]
+    pub timelines: Timelines,
     pub failover: Option<FailoverRequest>,
     /// The leader handed over by this very request, or nobody led when it was given: until the next grant
     /// it may do what nothing automatic may (HA-2). One that waits for its time may not, nor one that its
@@ -184,6 +189,7 @@ pub type CopyId = u64;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryRow {
+    /// The parent, and where it was left.
     pub timeline: u32,
     pub lsn: Lsn,
     pub reason: String,

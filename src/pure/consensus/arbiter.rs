@@ -49,6 +49,8 @@ pub struct LeaderSeen {
     /// Of the lease that it held.
     epoch: u64,
     optime: Lsn,
+    /// The timeline of that position.
+    on: u32,
     timeline: u32,
 }
 
@@ -132,6 +134,7 @@ impl Core {
             // What an earlier leader wrote beyond this one's beginning is given up.
             let before = if seen.epoch == lease.epoch { seen.optime } else { Lsn(0) };
             (seen.epoch, seen.optime) = (lease.epoch, before.max(sql.flush_lsn));
+            seen.on = sql.timeline;
         }
     }
 
@@ -378,7 +381,7 @@ impl Core {
         let race = Race {
             cluster: &self.cluster,
             dynamic: &self.dynamic,
-            optime: self.leader_seen.optime.max(self.cluster.status.optime),
+            optime: self.optime(),
             timeline: self.leader_seen.timeline.max(self.cluster.status.timeline),
             wanted,
         };
@@ -402,6 +405,14 @@ impl Core {
             at: self.wall.clone(),
         };
         (winner, decision)
+    }
+
+    /// How far the last leader is known to have come, on the way to the newest timeline: what an earlier one had
+    /// beyond the beginning of the next is given up already.
+    fn optime(&self) -> Lsn {
+        let kept = |on, at| self.cluster.timelines.kept(on, at).map_or(at, |(_, kept)| kept);
+        let (seen, status) = (&self.leader_seen, &self.cluster.status);
+        kept(seen.on, seen.optime).max(kept(status.timeline, status.optime))
     }
 
     /// Nobody is eligible: an entry, but only when it says something new.

@@ -356,7 +356,9 @@ impl std::fmt::Debug for CommandName<'_> {
             ),
             Command::ClearFailover { .. } => f.write_str("failover request cleared"),
             Command::SetSync { sync, .. } => write!(f, "synchronous set is {sync:?}"),
-            Command::AddHistory { row } => write!(f, "history of timeline {}", row.timeline),
+            Command::AddHistory { row, timeline, .. } => {
+                write!(f, "timeline {timeline} began on {} at {}", row.timeline, row.lsn)
+            }
             Command::PromoteCluster { order } => match &order.token {
                 Some(token) => write!(f, "promotion of the cluster ordered, not before {token}"),
                 None => f.write_str("promotion of the cluster ordered"),

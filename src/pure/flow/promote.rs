@@ -10,6 +10,7 @@ use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::HistoryRow;
 use crate::pure::deed::{Deed, Report, StartAs};
 use crate::pure::machine::{Flow, Input};
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::situation::Hears;
 
@@ -27,9 +28,10 @@ pub struct Promote {
     /// The timeline to begin; zero: the next one.
     #[serde(default)]
     pub set_aside: u32,
-    /// Of the new timeline, and where it began.
+    /// The new timeline, and its history as its file has it.
     pub timeline: u32,
-    pub lsn: Lsn,
+    #[serde(default)]
+    pub way: Vec<Switch>,
 }
 
 /// Nothing but its own work moves it.
@@ -46,10 +48,27 @@ impl Meaning<Names, Input<Promote>> for Promote {
 
     fn apply(&mut self, action: Action, input: &Input<Self>) {
         match (action, input) {
-            (Action::NotePosition, Input::Done { report: Report::At { timeline, lsn }, .. }) => {
-                (self.timeline, self.lsn) = (*timeline, *lsn);
+            (
+                Action::NotePosition,
+                Input::Done { report: Report::Promoted { timeline, way }, .. },
+            ) => {
+                (self.timeline, self.way) = (*timeline, way.clone());
             }
             (Action::NotePosition, _) => {}
+        }
+    }
+}
+
+impl Promote {
+    /// What was left, as the history file says.
+    fn row(&self) -> HistoryRow {
+        let left = self.way.last().copied().unwrap_or(Switch { timeline: 0, at: Lsn(0) });
+        HistoryRow {
+            timeline: left.timeline,
+            lsn: left.at,
+            reason: String::from("no recovery target specified"),
+            timestamp: String::new(),
+            new_leader: self.node.clone(),
         }
     }
 }
@@ -73,13 +92,9 @@ impl Flow for Promote {
             Activity::Promote => Deed::Promote { timeline: self.set_aside },
             Activity::RecordHistory => Deed::Propose {
                 command: Command::AddHistory {
-                    row: HistoryRow {
-                        timeline: self.timeline.saturating_sub(1),
-                        lsn: self.lsn,
-                        reason: String::from("no recovery target specified"),
-                        timestamp: String::new(),
-                        new_leader: self.node.clone(),
-                    },
+                    row: self.row(),
+                    timeline: self.timeline,
+                    way: self.way.clone(),
                 },
             },
         }

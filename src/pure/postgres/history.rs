@@ -1,8 +1,10 @@
 //! Timeline histories, and whether our WAL went another way than the leader's.
+use serde::{Deserialize, Serialize};
+
 use super::lsn::Lsn;
 
 /// The end of one timeline in a server's past: `timeline` was left for the next one at `at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switch {
     pub timeline: u32,
     pub at: Lsn,

@@ -94,7 +94,7 @@ fn promote(b: &mut Bytes) -> Promote {
         start_needed: b.flag(),
         set_aside: b.below(9) as u32,
         timeline: b.number() as u32,
-        lsn: invent::lsn(b),
+        way: Vec::new(),
     }
 }
 
