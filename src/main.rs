@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use surus::host::{barman, ctl, demo, guard, recover, run, wale};
+use surus::host::{barman, ctl, demo, guard, recover, run, signals, wale};
 
 /// Keeps a PostgreSQL cluster alive: Patroni's interfaces, Raft inside.
 #[derive(Parser)]
@@ -86,8 +86,10 @@ fn main() {
     let called_as = std::env::args_os().next().unwrap_or_default();
     let mut rest = std::env::args_os().skip(1);
     // Before anything else is set up: the guard needs next to nothing, and has next to nothing.
-    if rest.next().is_some_and(|command| command == "guard") {
-        guard::process::main(rest);
+    match rest.next() {
+        Some(command) if command == "guard" => guard::process::main(rest),
+        Some(command) if command == "run" => signals::hold(),
+        _ => {}
     }
     let name = Path::new(&called_as).file_name().unwrap_or_default().to_string_lossy().to_string();
     if name == "surusctl" || name == "patronictl" {

@@ -49,6 +49,12 @@ pub fn is_private_variable(name: &str) -> bool {
     name.starts_with("PATRONI_")
 }
 
+/// Whether a variable is for the daemon alone: its secrets, and the line to systemd. A child that
+/// has it would say in the daemon's name that the service is ready, or stops.
+pub fn is_withheld(name: &str) -> bool {
+    is_private_variable(name) || name == super::systemd::NOTIFY_SOCKET
+}
+
 /// The variables that matter here; text that is no UTF-8 is read as far as it goes.
 fn environment() -> BTreeMap<String, String> {
     let all = std::env::vars_os();

@@ -14,7 +14,7 @@ use super::actor::consensus::{
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
 use super::luck::draw_id;
-use super::node::{Seen, World, beat, desk, observe, reload};
+use super::node::{Seen, World, beat, desk, observe};
 use super::peer::{Access, Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
@@ -23,7 +23,9 @@ use super::postgres::held::Held;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
 use super::restored::{promises_of, restored};
+use super::signals::Signals;
 use super::store::{Identity, Loaded, LogWriter, SledLog};
+use super::systemd::Notifier;
 use super::ticker::Ticker;
 use super::{clock, config, log, lost_state, places, rest};
 use crate::pure::cluster::state::Member;
@@ -36,23 +38,24 @@ use crate::pure::view::{LocalView, View};
 
 /// Runs the daemon in the foreground; its exit code.
 pub fn run(path: &Path) -> i32 {
-    let config = match config::load_file(path) {
-        Ok(config) => config,
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
+    // Before anything else: a signal that comes early must not end the daemon.
+    let system = System::new();
+    let signals = match system.block_on(async { Signals::open() }) {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("signals cannot be heeded: {error}");
             return 1;
         }
     };
-    if let Err(problem) = log::begin(&config.log) {
-        eprintln!("{problem}");
-        return 1;
-    }
-    config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
-    super::descriptors::raise_limit();
-    super::secrets::learn(&config);
-    let system = System::new();
+    let config = match prepared(path) {
+        Ok(config) => config,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return 1;
+        }
+    };
     let code = system.block_on(async move {
-        match serve(config).await {
+        match serve(config, signals).await {
             Ok(()) => 0,
             Err(problem) => {
                 tracing::error!(problem, "cannot run");
@@ -63,6 +66,17 @@ pub fn run(path: &Path) -> i32 {
     });
     System::try_current().inspect(System::stop);
     code
+}
+
+/// The file, read and in force for the whole process.
+fn prepared(path: &Path) -> Result<Config, String> {
+    let config = config::load_file(path)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    log::begin(&config.log)?;
+    config.warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+    super::descriptors::raise_limit();
+    super::secrets::learn(&config);
+    Ok(config)
 }
 
 /// What a member is, by its own file.
@@ -83,7 +97,33 @@ pub fn member_of(config: &Config) -> Member {
     }
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+/// Nothing that must be stopped in order runs before the daemon is built.
+async fn serve(config: Config, mut signals: Signals) -> Result<(), String> {
+    let notifier = Rc::new(Notifier::from_environment());
+    let built = tokio::select! {
+        built = build(config) => built?,
+        () = signals.told_to_stop() => {
+            notifier.stopping();
+            tracing::info!("was told to stop before it ran");
+            return Ok(());
+        }
+    };
+    let rest = built.world.rest.clone();
+    signals.heed(&built.world, notifier);
+    live(built).await;
+    rest.close().await;
+    Ok(())
+}
+
+/// What [`live`] lives on.
+struct Built {
+    world: Rc<World>,
+    words: mpsc::UnboundedReceiver<super::actor::consensus::Word>,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// Stores, consensus and the REST interface.
+async fn build(config: Config) -> Result<Built, String> {
     let state_dir = make_state_dir(&config.raft.data_dir)?;
     let server = config.postgresql.as_ref().map(|p| server_of(p, &state_dir)).transpose()?;
     let first = places::make(server.as_ref(), &config).await?;
@@ -128,7 +168,7 @@ async fn serve(config: Config) -> Result<(), String> {
         server: RefCell::new(server),
         journal: RefCell::new(journal),
         consensus,
-        rest: rest.clone(),
+        rest,
         deadline,
         guard: RefCell::new(None),
         guarding: Default::default(),
@@ -149,21 +189,15 @@ async fn serve(config: Config) -> Result<(), String> {
         gone: Cell::new(false),
         pulse_now: Cell::new(false),
     });
-    live(world, words, requests).await;
-    rest.close().await;
-    Ok(())
+    Ok(Built { world, words, requests })
 }
 
 /// From the first inspection to the farewell.
-async fn live(
-    world: Rc<World>,
-    words: mpsc::UnboundedReceiver<super::actor::consensus::Word>,
-    requests: mpsc::Receiver<Request>,
-) {
+async fn live(built: Built) {
+    let Built { world, words, requests } = built;
     let (ended, end) = tokio::sync::oneshot::channel();
     actix::spawn(observe::keep_looking(world.clone(), words));
     actix::spawn(desk::keep_answering(world.clone(), requests));
-    actix::spawn(heed_signals(world.clone()));
     world.look.notify_one();
     if world.config().postgresql.is_none() {
         tracing::info!("is a witness: a voter without PostgreSQL");
@@ -206,31 +240,6 @@ async fn tell_others_goodbye(world: &Rc<World>) {
         guard.end();
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-}
-
-async fn heed_signals(world: Rc<World>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let open = |kind| signal(kind).expect("the runtime takes signals");
-    let mut term = open(SignalKind::terminate());
-    let mut int = open(SignalKind::interrupt());
-    let mut hup = open(SignalKind::hangup());
-    loop {
-        tokio::select! {
-            _ = term.recv() => stop(&world),
-            _ = int.recv() => stop(&world),
-            _ = hup.recv() => {
-                if let Err(problem) = reload::reload(&world).await {
-                    tracing::error!(problem, "the configuration was not reloaded");
-                }
-            }
-        }
-    }
-}
-
-fn stop(world: &World) {
-    tracing::info!("was told to stop");
-    world.wishes.borrow_mut().stop = true;
-    world.changed.notify_one();
 }
 
 struct Parts {

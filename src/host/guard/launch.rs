@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::memory::{LINK_PREFIX, Memory, Page};
 use super::{GUARD_FD, Guard, invalid};
-use crate::host::config::is_private_variable;
+use crate::host::config::is_withheld;
 use crate::host::luck::draw_id;
 use crate::host::postgres::processes::identity;
 use crate::host::private;
@@ -168,9 +168,9 @@ fn spawn(binary: &Path, data_dir: &Path, page: &OwnedFd) -> io::Result<Child> {
     let page = rustix::io::fcntl_dupfd_cloexec(page, GUARD_FD + 1)?;
     let mut command = Command::new(binary);
     command.arg0("surus").arg("guard").arg(data_dir).current_dir("/");
-    // What marks the daemon's processes marks the guard too; only the secrets stay behind.
+    // What marks the daemon's processes marks the guard too; only what is for the daemon alone stays behind.
     for (name, _) in std::env::vars_os() {
-        if is_private_variable(&name.to_string_lossy()) {
+        if is_withheld(&name.to_string_lossy()) {
             command.env_remove(&name);
         }
     }

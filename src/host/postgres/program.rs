@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use super::account::Account;
 use super::held::Hold;
 use super::processes;
+use crate::host::config::is_withheld;
 use crate::host::secrets;
 
 /// Lines kept for the error sentence.
@@ -234,7 +235,7 @@ fn in_memory(secret: &str) -> std::io::Result<OwnedFd> {
 pub fn clean_environment(command: &mut Command, run_as: Option<&Account>) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("PATRONI_") || text.starts_with("SURUS_") || text == "NOTIFY_SOCKET" {
+        if is_withheld(&text) || text.starts_with("SURUS_") {
             command.env_remove(&name);
         }
     }
