@@ -147,10 +147,13 @@ impl Watchdog {
     }
 }
 
-/// Why a node whose watchdog is required may not lead, if so.
-pub fn trouble(config: &config::Watchdog) -> Option<String> {
+/// Why a node whose watchdog is required may not lead, if so: no device, or a ttl that leaves it no slack.
+pub fn trouble(config: &config::Watchdog, ttl_ms: u64) -> Option<String> {
     if Mode::of(config) != Mode::Required {
         return None;
+    }
+    if let Err(problem) = leaves_slack(timeout_s(ttl_ms, config.safety_margin_s), ttl_ms) {
+        return Some(problem);
     }
     // Never opened just to look: opening a watchdog starts it.
     rustix::fs::access(&config.device, rustix::fs::Access::WRITE_OK)
@@ -202,7 +205,21 @@ mod tests {
             device: "/nowhere/watchdog".into(),
             safety_margin_s: Some(5),
         };
-        assert_eq!(trouble(&missing("automatic")), None);
-        assert!(trouble(&missing("required")).is_some_and(|text| text.contains("/nowhere")));
+        assert_eq!(trouble(&missing("automatic"), 30_000), None);
+        let refused = trouble(&missing("required"), 30_000);
+        assert!(refused.is_some_and(|text| text.contains("/nowhere")));
+    }
+
+    /// Else it is chosen again and again, and its promotion fails every time.
+    #[test]
+    fn a_required_watchdog_without_slack_keeps_a_node_from_leading() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let device = dir.path().join("dog");
+        std::fs::write(&device, "").expect("a file");
+        let config = config::Watchdog { mode: "required".into(), device, safety_margin_s: Some(5) };
+        assert!(trouble(&config, 6_000).is_some_and(|text| text.contains("3500")));
+        assert_eq!(trouble(&config, 30_000), None);
+        let automatic = config::Watchdog { mode: "automatic".into(), ..config };
+        assert_eq!(trouble(&automatic, 6_000), None);
     }
 }

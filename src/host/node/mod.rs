@@ -35,6 +35,7 @@ use crate::host::journal::Journal;
 use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::host::rest::Interface;
+use crate::host::watchdog;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, SqlFailure};
 use crate::pure::cluster::looks::Looks;
@@ -406,7 +407,7 @@ impl World {
             sql_failure: seen.sql_failure.clone(),
             tags: config.tags.clone(),
             pending_restart: seen.pending_restart.clone(),
-            watchdog_failed: crate::host::watchdog::trouble(&config.watchdog).is_some(),
+            watchdog_failed: watchdog::trouble(&config.watchdog, self.dynamic().ttl_ms).is_some(),
             bootstrap_ttl_ms: first.as_ref().map(|dynamic| dynamic.ttl_ms),
             begins_as_standby: first.is_some_and(|dynamic| dynamic.standby_cluster.is_some()),
             sentence: self.sentence(&seen.node_state, &seen),
