@@ -6,6 +6,7 @@ mod doors;
 mod login;
 mod moved;
 mod place;
+mod room;
 mod server;
 
 use std::time::Duration;

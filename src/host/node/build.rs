@@ -48,12 +48,15 @@ pub async fn check(
     }
     if let Some(custom) = custom(world, name)? {
         let program = server.script(method::command(&custom))?;
-        return match program.missing() {
-            None => Ok(Report::Done),
-            Some(shown) => Err(format!(
+        if let Some(shown) = program.missing() {
+            return Err(format!(
                 "postgresql.{name}: there is no program `{shown}` that can be run: correct `command`"
-            )),
-        };
+            ));
+        }
+        if !custom.keep_data {
+            super::room::for_copy(world, &server, source.as_ref()).await?;
+        }
+        return Ok(Report::Done);
     }
     server.check_basebackup(&arguments(&own.basebackup)).await?;
     let source = source.ok_or("there is nobody to copy from")?;
@@ -64,7 +67,10 @@ pub async fn check(
              from it",
             source.member, source.host, source.port, lineage.system_identifier
         )),
-        _ => Ok(Report::Done),
+        _ => {
+            super::room::for_copy(world, &server, Some(&source)).await?;
+            Ok(Report::Done)
+        }
     }
 }
 

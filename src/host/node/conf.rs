@@ -427,7 +427,7 @@ pub async fn point_upstream(world: &Rc<World>, source: Option<Source>) -> Result
 /// it is what the log held, and an upstream that is gone from the files is not missed by anybody.
 ///
 /// The outer nothing: whoever points it somewhere writes the files with what is in force then.
-fn upstream_in_use(world: &World) -> Option<Option<Source>> {
+pub(super) fn upstream_in_use(world: &World) -> Option<Option<Source>> {
     let machines = world.machines.borrow();
     let node = machines.get("node")?;
     if node.state != "standby_leading" {

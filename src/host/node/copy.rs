@@ -78,6 +78,9 @@ pub async fn move_aside(world: &Rc<World>, suffix: &str) -> Result<Report, Strin
         world.seen.borrow_mut().data = DataDirectory::Empty;
         return Ok(Report::Done);
     }
+    if suffix == "diverged" {
+        super::room::beside(world, &server).await?;
+    }
     super::unarchived::hand_over(world, &server).await?;
     let aside = server.move_aside(suffix).await?;
     tracing::warn!(to = %aside.display(), "moved the data directory aside");
@@ -130,6 +133,9 @@ pub async fn check_divergence(world: &Rc<World>, source: Source) -> Result<Repor
         because = divergence.because,
         "compared with the leader"
     );
+    if divergence.yes {
+        super::room::for_rewind(world, &server).await?;
+    }
     Ok(Report::Diverged { yes: divergence.yes, because: divergence.because })
 }
 
@@ -226,8 +232,9 @@ pub async fn rewind(world: &Rc<World>, source: Source) -> Result<Report, String>
     Ok(Report::Done)
 }
 
-async fn checkpoint_there(server: &Server, own: &Postgresql, source: &Source) {
-    let connection = Connection {
+/// As superuser to another member.
+pub fn superuser_at(own: &Postgresql, source: &Source) -> Connection {
+    Connection {
         host: source.host.clone(),
         port: source.port,
         user: own.superuser.username.clone(),
@@ -235,7 +242,11 @@ async fn checkpoint_there(server: &Server, own: &Postgresql, source: &Source) {
         database: own.database.clone(),
         options: own.superuser.options.clone(),
         socket: None,
-    };
+    }
+}
+
+async fn checkpoint_there(server: &Server, own: &Postgresql, source: &Source) {
+    let connection = superuser_at(own, source);
     let there = Server { connection, ..server.clone() };
     if let Err(problem) = there.checkpoint().await {
         tracing::warn!(problem, "could not ask the leader for a checkpoint");

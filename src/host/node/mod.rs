@@ -15,6 +15,7 @@ pub mod perform;
 pub mod recover;
 pub mod reload;
 pub mod remote;
+mod room;
 pub mod slots;
 pub mod sync;
 pub mod unarchived;

@@ -19,7 +19,7 @@ use super::processes::blocking;
 /// The mark of a move that was begun: followed by where to.
 const MOVING: &str = "move-aside ";
 /// Where things go when nothing can be put beside a directory; a dot-name, so it does not count.
-const INSIDE: &str = ".surus-aside";
+pub(super) const INSIDE: &str = ".surus-aside";
 
 impl Server {
     /// Removes the cluster: tablespaces and WAL outside, then the data directory's content.

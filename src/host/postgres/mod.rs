@@ -36,6 +36,7 @@ pub mod replica;
 pub mod rewind;
 pub mod rights;
 pub mod roles;
+pub mod room;
 pub mod session;
 pub mod slots;
 pub mod start;
