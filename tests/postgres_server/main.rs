@@ -8,6 +8,7 @@ mod moved;
 mod place;
 mod room;
 mod server;
+mod shutdown;
 
 use std::time::Duration;
 

@@ -38,6 +38,7 @@ pub mod rights;
 pub mod roles;
 pub mod room;
 pub mod session;
+mod shut_down;
 pub mod slots;
 pub mod start;
 pub mod stop;

@@ -47,7 +47,8 @@ impl Server {
     /// Done only when no process of this data directory is left.
     ///
     /// Fast becomes immediate after `escalate_after`, immediate becomes SIGKILL after at most 5 s.
-    /// `None`: a fast shutdown takes as long as it takes.
+    /// `None`: a fast shutdown takes as long as it takes. One that is written and held up by somebody else
+    /// is not waited for (shut_down.rs); it is clean all the same.
     pub async fn stop(
         &self,
         mode: StopMode,
@@ -105,7 +106,7 @@ impl Server {
             signal(postmaster, Signal::INT)?;
             match escalate_after {
                 None => postmaster.ended().await,
-                Some(limit) if !postmaster.ended_within(limit).await => {
+                Some(limit) if !self.shuts_down_within(postmaster, limit).await => {
                     return self.end_now(postmaster, limit).await;
                 }
                 Some(_) => {}
