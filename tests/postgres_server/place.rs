@@ -148,6 +148,7 @@ pub fn files(server: &Server, upstream: Option<&Server>) -> ConfFiles {
         postgresql_conf: Some(conf),
         pg_hba: Some(HBA.into()),
         pg_ident: Some(String::new()),
+        hba_where_missing: Vec::new(),
         signal: if upstream.is_some() { Signal::Standby } else { Signal::None },
         arguments: vec!["--cluster_name=demo".into()],
         keep_auto_conf: false,

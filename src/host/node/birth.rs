@@ -119,10 +119,10 @@ pub async fn verify_restored(world: &Rc<World>, method: &str) -> Result<Report, 
     server.verify_copy(None).await?;
     world.seen.borrow_mut().copy = server.name_copy().await?; // the backup brought another's along
     server.complete_restored(triggers(&method)).await?;
-    let has_hba = server.config_dir().join("pg_hba.conf").exists();
-    let given = world.settings();
-    if !has_hba && given.pg_hba.is_none() && !given.parameters.contains_key("hba_file") {
-        return Err(format!("{dir} was restored without a pg_hba.conf: set postgresql.pg_hba"));
+    if !has_rules(world, &server)? {
+        return Err(format!(
+            "{dir} was restored without a pg_hba.conf: set postgresql.pg_hba or bootstrap.pg_hba"
+        ));
     }
     if restored(&server, &method)?.action == Some("shutdown".into()) {
         return Err("what was restored has recovery_target_action = shutdown: use promote".into());
@@ -131,6 +131,18 @@ pub async fn verify_restored(world: &Rc<World>, method: &str) -> Result<Report, 
         tracing::info!("patroni.dynamic.json was restored and is not read: bootstrap.dcs counts");
     }
     Ok(Report::Done)
+}
+
+/// Whether there is something to write pg_hba.conf from, where it is not there already.
+fn has_rules(world: &World, server: &Server) -> Result<bool, String> {
+    let given = world.settings();
+    if given.pg_hba.is_some() || given.parameters.contains_key("hba_file") {
+        return Ok(true);
+    }
+    if server.files().is_there(&server.config_dir().join("pg_hba.conf"))? {
+        return Ok(true);
+    }
+    Ok(server.hba_at_hand(&conf::bootstrap_hba(world))?.is_some())
 }
 
 fn triggers(method: &CustomMethod) -> Vec<String> {

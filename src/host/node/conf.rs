@@ -124,10 +124,19 @@ pub(super) async fn files(
         postgresql_conf: Some(conf_text(include, &parameters, &recovery)),
         pg_hba: settings.pg_hba.as_deref().and_then(|lines| readable_hba(server, lines)),
         pg_ident: settings.pg_ident.as_ref().map(|lines| file_text(lines)),
+        hba_where_missing: bootstrap_hba(world),
         signal: if standby.is_some() { Signal::Standby } else { Signal::None },
         arguments: command_line(&parameters),
         keep_auto_conf: false,
     })
+}
+
+/// `bootstrap.pg_hba`, unless hba_file names a file of the user's.
+pub fn bootstrap_hba(world: &World) -> Vec<String> {
+    if world.settings().parameters.contains_key("hba_file") {
+        return Vec::new();
+    }
+    world.config().bootstrap.as_ref().map(|section| section.pg_hba.clone()).unwrap_or_default()
 }
 
 /// The files that the next start would write, ahead of it: pg_rewind reads restore_command there.

@@ -10,6 +10,9 @@ pub struct ConfFiles {
     pub postgresql_conf: Option<String>,
     pub pg_hba: Option<String>,
     pub pg_ident: Option<String>,
+    /// Where pg_hba.conf is missing: the rules for it (`bootstrap.pg_hba`), behind those of the
+    /// data directory's. A copy of a server that keeps its files elsewhere has none.
+    pub hba_where_missing: Vec<String>,
     pub signal: Signal,
     /// Further arguments of the postmaster, `--name=value`.
     pub arguments: Vec<String>,
@@ -69,12 +72,49 @@ impl Server {
                 self.files().write_if_changed(&dir.join(name), text)?;
             }
         }
+        self.fill_missing(&files.hba_where_missing)?;
         self.keep_spares()?;
         self.write_signal(files.signal)?;
         if !files.keep_auto_conf {
             self.scrub_auto_conf()?;
         }
         Ok(())
+    }
+
+    /// pg_hba.conf and pg_ident.conf that are not there, with what [`Server::hba_at_hand`] finds; a
+    /// file that is there is left as it is.
+    fn fill_missing(&self, lines: &[String]) -> Result<(), String> {
+        for (name, lines) in [("pg_hba.conf", lines), ("pg_ident.conf", &[])] {
+            let path = self.config_dir().join(name);
+            if self.files().is_there(&path)? {
+                continue;
+            }
+            if let Some(text) = self.at_hand(name, lines)? {
+                self.files().write(&path, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a missing pg_hba.conf would be written from; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub fn hba_at_hand(&self, lines: &[String]) -> Result<Option<String>, String> {
+        self.at_hand("pg_hba.conf", lines)
+    }
+
+    /// The spare, which is whole; else the data directory's own with `lines` behind it.
+    fn at_hand(&self, name: &str, lines: &[String]) -> Result<Option<String>, String> {
+        let spare = self.data_dir.join(format!("{name}.backup"));
+        if let Some(text) = self.files().read(&spare)? {
+            return Ok(Some(text));
+        }
+        let own = self.files().read(&self.data_dir.join(name))?;
+        if lines.is_empty() {
+            return Ok(own);
+        }
+        Ok(Some(format!("{}\n{}\n", own.unwrap_or_default(), lines.join("\n"))))
     }
 
     /// Some tools leave files of these names out of their backups: whoever restores one finds them
@@ -156,6 +196,52 @@ mod tests {
             without_recovery(text),
             "# do not edit\nwork_mem = '4MB'\nrestore_commands = 'kept'\n"
         );
+    }
+
+    fn server_in(dir: &Path) -> Server {
+        for name in ["data", "etc"] {
+            fs::create_dir_all(dir.join(name)).expect("a directory");
+        }
+        Server {
+            data_dir: dir.join("data"),
+            bin_dir: Default::default(),
+            config_dir: Some(dir.join("etc")),
+            run_as: None,
+            pgpass: Default::default(),
+            connection: Default::default(),
+            state_dir: dir.to_owned(),
+            held: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_missing_pg_hba_is_written_and_one_that_is_there_is_left() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let server = server_in(dir.path());
+        let hba = server.config_dir().join("pg_hba.conf");
+        let lines = [String::from("host all all all scram-sha-256")];
+        let written = || fs::read_to_string(&hba).ok();
+
+        server.fill_missing(&[]).expect("nothing to do");
+        assert_eq!(written(), None);
+
+        server.fill_missing(&lines).expect("written");
+        assert_eq!(written().as_deref(), Some("\nhost all all all scram-sha-256\n"));
+
+        fs::write(&hba, "the user's").expect("write");
+        server.fill_missing(&lines).expect("left");
+        assert_eq!(written().as_deref(), Some("the user's"));
+
+        fs::remove_file(&hba).expect("removed");
+        fs::write(server.data_dir.join("pg_hba.conf"), "initdb's").expect("write");
+        server.fill_missing(&lines).expect("written");
+        let both = "initdb's\nhost all all all scram-sha-256\n";
+        assert_eq!(written().as_deref(), Some(both));
+
+        fs::remove_file(&hba).expect("removed");
+        fs::write(server.data_dir.join("pg_hba.conf.backup"), "the source's").expect("write");
+        server.fill_missing(&lines).expect("written");
+        assert_eq!(written().as_deref(), Some("the source's"));
     }
 
     #[test]
