@@ -96,9 +96,7 @@ pub fn torture(settings: &Settings) -> Option<Outcome> {
     println!("{}", cluster.root().display());
     cluster.numbers().into_iter().for_each(|k| cluster.start(k));
     let leader = cluster.wait_settled(90);
-    for statement in TABLES {
-        cluster.nodes[leader].column(statement).expect("the leader takes writes");
-    }
+    make_tables(&cluster, leader);
     let clients = Clients::start(cluster.addresses(), leader);
     let began = clients.began();
     let (back, ended) = torment(&mut cluster, &means, settings, &clients);
@@ -119,6 +117,16 @@ pub fn torture(settings: &Settings) -> Option<Outcome> {
     drop(cluster);
     drop(means);
     Some(Outcome { report, back, ended, dir })
+}
+
+/// With patience: where the first synchronous replica has only just begun, a commit waits for it.
+fn make_tables(cluster: &Cluster, leader: usize) {
+    let at = cluster.address(leader);
+    let connect = Sql::connect(&at.host, at.postgresql, Duration::from_secs(20));
+    let sql = connect.unwrap_or_else(|why| panic!("nobody answers at {}: {why:?}", at.host));
+    for statement in TABLES {
+        sql.column(statement).unwrap_or_else(|why| panic!("{statement}: {why:?}"));
+    }
 }
 
 /// What can be broken here; every node gets clocks and a disk of its own.
