@@ -216,7 +216,7 @@ fn status_names_the_leaders_slots_and_the_leader_itself() {
     let permanent = json!({"member_slots_ttl": 0, "slots": {"ours": {"type": "physical"}}});
     node.dynamic = Dynamic::from_value(Some(&permanent));
     assert_eq!(status(&node), r#"{"optime":67108960,"slots":{"ours":9}}"#);
-    assert_eq!(status(&node.down(PgState::Running)), r#"{"optime":67108960}"#);
+    assert_eq!(status(&node.down(PgState::Running)), r#"{"optime":0}"#);
 }
 
 fn metric(node: &Node, name: &str) -> Option<String> {
