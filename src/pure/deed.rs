@@ -96,9 +96,10 @@ pub enum Deed {
     Propose {
         command: Command,
     },
-    /// Has the candidate received everything up to here? Waits a bounded time.
+    /// Has the candidate received everything up to here, on this timeline? Waits a bounded time.
     AwaitReceived {
         member: String,
+        timeline: u32,
         lsn: Lsn,
     },
     /// Set synchronous_standby_names and wait until it is in force.

@@ -138,7 +138,9 @@ impl World {
                 Done(Report::Done)
             }
             Deed::Propose { command } => self.propose(at, work, command),
-            Deed::AwaitReceived { member, lsn } => self.await_received(at, &member, lsn),
+            Deed::AwaitReceived { member, timeline, lsn } => {
+                self.await_received(at, &member, (timeline, lsn))
+            }
             Deed::SetSynchronousStandbyNames { value } => self.set_synchronous(at, work, value),
             Deed::ShipWal { .. } => Done(Report::Done),
             Deed::GiveUpVote => self.give_up_vote(at, work),
@@ -474,12 +476,12 @@ impl World {
         &mut self,
         at: usize,
         member: &str,
-        lsn: crate::pure::postgres::lsn::Lsn,
+        (timeline, lsn): (u32, crate::pure::postgres::lsn::Lsn),
     ) -> Look {
         let Some(daemon) = &self.nodes[at].daemon else { return failed("the daemon is gone") };
         let there = daemon.core.heard().values().any(|heard| {
             heard.facts.name == member
-                && heard.facts.sql.as_ref().is_some_and(|sql| sql.position() >= lsn)
+                && heard.facts.sql.as_ref().is_some_and(|sql| sql.has_received(timeline, lsn))
         });
         if there { Done(Report::Done) } else { Again(100) }
     }

@@ -38,7 +38,6 @@ impl Net {
 }
 
 /// Spec: CON-1, CON-6.
-
 /// Four voters on three machines: the next failure would stop everything.
 #[test]
 fn a_dead_voter_is_removed_and_the_next_failure_is_borne() {
@@ -100,7 +99,6 @@ fn append_foreign(net: &mut Net, to: usize, data: &serde_json::Value) {
 }
 
 /// Spec: CON-3, CON-23.
-
 /// A command of a later version, and a known one that says more than is known.
 #[test]
 fn an_entry_of_a_later_version_stops_a_member_and_is_never_skipped() {
@@ -148,7 +146,6 @@ fn a_snapshot_of_a_later_version_stops_a_member() {
 }
 
 /// Spec: I-15, CON-6.
-
 /// Whoever comes second under a name, or one that PostgreSQL takes for it, is told so and
 /// stays out, also while the first is down: until that is removed.
 #[test]

@@ -106,7 +106,6 @@ async fn links_of_the_account_lead_root_nowhere() {
 }
 
 /// Spec: SEC-4.
-
 /// Nor to a directory of root's in place of the data directory.
 #[tokio::test]
 async fn a_directory_of_roots_is_not_taken() {

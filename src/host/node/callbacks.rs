@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Spec: HK-1, patroni-surface 5.15.
+    /// Spec: HK-1.
     #[test]
     fn a_crashed_leader_that_lost_its_lease_is_told_once() {
         let (leads, stands) = (Some(Role::Primary), Some(Role::StandbyLeader));

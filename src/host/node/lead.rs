@@ -298,7 +298,11 @@ fn with_wall_clock(command: Command) -> Command {
 }
 
 /// Until the member says that it has our WAL up to the shutdown checkpoint, and that record too.
-pub async fn await_received(world: &Rc<World>, member: &str, lsn: Lsn) -> Result<Report, String> {
+pub async fn await_received(
+    world: &Rc<World>,
+    member: &str,
+    (timeline, lsn): (u32, Lsn),
+) -> Result<Report, String> {
     if lsn == Lsn(0) {
         return Err(String::from("PostgreSQL did not stop cleanly"));
     }
@@ -308,7 +312,7 @@ pub async fn await_received(world: &Rc<World>, member: &str, lsn: Lsn) -> Result
             return Err(format!("{member} is not a member"));
         };
         let heard = view.facts.get(&id).and_then(|h| h.facts.sql.as_ref());
-        if heard.is_some_and(|sql| sql.position() > lsn) {
+        if heard.is_some_and(|sql| sql.has_received(timeline, Lsn(lsn.0 + 1))) {
             return Ok(Report::Done);
         }
         world.tell_consensus(Input::AskMember { id });

@@ -64,7 +64,9 @@ pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
         Deed::ArmGuard { epoch } => lead::arm_guard(&world, epoch).await,
         Deed::DisarmGuard => lead::disarm_guard(&world).await,
         Deed::Propose { command } => lead::propose(&world, command).await,
-        Deed::AwaitReceived { member, lsn } => lead::await_received(&world, &member, lsn).await,
+        Deed::AwaitReceived { member, timeline, lsn } => {
+            lead::await_received(&world, &member, (timeline, lsn)).await
+        }
         Deed::SetSynchronousStandbyNames { value } => sync::set_names(&world, value).await,
         Deed::ShipWal { timeline, lsn } => remote::ship_wal(&world, timeline, lsn).await,
         Deed::GiveUpVote => lead::give_up_vote(&world).await,

@@ -161,7 +161,6 @@ mod tests {
     }
 
     /// Spec: SEC-1.
-
     /// Where another account can change the way, root's rights are not used.
     #[test]
     fn only_a_way_of_roots_alone_is_roots() {
@@ -191,7 +190,6 @@ mod tests {
     }
 
     /// Spec: SEC-1.
-
     /// The kernel refuses what the account itself may not do; afterwards we are root.
     #[test]
     fn an_account_reaches_no_further_than_itself() {

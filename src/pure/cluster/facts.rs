@@ -154,6 +154,12 @@ impl SqlFacts {
     pub fn position(&self) -> Lsn {
         if self.in_recovery { self.receive_lsn.max(self.replay_lsn) } else { self.flush_lsn }
     }
+
+    /// It holds the WAL of this timeline up to `end` (exclusive). A position on another timeline says
+    /// nothing of what lies there: it may be the tail of an earlier leader.
+    pub fn has_received(&self, timeline: u32, end: Lsn) -> bool {
+        self.timeline == timeline && self.position() >= end
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -226,6 +232,20 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by a dense story: a standby with a dead leader's tail was handed the lease.
+    #[test]
+    fn a_position_on_another_timeline_is_nothing_received() {
+        let at = |timeline, lsn| SqlFacts {
+            in_recovery: true,
+            timeline,
+            receive_lsn: Lsn(lsn),
+            ..SqlFacts::default()
+        };
+        assert!(at(2, 900).has_received(2, Lsn(900)));
+        assert!(!at(2, 899).has_received(2, Lsn(900)));
+        assert!(!at(1, 5000).has_received(2, Lsn(900)));
+    }
 
     /// A password that was rotated under us does not take the primary out of every load balancer.
     #[test]

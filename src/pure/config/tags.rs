@@ -157,7 +157,6 @@ mod tests {
     }
 
     /// Spec: TG-1.
-
     /// A node with `nofailover: "true"` led.
     #[test]
     fn every_spelling_of_a_flag_means_the_same() {

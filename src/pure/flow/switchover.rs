@@ -64,6 +64,7 @@ impl Flow for Switchover {
             Activity::DisarmGuard => Deed::DisarmGuard,
             Activity::AwaitReceived => Deed::AwaitReceived {
                 member: self.candidate.clone().unwrap_or_default(),
+                timeline: self.shutdown.as_ref().map_or(0, |s| s.timeline),
                 lsn: self.shutdown.as_ref().map_or_else(Default::default, |s| s.optime),
             },
             Activity::ReleaseLease => Deed::Propose {
