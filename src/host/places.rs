@@ -65,7 +65,10 @@ fn make_one(dir: &Path, owner: Option<&Account>) -> std::io::Result<()> {
 /// that an older version gave to PostgreSQL's account is taken back, without what may lead elsewhere.
 pub fn make_own(dir: &Path, account: Option<&Account>) -> std::io::Result<()> {
     let files = Files::of(account);
-    files.at(dir, || std::fs::create_dir_all(dir))?;
+    if let Err(error) = files.at(dir, || std::fs::create_dir_all(dir)) {
+        let Some(account) = account else { return Err(error) };
+        make_for(dir, account).map_err(|_| error)?;
+    }
     let meta = files.at(dir, || std::fs::symlink_metadata(dir))?;
     let Some(account) = account else { return Ok(()) };
     if !files.may_give_away(dir) {
@@ -82,6 +85,23 @@ pub fn make_own(dir: &Path, account: Option<&Account>) -> std::io::Result<()> {
     lchown(dir, Some(0), Some(0))?;
     std::fs::set_permissions(dir, Permissions::from_mode(0o755))?;
     std::fs::read_dir(dir)?.try_for_each(|entry| take_back(&entry?.path()))
+}
+
+/// Where others can change the way to `raft.data_dir` what lies in here is the account's; it may make
+/// nothing in that directory itself, which is root's: this one is made for it, from the directory that was opened.
+fn make_for(dir: &Path, account: &Account) -> std::io::Result<()> {
+    use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fstat, mkdirat, open};
+    let refused = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Err(refused()) };
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let parent = open(parent, flags, Mode::empty())?;
+    let meta = fstat(&parent)?;
+    if meta.st_uid != 0 || meta.st_mode & 0o022 != 0 {
+        return Err(refused());
+    }
+    mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    Ok(chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn take_back(path: &Path) -> std::io::Result<()> {

@@ -130,8 +130,8 @@ fn a_snapshot_of_a_later_version_stops_a_member() {
     state["quorum_rule"] = 3.into();
     let leader = net.cores[holder].group().expect("it is in").leader();
     let term = net.cores[holder].group().expect("it is in").term();
-    let mut snapshot = raft::eraftpb::Snapshot::default();
-    snapshot.data = serde_json::to_vec(&state).expect("plain data").into();
+    let data = serde_json::to_vec(&state).expect("plain data").into();
+    let mut snapshot = raft::eraftpb::Snapshot { data, ..Default::default() };
     let meta = snapshot.mut_metadata();
     (meta.index, meta.term) = (5000, term);
     meta.mut_conf_state().set_voters(vec![100, 101, 102]);

@@ -136,10 +136,10 @@ mod tests {
         let write = |n: usize| {
             let files = Files::of(None);
             for round in 0..20 {
-                let _turn = Turn::take(files, &path);
-                let present = files.read(&path)?.unwrap_or_default();
+                let _turn = Turn::take(files, path);
+                let present = files.read(path)?.unwrap_or_default();
                 let line = format!("host{n}:{round}:*:u:p\n");
-                files.write_private(&path, &merge(&present, &line))?;
+                files.write_private(path, &merge(&present, &line))?;
             }
             Ok::<(), String>(())
         };
@@ -147,7 +147,7 @@ mod tests {
             let writers: Vec<_> = (0..4).map(|n| scope.spawn(move || write(n))).collect();
             writers.into_iter().for_each(|one| one.join().expect("ends").expect("written"));
         });
-        let text = std::fs::read_to_string(&path).expect("there");
+        let text = std::fs::read_to_string(path).expect("there");
         assert_eq!(text.lines().count(), 80);
         assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 1, "no draft is left");
     }
