@@ -330,8 +330,10 @@ impl Core {
         &self.promises
     }
 
-    /// Arbiter only: the lease in force and until when (own clock) it must be respected.
+    /// Settled arbiter only: the lease in force and until when (own clock) it must be respected. Before, a
+    /// longer ttl may be in its log that it has not applied yet, and it declares no lease over.
     pub fn lease_not_before(&self) -> Option<(u64, Millis)> {
+        self.group.as_ref().filter(|group| group.is_settled_leader())?;
         let (arbitration, lease) = (self.arbitration.as_ref()?, self.cluster.lease.as_ref()?);
         Some((lease.epoch, arbitration.lease.not_before(lease.epoch, lease.ttl_ms)))
     }
