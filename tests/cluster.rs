@@ -6,8 +6,8 @@ use surus::sim::explore;
 use surus::sim::plan::{Plan, Wanted};
 use surus::sim::run::{Failure, Summary, run};
 
-/// Seeds of one run of the tests; more with `SURUS_SEEDS`.
-const SEEDS: std::ops::Range<u64> = 0..2000;
+/// Seeds of one run of the tests (each twice); more with `SURUS_SEEDS`.
+const SEEDS: std::ops::Range<u64> = 0..1000;
 
 /// Of the short stories.
 const DENSE: std::ops::Range<u64> = 0..500;
