@@ -42,7 +42,15 @@ pub struct Guarding {
 /// A guard of an earlier life, if it lives: from now on it is told of every new deadline.
 pub async fn find_guard(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
-    if world.guard.borrow().is_none() && guard_home(&server).join("guard.pid").exists() {
+    let noted = match guard_home(&server).join("guard.pid").try_exists() {
+        Ok(noted) => noted,
+        Err(problem) => {
+            // One may be armed: nothing is said of what it is bound to.
+            tracing::warn!(%problem, "could not look for an earlier life's guard");
+            return;
+        }
+    };
+    if world.guard.borrow().is_none() && noted {
         match ensure_guard(world).await {
             Ok(guard) if guard.armed().is_some() => follow_deadline(world, &guard),
             Ok(_) => {}
