@@ -154,10 +154,9 @@ fn whatever_happens_at_any_place_of_the_standby_leader_the_cluster_comes_back() 
         comes_back(world, HEAL_MS + 3_000).map_err(|why| format!("{case}: {why}"))
     });
     // Of a remote that went on nobody is promoted; what the log refuses, a newer lease has made void, and
-    // that is heard first; a server that ends is the node's matter before it is the standby leader's.
+    // that is heard first.
     let never = [
         "adrift → leaving (situation_changed)",
-        "estranged → backing_off (situation_changed)",
         "leaving → backing_off (error)",
         "yielding → judging (error)",
     ];
