@@ -153,14 +153,22 @@ fn follows(race: &Race) -> bool {
     race.cluster.only_follows(race.dynamic)
 }
 
+/// The synchronous set begins anew with each grant, at the one who got it. Where an operator named a member that
+/// lagged and its promotion failed, nobody else may lead: its lag was accepted with the order.
+fn was_granted_synchronously(race: &Race, name: &str) -> bool {
+    let synchronous = race.dynamic.synchronous_mode != SynchronousMode::Off;
+    synchronous && race.cluster.sync.as_ref().is_some_and(|sync| sync.leader == name)
+}
+
 fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> Result<(), Refusal> {
     if follows(race) {
         return Ok(());
     }
     let lag = race.optime.since(position);
     let inputs = format!("timeline={timeline} position={position} lag_bytes={lag}");
-    let manual = race.wanted == Some(candidate.member.name.as_str());
-    if !manual && lag > race.dynamic.maximum_lag_on_failover {
+    let name = candidate.member.name.as_str();
+    let waived = race.wanted == Some(name) || was_granted_synchronously(race, name);
+    if !waived && lag > race.dynamic.maximum_lag_on_failover {
         return Err(refuse("lags more than maximum_lag_on_failover", inputs));
     }
     if race.dynamic.check_timeline && timeline < race.timeline {
@@ -248,6 +256,22 @@ mod tests {
         };
         assert!(leads("a", 3) && leads("b", 7));
         assert!(!leads("a", 4) && !leads("b", 3) && !leads("b", 0) && !leads("c", 7));
+    }
+
+    /// The operator's order is used up by the grant; the promotion failed, and nobody else is in the set.
+    #[test]
+    fn the_leader_of_the_synchronous_set_may_lag() {
+        let sync = Sync { leader: String::from("b"), ..Sync::default() };
+        let cluster = ClusterState { sync: Some(sync), ..ClusterState::default() };
+        let leads = |mode: SynchronousMode, name: &str| {
+            let dynamic = Dynamic { synchronous_mode: mode, ..Dynamic::from_value(None) };
+            let (known, name) = (facts(3, 500_000), name.to_owned());
+            let member = Member { name, ..Member::default() };
+            let candidate = Candidate { id: 1, member: &member, fresh: Some(&known) };
+            rank(&race(&cluster, &dynamic), &[candidate]).0.is_some()
+        };
+        assert!(leads(SynchronousMode::On, "b") && !leads(SynchronousMode::On, "c"));
+        assert!(!leads(SynchronousMode::Off, "b"), "it lacks what was acknowledged");
     }
 
     /// A switchover for 2030, and the leader dies today: its candidate may lag no more than anybody else.

@@ -12,6 +12,10 @@ impl Core {
     /// Grants the lease for the creation, once it is known what lies everywhere.
     pub(super) fn choose_creator(&mut self) {
         let Some(arbitration) = &self.arbitration else { return };
+        if self.cluster.initialize_failure.is_some() {
+            // A snapshot tells of the failure without its entry: the pause counts from here.
+            self.failure_seen_at.get_or_insert(self.now);
+        }
         let waited = self.now >= arbitration.lease.won_at + SURVEY_MS;
         let members: Vec<RaftId> =
             self.cluster.members.iter().filter(|(_, m)| !m.witness).map(|(id, _)| *id).collect();
