@@ -118,6 +118,37 @@ async fn a_replica_is_copied_streams_and_is_promoted() {
     assert_eq!(replica.promote(LONG).await.expect("again").0, 2);
 }
 
+/// No order to promote is looked at while the archive is asked; PostgreSQL ends when that program does.
+#[tokio::test]
+async fn a_restore_command_that_hangs_is_found_and_got_rid_of() {
+    let Some(mut place) = Place::new() else { return };
+    let primary = place.primary("one").await;
+    let replica = place.replica("two", &primary).await;
+    let stuck = place.dir.path().join("stuck");
+    let mut asks = files(&replica, Some(&primary));
+    let command = format!("if test -e {}; then exec sleep 600; fi; exit 1", stuck.display());
+    let conf = asks.postgresql_conf.get_or_insert_default();
+    conf.push_str(&format!(
+        "restore_command = '{command}'\nwal_retrieve_retry_interval = '100ms'\n"
+    ));
+    replica.reload_with(&asks).await.expect("reloaded");
+    primary.stop(StopMode::Fast, Some(LONG)).await.expect("stopped");
+    let second = Duration::from_secs(1);
+    let asked = tokio::time::timeout(3 * second, replica.restore_command_hangs(second)).await;
+    assert!(asked.is_err(), "many that end are not one that hangs");
+    std::fs::write(&stuck, "").expect("written");
+    let child = tokio::select! {
+        promoted = replica.promote(LONG) => panic!("{promoted:?}"),
+        child = replica.restore_command_hangs(second) => child,
+    };
+    let name = std::fs::read_to_string(format!("/proc/{child}/comm")).expect("it lives");
+    assert_eq!(name.trim(), "sleep");
+    let stopped = replica.stop(StopMode::Fast, Some(LONG)).await.expect("stopped");
+    assert_eq!((stopped.by, stopped.clean), (StoppedBy::Fast, true));
+    replica.start(&files(&replica, Some(&primary)), LONG, Ready::Accepting).await.expect("start");
+    assert_eq!(replica.promote(LONG).await.expect("promoted").0, 2);
+}
+
 /// What it has received decides who leads next; its control file is written later.
 #[tokio::test]
 async fn a_standby_that_streams_no_more_knows_its_timeline() {

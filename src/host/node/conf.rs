@@ -23,6 +23,9 @@ const BASE_CONF: &str = "postgresql.base.conf";
 /// A fast stop that takes longer becomes an immediate one.
 const FAST_STOP_MAX: Duration = Duration::from_secs(45);
 
+/// How long a server may replay what it has before it accepts connections.
+const RECOVERY_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Between two looks of pg_ctl, and as much again.
 const PG_CTL_LOOKS: Duration = Duration::from_millis(250);
 
@@ -309,13 +312,32 @@ pub async fn start(world: &Rc<World>, as_: StartAs) -> Result<Report, String> {
         server.write_passfile(&passfile(&config, source)).await?;
     }
     let_pg_ctl_see(world, &server).await?;
-    let limit = Duration::from_secs(24 * 3600);
     let builds = world.seen.borrow().node_state == "building";
     tokio::select! {
-        begun = server.start(&files, limit, ready) => begun.map(|_| ())?,
+        begun = server.start(&files, RECOVERY_MAX, ready) => begun.map(|_| ())?,
         why = super::build::waits_in_vain(&server), if builds => return Err(why),
     }
     started(world, &server, &as_).await
+}
+
+/// A standby that is to be promoted, with all that it has received and without an archive: its restore_command
+/// hangs. The files are written anew, with the command, by whoever points or starts it next.
+///
+/// # Errors
+/// It does not stop, or does not start again.
+pub async fn restart_without_archive(world: &Rc<World>) -> Result<(), String> {
+    let server = world.server()?;
+    let _doing = world.doing(PgState::Restarting);
+    server.stop(StopMode::Fast, Some(FAST_STOP_MAX)).await?;
+    must_be_ours(world, &server).await?;
+    let mut files = files(world, &server, Some(&None)).await?;
+    if let Some(text) = &mut files.postgresql_conf {
+        text.push_str("restore_command = ''\n");
+    }
+    server.start(&files, RECOVERY_MAX, Ready::Accepting).await?;
+    world.seen.borrow_mut().postmaster_alive = true;
+    world.started.notify_one();
+    Ok(())
 }
 
 /// `pg_ctl stop` looks ten times a second for a server without a lock file; one that is back before

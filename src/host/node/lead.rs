@@ -27,6 +27,8 @@ use crate::pure::postgres::state::Role;
 /// One attempt to put a command into the log; then it is proposed again.
 const PROPOSE_MAX: Duration = Duration::from_millis(1500);
 const STEP: Duration = Duration::from_millis(50);
+/// Within the flow's own limit.
+const PROMOTE_MAX: Duration = Duration::from_secs(110);
 /// Between two attempts to replace a guard.
 const REPLACE_AGAIN: Duration = Duration::from_millis(500);
 
@@ -233,7 +235,20 @@ pub async fn promote(world: &Rc<World>, timeline: u32) -> Result<Report, String>
     must_be_armed(world, epoch)?;
     super::conf::must_be_ours(world, &server).await?;
     server.skip_timelines(timeline).await?;
-    let (timeline, _) = server.promote(Duration::from_secs(110)).await?;
+    let patience = Duration::from_millis(world.dynamic().retry_timeout_ms);
+    let promoted = tokio::select! {
+        promoted = server.promote(PROMOTE_MAX) => promoted?,
+        child = server.restore_command_hangs(patience) => {
+            tracing::warn!(
+                child,
+                "recovery waits for a restore_command that does not come back: PostgreSQL is started again \
+                 without it, and promoted then"
+            );
+            super::conf::restart_without_archive(world).await?;
+            server.promote(PROMOTE_MAX).await?
+        }
+    };
+    let (timeline, _) = promoted;
     let way = server.own_history(timeline)?.unwrap_or_default();
     world.seen.borrow_mut().role = Role::Primary;
     super::observe::look(world, 0).await;

@@ -33,6 +33,7 @@ pub mod program;
 pub mod promote;
 pub mod query;
 pub mod replica;
+mod restoring;
 pub mod rewind;
 pub mod rights;
 pub mod roles;

@@ -127,13 +127,29 @@ pub fn identity(pid: i32) -> Result<Option<String>, String> {
     Ok(start_ticks(pid)?.map(|ticks| format!("{pid} {ticks} {}", boot.trim())))
 }
 
-/// Field 22 of /proc/PID/stat: clock ticks since boot.
+/// Field 22 of /proc/PID/stat: clock ticks since boot. `None` when it ended.
+///
+/// # Errors
+/// Where it could not be looked at.
 pub fn start_ticks(pid: i32) -> Result<Option<u64>, String> {
+    stat_field(pid, 22)
+}
+
+/// Which process has started it, or taken it over; `None` when it ended.
+///
+/// # Errors
+/// Where it could not be looked at.
+pub(super) fn parent(pid: i32) -> Result<Option<i32>, String> {
+    stat_field(pid, 4)
+}
+
+/// A number of /proc/PID/stat, counted from 1 as its manual page does; from 4 on.
+fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> Result<Option<T>, String> {
     let Some(stat) = read(pid, "stat")? else { return Ok(None) };
     let stat = String::from_utf8_lossy(&stat);
     let after_name = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
-    let ticks = after_name.split_whitespace().nth(19).and_then(|text| text.parse().ok());
-    ticks.map(Some).ok_or_else(|| format!("/proc/{pid}/stat has no start time"))
+    let field = after_name.split_whitespace().nth(number - 3).and_then(|text| text.parse().ok());
+    field.map(Some).ok_or_else(|| format!("/proc/{pid}/stat has no field {number}"))
 }
 
 /// Programs that carry `mark` but were started by an earlier life of the daemon.

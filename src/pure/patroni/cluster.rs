@@ -37,7 +37,13 @@ fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
     let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
     put("name", member.name.as_str().into());
     put("role", role(look, member, leads, sql).into());
-    put("state", state(facts, leads && !look.in_standby_cluster()).into());
+    let writes = leads && !look.in_standby_cluster();
+    let shown = if writes && facts.is_some_and(is_promoted) {
+        "promoting".into()
+    } else {
+        state(facts, writes)
+    };
+    put("state", shown.into());
     put("api_url", member.api_url.as_str().into());
     if let Some((host, port)) = member.host_port() {
         put("host", host.into());
@@ -51,6 +57,14 @@ fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
         positions(&mut row, look.leader_lsn(), sql);
     }
     Value::Object(row)
+}
+
+/// Is it being made the primary? Until it accepts writes nobody shall take it for one.
+pub fn is_promoted(facts: &Facts) -> bool {
+    match answering(facts) {
+        Some(sql) => sql.in_recovery,
+        None => facts.node_state == "promoting",
+    }
 }
 
 /// The part that most members do not have.
