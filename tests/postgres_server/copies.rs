@@ -106,6 +106,36 @@ async fn every_copy_has_a_number_of_its_own() {
     assert_eq!((replica.copy_id().await, primary.copy_id().await), (second, first));
 }
 
+/// Only what this state directory saw given is a number of ours; an earlier life's is replaced.
+#[tokio::test]
+async fn a_number_that_an_earlier_state_directory_gave_is_not_ours() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.primary("one").await;
+    let first = server.number_copy().await.expect("drawn");
+    assert_eq!(server.knows_copy(first).await, Ok(true));
+    assert_eq!(server.number_copy().await, Ok(first), "it keeps its own");
+    std::fs::remove_file(server.state_dir.join("copy")).expect("there is a note");
+    assert_eq!(server.knows_copy(first).await, Ok(false));
+    let second = server.number_copy().await.expect("drawn anew");
+    assert!(second != first && server.knows_copy(second).await == Ok(true));
+}
+
+/// What the method's command line names is not there yet; what it made gets the mode that PostgreSQL demands.
+/// Spec: M-13.
+#[tokio::test]
+async fn a_method_makes_its_data_directory_itself() {
+    let Some(mut place) = Place::new() else { return };
+    let server = place.server("one");
+    let dir = server.data_dir.display();
+    let command =
+        script(&place, "makes.sh", &format!("umask 022; mkdir {dir} && echo 15 > {dir}/x"));
+    let none = Remote::default();
+    server.run_method(&call(&command, false), &none, &mut |_| {}).await.expect("mkdir succeeds");
+    let mode = std::fs::metadata(&server.data_dir).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(server.data_dir.join("x").exists());
+}
+
 /// Spec: M-15, NL-2, EX-78.
 #[tokio::test]
 async fn without_a_source_a_method_gets_no_passfile() {
@@ -175,7 +205,7 @@ async fn a_method_that_is_called_off_takes_its_children_along() {
     let dir = server.data_dir.display();
     // The child would go on writing into the directory; its parent leaves it alone with it.
     let body = format!(
-        "(while :; do date >> {dir}/orphan; sleep 0.05; done) &\ntrap 'exit 0' TERM\nsleep 60 & wait"
+        "mkdir {dir}\n(while :; do date >> {dir}/orphan; sleep 0.05; done) &\ntrap 'exit 0' TERM\nsleep 60 & wait"
     );
     let command = script(&place, "parent.sh", &body);
     let from = Remote::default();

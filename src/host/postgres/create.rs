@@ -37,7 +37,7 @@ impl Server {
             }
         }
         let birth = Birth::of_initdb();
-        let target = self.begin_fill(&birth.text(), false).await?;
+        let target = self.begin_fill(&birth.text()).await?;
         let mut program = self.tool("initdb").args(initdb_arguments(options, superuser));
         if let Some(password) = password {
             program = program.secret_arg("pwfile", &format!("{}\n", password.0))?;

@@ -94,7 +94,7 @@ impl Server {
     ) -> Result<(), String> {
         let options = self.basebackup_options(options).await?;
         self.write_passfile(&from.passfile).await?;
-        let target = self.begin_fill("basebackup", false).await?;
+        let target = self.begin_fill("basebackup").await?;
         let mut program = self
             .tool("pg_basebackup")
             .arg(format!("--pgdata={}", target.path.display()))
@@ -199,7 +199,8 @@ impl Server {
         if !call.keep_data && !self.is_empty_now().await? {
             return Err(format!("{} is not empty", self.data_dir.display()));
         }
-        let target = self.begin_fill(call.name, true).await?;
+        let absent = self.data_dir_is_left_absent().await?;
+        let target = self.begin_restore(call.name).await?;
         if call.keep_data {
             // Of a server that was killed; tools take it for a sign of life.
             let server = self.clone();
@@ -211,8 +212,42 @@ impl Server {
                 true
             })
             .await?;
+        self.take_over_made(absent).await?;
         self.end_copy(target).await?;
         Ok(output)
+    }
+
+    /// A method makes the data directory itself where there is none; only where its account may not, we do.
+    /// One that is there is given to the account, as for PostgreSQL.
+    async fn data_dir_is_left_absent(&self) -> Result<bool, String> {
+        let absent = !self.files().is_there(&self.data_dir)?;
+        let parent = self.data_dir.parent().unwrap_or(Path::new("/"));
+        if absent && self.may_write(parent).await {
+            return Ok(true);
+        }
+        let server = self.clone();
+        blocking(move || {
+            server.refuse_running()?;
+            make_data_dir(&server.data_dir, server.run_as.as_ref())
+        })
+        .await??;
+        Ok(false)
+    }
+
+    /// With the owner and the mode that PostgreSQL demands, and at the place that was asked for.
+    async fn take_over_made(&self, absent: bool) -> Result<(), String> {
+        if absent && self.data_dir.is_symlink() {
+            return Err(format!(
+                "{} became a symbolic link: make the link before, so that Surus knows what it guards",
+                self.data_dir.display()
+            ));
+        }
+        let server = self.clone();
+        blocking(move || match server.files().is_there(&server.data_dir)? {
+            true => make_data_dir(&server.data_dir, server.run_as.as_ref()),
+            false => Ok(()), // what it made is judged later
+        })
+        .await?
     }
 
     fn remove_dead_lock(&self) -> Result<(), String> {
@@ -272,10 +307,9 @@ impl Server {
     }
 
     /// Marks the directory unfinished and hands out a directory that a tool finds empty.
-    /// `in_place`: a script that was told the data directory's name fills that one.
-    pub async fn begin_fill(&self, work: &str, in_place: bool) -> Result<Filling, String> {
+    pub async fn begin_fill(&self, work: &str) -> Result<Filling, String> {
         let (server, work) = (self.clone(), work.to_owned());
-        blocking(move || server.begin_fill_blocking(&work, in_place)).await?
+        blocking(move || server.begin_fill_blocking(&work)).await?
     }
 
     /// Marks the directory unfinished and leaves it as it is, also where there is none: a script
@@ -297,9 +331,9 @@ impl Server {
         }
     }
 
-    fn begin_fill_blocking(&self, work: &str, in_place: bool) -> Result<Filling, String> {
+    fn begin_fill_blocking(&self, work: &str) -> Result<Filling, String> {
         self.refuse_running()?;
-        if !in_place && !self.files().is_empty(&self.data_dir)? {
+        if !self.files().is_empty(&self.data_dir)? {
             return Err(format!("{} is not empty", self.data_dir.display()));
         }
         let files = self.files();
@@ -307,7 +341,7 @@ impl Server {
         make_data_dir(&self.data_dir, self.run_as.as_ref())?;
         let any = || Ok(std::fs::read_dir(&self.data_dir)?.next().is_some());
         let hidden = files.below(&self.data_dir, any).unwrap_or(false);
-        if in_place || !hidden {
+        if !hidden {
             return Ok(Filling { path: self.data_dir.clone(), staged: false });
         }
         let path = self.data_dir.join(STAGING);
