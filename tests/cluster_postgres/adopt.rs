@@ -97,6 +97,36 @@ fn a_running_primary_is_adopted_without_a_restart() {
     });
 }
 
+/// What an earlier cluster left in the data directory stops nothing, and what stood in Patroni's store is named.
+/// Spec: A-1.
+#[test]
+fn a_second_adoption_never_stops_the_primary() {
+    let Some(mut cluster) = Cluster::plan(Spec::default()) else { return };
+    settle_in(&cluster, 0);
+    pg_ctl(&cluster, 0, &["start"]);
+    let node = &cluster.nodes[0];
+    node.sql(&format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'"));
+    node.sql("CREATE ROLE replicator REPLICATION LOGIN PASSWORD 'repl-geheim'");
+    let left = node.data().join("surus.copy");
+    fs::write(&left, "00000000deadbeef\n").expect("written");
+    let cache = "{\"ttl\": 77, \"synchronous_mode\": true}";
+    fs::write(node.data().join("patroni.dynamic.json"), cache).expect("written");
+    let pid = node.postmaster();
+    assert!(pid.is_some());
+    cluster.start(0);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(cluster.nodes[0].postmaster(), pid, "it was not stopped while nobody can decide");
+    cluster.numbers().into_iter().skip(1).for_each(|k| cluster.start(k));
+    assert_eq!(cluster.wait_settled(60), 0);
+    let node = &cluster.nodes[0];
+    assert_eq!(node.postmaster(), pid, "it was not restarted");
+    assert!(
+        !fs::read_to_string(&left).expect("it is there").contains("deadbeef"),
+        "it has its own"
+    );
+    assert!(node.said("patronictl show-config") > 0 && node.said("ttl, synchronous_mode") > 0);
+}
+
 /// Three daemons that are brought to a running cluster one after the other: while nobody can decide yet,
 /// its primary and its standby go on, also over a restart of the daemons, and after it.
 /// Spec: A-1.

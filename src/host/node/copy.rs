@@ -97,6 +97,10 @@ pub async fn verify(world: &Rc<World>, wanted: Option<String>) -> Result<Report,
     let wanted = wanted.or(cluster);
     let server = world.server()?;
     if server.hold_postmaster().await?.is_some() && wanted.is_none() {
+        let known = server.knows_copy(server.copy_id().await).await?;
+        if !known && !server.inspect().await?.started_by_us {
+            super::adopted::warn(world, &server).await;
+        }
         // What runs was verified before it started: all that is asked is who it is. What was created or
         // adopted has no number yet; asked again, it has, and the log may count on it.
         world.seen.borrow_mut().copy = server.number_copy().await?;

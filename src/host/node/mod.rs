@@ -1,6 +1,7 @@
 //! One node's world: what its flows work with, and what they leave to be seen.
 //!
 //! Everything here lives on the flows' thread; the consensus has its own and is only sent to.
+mod adopted;
 pub mod beat;
 pub mod birth;
 pub mod build;

@@ -23,7 +23,7 @@ use crate::pure::situation::Hears;
 /// Does one deed; dropping the future ends whatever it started.
 pub async fn perform(world: Rc<World>, deed: Deed) -> Result<Report, String> {
     match deed {
-        Deed::InspectNode => conf::inspect(&world).await,
+        Deed::InspectNode => super::adopted::inspect(&world).await,
         Deed::ClearDataDirectory { permission } => copy::clear(&world, permission).await,
         Deed::MoveDataDirectoryAside { suffix } => copy::move_aside(&world, &suffix).await,
         Deed::CreateCluster { method } => birth::create_cluster(&world, &method).await,

@@ -9,6 +9,8 @@ use crate::host::luck::draw_id;
 use crate::pure::cluster::state::CopyId;
 
 const FILE: &str = "surus.copy";
+/// The same number in the state directory: this node, in this life of its state, knows the copy as its own.
+const NOTE: &str = "copy";
 
 impl Server {
     /// This is a copy of its own from now on; its number.
@@ -16,18 +18,33 @@ impl Server {
         let (server, id) = (self.clone(), draw_id());
         blocking(move || {
             let text = format!("{id:016x}\n");
+            server.files().write_note(&server.state_dir.join(NOTE), &text)?;
             server.files().write(&server.data_dir.join(FILE), &text)
         })
         .await??;
         Ok(id)
     }
 
-    /// Its number, drawn now where it has none.
+    /// Its number, drawn now where it has none of ours.
     pub async fn number_copy(&self) -> Result<CopyId, String> {
         match self.copy_id().await {
             0 => self.name_copy().await,
-            known => Ok(known),
+            known if self.knows_copy(known).await? => Ok(known),
+            _ => self.name_copy().await,
         }
+    }
+
+    /// This state directory saw that number given. One that an earlier cluster, an earlier state directory or
+    /// the server that was copied from left in the data directory says nothing about us.
+    ///
+    /// # Errors
+    /// The note cannot be read.
+    pub async fn knows_copy(&self, id: CopyId) -> Result<bool, String> {
+        let server = self.clone();
+        let read = move || server.files().read(&server.state_dir.join(NOTE));
+        let noted = blocking(read).await??;
+        let noted = noted.and_then(|text| CopyId::from_str_radix(text.trim(), 16).ok());
+        Ok(id != 0 && noted == Some(id))
     }
 
     /// 0 where none was drawn.
