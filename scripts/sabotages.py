@@ -240,7 +240,7 @@ SABOTAGES = [
     ("rank ignores the synchronous set", "rank", "P2", [
         (RANK, "    synchronous(race, candidate)?;\n", "")]),
     ("rank ignores lag", "rank", "P2", [
-        (RANK, "if !waived && lag > race.dynamic.maximum_lag_on_failover {", "if false {")]),
+        (RANK, "if !manual && lag > race.dynamic.maximum_lag_on_failover {", "if false {")]),
     # ---- the synchronous set
     ("the old synchronous set outlives a grant", "sync", "P2", [
         (APPLY, "            self.name_synchronous_leader(copy);\n", "")]),

@@ -122,6 +122,7 @@ impl World {
             in_recovery: recovers,
             system_identifier: cluster.system_identifier.to_string(),
             timeline: cluster.wal.timeline(),
+            left: cluster.wal.history().last().copied().filter(|_| !recovers),
             flush_lsn: if recovers { Default::default() } else { end },
             receive_lsn: if recovers { end } else { Default::default() },
             replay_lsn: if recovers { lsn_of(server.replayed) } else { Default::default() },

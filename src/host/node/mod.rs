@@ -47,6 +47,7 @@ use crate::pure::cluster::state::{CopyId, Purpose};
 use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, Postgresql, effective};
 use crate::pure::consensus::core::Input;
 use crate::pure::patroni::look::Look;
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::target::RecoveryProgress;
 use crate::pure::situation::Wishes;
@@ -96,6 +97,8 @@ pub struct Seen {
     /// When it ended though nothing was being done with it.
     pub died_at: Option<tokio::time::Instant>,
     pub sql: Option<SqlFacts>,
+    /// Of the timeline that this server wrote last: what it left, as its history file says.
+    pub left: Option<(u32, Option<Switch>)>,
     /// Why the last look brought none from a server that accepts connections.
     pub sql_failure: Option<SqlFailure>,
     /// A deed that is under way says what the state is.

@@ -18,6 +18,7 @@ use crate::host::postgres::session::Refusal;
 use crate::pure::cluster::facts::{SqlFacts, SqlFailure};
 use crate::pure::consensus::core::Input;
 use crate::pure::flow::node::{Event, Node};
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::state::Role;
 
 /// Between two looks that fail.
@@ -52,7 +53,9 @@ pub async fn look(world: &Rc<World>, round: u64) {
     if world.seen.borrow().postmaster_alive {
         let ours = world.sync_names.borrow().is_some();
         let number = world.seen.borrow_mut().looks.begin();
-        let answer = query(world).await.map(|sql| SqlFacts { names_are_ours: ours, ..sql });
+        let answer = query(world).await;
+        let answer =
+            answer.map(|sql| SqlFacts { names_are_ours: ours, left: left(world, &sql), ..sql });
         note(world, number, answer);
     }
     let facts = world.facts(round);
@@ -60,6 +63,30 @@ pub async fn look(world: &Rc<World>, round: u64) {
     if fingerprint(world) != before {
         world.changed.notify_one();
     }
+}
+
+/// What a primary's timeline left: read once for each.
+fn left(world: &World, sql: &SqlFacts) -> Option<Switch> {
+    if sql.in_recovery {
+        return None;
+    }
+    let known = world.seen.borrow().left.filter(|(timeline, _)| *timeline == sql.timeline);
+    if let Some((_, left)) = known {
+        return left;
+    }
+    let way = world.server().and_then(|server| server.own_history(sql.timeline));
+    let left = match way {
+        Ok(way) => way.and_then(|way| way.last().copied()),
+        Err(problem) => {
+            world.warn_once(&format!(
+                "cannot read where timeline {} began: {problem}",
+                sql.timeline
+            ));
+            return None;
+        }
+    };
+    world.seen.borrow_mut().left = Some((sql.timeline, left));
+    left
 }
 
 /// Several look at once: a deed that changed something does, and so does whoever asks.

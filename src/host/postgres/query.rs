@@ -126,6 +126,7 @@ fn facts(row: &SimpleQueryRow) -> Option<SqlFacts> {
     let text = |name: &str| row.get(name);
     let lsn = |name: &str| text(name).and_then(|t| t.parse().ok()).unwrap_or(Lsn(0));
     Some(SqlFacts {
+        left: None,
         in_recovery: text("in_recovery")? == "t",
         server_version: text("server_version")?.parse().ok()?,
         system_identifier: text("system_identifier")?.to_owned(),

@@ -5,25 +5,54 @@
 //! further, what is left is ended, and nothing is missing here.
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::Server;
 use super::held::Hold;
-use super::processes::{blocking, read};
+use super::processes::{blocking, parent, read};
 
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(300);
 /// What the archiver gets when it is alone; what it leaves is archived later.
 const ARCHIVER_MAX: Duration = Duration::from_secs(3);
+/// What the clients of logical decoding get, of everything: the shutdown checkpoint waits for them, and where
+/// they go on afterwards is kept in their slots.
+const LOGICAL_MAX: Duration = Duration::from_secs(5);
+/// Their processes. Their titles are those of physical ones.
+const LOGICAL: &str = "SELECT active_pid FROM pg_catalog.pg_replication_slots \
+    WHERE slot_type OPERATOR(pg_catalog.=) 'logical' AND active_pid IS NOT NULL";
 /// How long a replica may take nothing.
 const REPLICA_MAX: Duration = Duration::from_secs(10);
 
 impl Server {
+    /// The walsenders of logical decoding, asked for before a stop; none where PostgreSQL does not say.
+    pub(super) async fn logical_walsenders(&self, postmaster: &Hold) -> Vec<Hold> {
+        let Ok(session) = self.session("Surus stop").await else { return Vec::new() };
+        let rows = session.rows(LOGICAL).await.unwrap_or_default();
+        let pids = rows.iter().filter_map(|row| row.get(0)?.parse().ok());
+        pids.filter_map(|pid: i32| {
+            let held = Hold::open(pid).ok().flatten()?;
+            (parent(pid) == Ok(Some(postmaster.pid))).then_some(held)
+        })
+        .collect()
+    }
+
     /// Waits for the end of a fast shutdown. `false`: not within `limit`, or all is written and it is held up.
-    pub(super) async fn shuts_down_within(&self, postmaster: &Hold, limit: Duration) -> bool {
+    /// Those that serve logical decoding are ended before that, once they have had their time.
+    pub(super) async fn shuts_down_within(
+        &self,
+        postmaster: &Hold,
+        mut logical: Vec<Hold>,
+        limit: Duration,
+    ) -> bool {
         let begun = Instant::now();
         let mut standstill = Standstill::default();
         while let Some(left) = limit.checked_sub(begun.elapsed()) {
             if postmaster.ended_within(left.min(STEP)).await {
                 return true;
+            }
+            if begun.elapsed() >= LOGICAL_MAX {
+                end_all(&mut logical);
             }
             if !self.control().await.is_ok_and(|control| control.clean()) {
                 continue;
@@ -58,6 +87,21 @@ impl Server {
             Ok(titles)
         };
         blocking(look).await?
+    }
+}
+
+/// As pg_terminate_backend does it, again and again: the first time the walsender may be about to say farewell
+/// to a client that takes nothing.
+fn end_all(walsenders: &mut Vec<Hold>) {
+    walsenders.retain(|walsender| !walsender.is_ended());
+    for walsender in walsenders {
+        tracing::warn!(
+            pid = walsender.pid,
+            "a client of logical decoding takes nothing and holds up the shutdown: its walsender is ended"
+        );
+        if let Err(error) = walsender.signal(Signal::TERM) {
+            tracing::debug!(%error, pid = walsender.pid, "could not end a walsender");
+        }
     }
 }
 

@@ -103,10 +103,11 @@ impl Server {
         escalate_after: Option<Duration>,
     ) -> Result<StoppedBy, String> {
         if mode == StopMode::Fast {
+            let logical = self.logical_walsenders(postmaster).await;
             signal(postmaster, Signal::INT)?;
             match escalate_after {
                 None => postmaster.ended().await,
-                Some(limit) if !self.shuts_down_within(postmaster, limit).await => {
+                Some(limit) if !self.shuts_down_within(postmaster, logical, limit).await => {
                     return self.end_now(postmaster, limit).await;
                 }
                 Some(_) => {}

@@ -164,11 +164,10 @@ impl ClusterState {
     fn name_synchronous_leader(&mut self, copy: Option<CopyId>) {
         let holder = self.lease.as_ref().and_then(|lease| self.name_of(lease.holder));
         let Some(leader) = holder.map(str::to_string) else { return };
-        if let Some(sync) = self.sync.as_mut().filter(|sync| sync.leader != leader) {
-            // One without a number gets it when it is promoted.
-            let copy = copy.filter(|copy| *copy != 0);
-            sync.copies = copy.map(|copy| (leader.clone(), copy)).into_iter().collect();
-            (sync.leader, sync.sync_standby) = (leader, Vec::new());
+        // One without a number gets it when it is promoted.
+        let copy = copy.filter(|copy| *copy != 0);
+        if let Some(sync) = self.sync.take_if(|sync| sync.leader != leader) {
+            self.sync = Some(sync.granted(leader, copy, self.timeline));
         }
     }
 

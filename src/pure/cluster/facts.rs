@@ -8,6 +8,7 @@ use super::RaftId;
 use super::remote::RemoteFacts;
 use super::state::CopyId;
 use crate::pure::config::Tags;
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::target::RecoveryProgress;
@@ -123,6 +124,9 @@ pub struct SqlFacts {
     /// Text as PostgreSQL prints it in UTC, `2026-11-22 07:23:47.047734+00:00`.
     pub postmaster_start_time: String,
     pub timeline: u32,
+    /// Primary: the timeline that its own left, and where. `None`: it left none, or that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Switch>,
     /// Primary: flushed WAL. Replica: zero.
     pub flush_lsn: Lsn,
     pub receive_lsn: Lsn,

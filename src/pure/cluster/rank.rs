@@ -1,6 +1,7 @@
 //! Who may lead next: one verdict per member, in the order of Patroni's candidate rules.
 use super::facts::{DataDirectory, Facts};
-use super::state::{ClusterState, Member, Verdict};
+use super::state::{ClusterState, Member, Sync, Verdict};
+use super::timelines::Timelines;
 use crate::pure::config::{Dynamic, SynchronousMode};
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::PgState;
@@ -17,6 +18,8 @@ pub struct Candidate<'a> {
 pub struct Race<'a> {
     pub cluster: &'a ClusterState,
     pub dynamic: &'a Dynamic,
+    /// Where timelines began: what is recorded, and what was heard of the last leader.
+    pub timelines: &'a Timelines,
     /// The furthest position the last leader was ever heard to have.
     pub optime: Lsn,
     /// The newest timeline anybody was heard on.
@@ -28,7 +31,7 @@ pub struct Race<'a> {
 /// The winner's id and everybody's verdict.
 pub fn rank(race: &Race, candidates: &[Candidate]) -> (Option<u64>, Vec<Verdict>) {
     let judged: Vec<(&Candidate, Result<Score, Refusal>)> =
-        candidates.iter().map(|c| (c, judge(race, c))).collect();
+        candidates.iter().map(|c| (c, judge(race, candidates, c))).collect();
     let best = judged
         .iter()
         .filter_map(|(c, j)| j.as_ref().ok().map(|score| (score, *c)))
@@ -56,7 +59,7 @@ fn refuse(rule: &'static str, inputs: impl Into<String>) -> Refusal {
     Refusal { rule, inputs: inputs.into() }
 }
 
-fn judge(race: &Race, candidate: &Candidate) -> Result<Score, Refusal> {
+fn judge(race: &Race, candidates: &[Candidate], candidate: &Candidate) -> Result<Score, Refusal> {
     if candidate.member.witness {
         return Err(refuse("a witness has no PostgreSQL", ""));
     }
@@ -78,7 +81,7 @@ fn judge(race: &Race, candidate: &Candidate) -> Result<Score, Refusal> {
     let (timeline, position) = standing(facts)?;
     let (kept_on, position) = kept(race, candidate, timeline, position)?;
     identity(race, facts)?;
-    synchronous(race, candidate)?;
+    synchronous(race, candidates, candidate)?;
     behind(race, candidate, timeline, position)?;
     let wanted = race.wanted == Some(candidate.member.name.as_str());
     Ok(Score { wanted, timeline: kept_on, position, priority: facts.failover_priority() })
@@ -103,7 +106,7 @@ fn standing(facts: &Facts) -> Result<(u32, Lsn), Refusal> {
 fn kept(race: &Race, candidate: &Candidate, on: u32, position: Lsn) -> Result<(u32, Lsn), Refusal> {
     let wanted = race.wanted == Some(candidate.member.name.as_str());
     let raw = wanted || follows(race) || on >= race.timeline;
-    let known = race.cluster.timelines.kept(on, position);
+    let known = race.timelines.kept(on, position);
     known.or(raw.then_some((on, position))).ok_or_else(|| {
         let inputs = format!("timeline={on} position={position}");
         refuse("is on a timeline of which nobody recorded where it began", inputs)
@@ -121,11 +124,16 @@ fn identity(race: &Race, facts: &Facts) -> Result<(), Refusal> {
 }
 
 /// With synchronous_mode on, only the set that holds everything acknowledged may lead.
-fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
+fn synchronous(
+    race: &Race,
+    candidates: &[Candidate],
+    candidate: &Candidate,
+) -> Result<(), Refusal> {
     if race.dynamic.synchronous_mode == SynchronousMode::Off || follows(race) {
         return Ok(());
     }
     let Some(sync) = &race.cluster.sync else { return Ok(()) };
+    let sync = in_force(sync, candidates);
     let name = &candidate.member.name;
     let manual = race.wanted == Some(name.as_str()) && race.cluster.lease.is_none();
     let manual_failover =
@@ -147,17 +155,26 @@ fn synchronous(race: &Race, candidate: &Candidate) -> Result<(), Refusal> {
     }
 }
 
+/// The set that counts: a leader that was granted the lease and never began its timeline, as its own
+/// PostgreSQL says, has acknowledged nothing, and what was before still holds.
+fn in_force<'a>(sync: &'a Sync, candidates: &[Candidate]) -> &'a Sync {
+    let leader = candidates.iter().find(|c| c.member.name == sync.leader);
+    let facts = leader.and_then(|c| c.fresh);
+    let never_led = facts.is_some_and(|facts| {
+        let same = sync.copies.get(&sync.leader) == Some(&facts.copy);
+        let recovers = facts.sql.as_ref().filter(|sql| sql.in_recovery && sql.timeline > 0);
+        same && recovers.is_some_and(|sql| sql.timeline < sync.timeline)
+    });
+    match sync.before.as_deref().filter(|_| never_led) {
+        Some(before) => in_force(before, candidates),
+        None => sync,
+    }
+}
+
 /// In a standby cluster nobody acknowledges anything, and what its leader lacks comes from the
 /// remote: the furthest leads, however far that is.
 fn follows(race: &Race) -> bool {
     race.cluster.only_follows(race.dynamic)
-}
-
-/// The synchronous set begins anew with each grant, at the one who got it. Where an operator named a member that
-/// lagged and its promotion failed, nobody else may lead: its lag was accepted with the order.
-fn was_granted_synchronously(race: &Race, name: &str) -> bool {
-    let synchronous = race.dynamic.synchronous_mode != SynchronousMode::Off;
-    synchronous && race.cluster.sync.as_ref().is_some_and(|sync| sync.leader == name)
 }
 
 fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> Result<(), Refusal> {
@@ -166,9 +183,8 @@ fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> R
     }
     let lag = race.optime.since(position);
     let inputs = format!("timeline={timeline} position={position} lag_bytes={lag}");
-    let name = candidate.member.name.as_str();
-    let waived = race.wanted == Some(name) || was_granted_synchronously(race, name);
-    if !waived && lag > race.dynamic.maximum_lag_on_failover {
+    let manual = race.wanted == Some(candidate.member.name.as_str());
+    if !manual && lag > race.dynamic.maximum_lag_on_failover {
         return Err(refuse("lags more than maximum_lag_on_failover", inputs));
     }
     if race.dynamic.check_timeline && timeline < race.timeline {
@@ -213,11 +229,12 @@ fn verdict(
 mod tests {
     use super::*;
     use crate::pure::cluster::facts::SqlFacts;
-    use crate::pure::cluster::state::{FailoverRequest, Sync};
+    use crate::pure::cluster::state::FailoverRequest;
     use crate::pure::postgres::history::Switch;
 
     fn race<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Race<'a> {
-        Race { cluster, dynamic, optime: Lsn(2_000_000), timeline: 3, wanted: None }
+        let timelines = &cluster.timelines;
+        Race { cluster, dynamic, timelines, optime: Lsn(2_000_000), timeline: 3, wanted: None }
     }
 
     fn facts(timeline: u32, position: u64) -> Facts {
@@ -243,7 +260,7 @@ mod tests {
             leader: String::from("a"),
             sync_standby: vec![String::from("b")],
             copies: [(String::from("a"), 3), (String::from("b"), 7)].into(),
-            quorum: 0,
+            ..Sync::default()
         };
         let cluster = ClusterState { sync: Some(sync), ..ClusterState::default() };
         let mode = SynchronousMode::On;
@@ -258,20 +275,43 @@ mod tests {
         assert!(!leads("a", 4) && !leads("b", 3) && !leads("b", 0) && !leads("c", 7));
     }
 
-    /// The operator's order is used up by the grant; the promotion failed, and nobody else is in the set.
+    /// An operator named b, which lags; it got the lease and never promoted. Whatever b could have acknowledged
+    /// counts as soon as it may have.
     #[test]
-    fn the_leader_of_the_synchronous_set_may_lag() {
-        let sync = Sync { leader: String::from("b"), ..Sync::default() };
+    fn the_synchronous_set_before_a_grant_that_was_not_used_holds() {
+        let mode = SynchronousMode::On;
+        let dynamic = Dynamic { synchronous_mode: mode, ..Dynamic::from_value(None) };
+        let old = Sync { leader: String::from("a"), sync_standby: vec![], ..Sync::default() };
+        let sync = old.granted(String::from("b"), Some(7), 4);
         let cluster = ClusterState { sync: Some(sync), ..ClusterState::default() };
-        let leads = |mode: SynchronousMode, name: &str| {
-            let dynamic = Dynamic { synchronous_mode: mode, ..Dynamic::from_value(None) };
-            let (known, name) = (facts(3, 500_000), name.to_owned());
-            let member = Member { name, ..Member::default() };
-            let candidate = Candidate { id: 1, member: &member, fresh: Some(&known) };
-            rank(&race(&cluster, &dynamic), &[candidate]).0.is_some()
+        let member = |name: &str| Member { name: name.to_owned(), ..Member::default() };
+        let (a, b) = (member("a"), member("b"));
+        let winner = |b_is: Option<Facts>| {
+            let a_is = facts(3, 2_000_000);
+            let candidates = [
+                Candidate { id: 1, member: &a, fresh: Some(&a_is) },
+                Candidate { id: 2, member: &b, fresh: b_is.as_ref() },
+            ];
+            rank(&race(&cluster, &dynamic), &candidates).0
         };
-        assert!(leads(SynchronousMode::On, "b") && !leads(SynchronousMode::On, "c"));
-        assert!(!leads(SynchronousMode::Off, "b"), "it lacks what was acknowledged");
+        let copy = |copy, timeline| Some(Facts { copy, ..facts(timeline, 500_000) });
+        assert_eq!(winner(copy(7, 3)), Some(1), "it says that it never led");
+        assert_eq!(winner(copy(7, 4)), None, "it did: a lacks what it acknowledged");
+        assert_eq!((winner(copy(8, 3)), winner(None)), (None, None), "that is not known");
+    }
+
+    /// The last leader was heard to write on 4, which no record tells of yet.
+    #[test]
+    fn where_the_last_leader_began_is_known_by_its_own_word() {
+        let (cluster, dynamic) = (ClusterState::default(), Dynamic::from_value(None));
+        let mut timelines = Timelines::default();
+        timelines.note(4, &[Switch { timeline: 3, at: Lsn(500_000) }]);
+        let (old, member) = (facts(3, 2_000_000), Member::default());
+        let candidate = || Candidate { id: 1, member: &member, fresh: Some(&old) };
+        let race = race(&cluster, &dynamic);
+        assert_eq!(rank(&race, &[candidate()]).0, Some(1));
+        let race = Race { timelines: &timelines, ..race };
+        assert_eq!(rank(&race, &[candidate()]).0, None, "its tail is no progress");
     }
 
     /// A switchover for 2030, and the leader dies today: its candidate may lag no more than anybody else.

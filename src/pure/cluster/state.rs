@@ -179,6 +179,26 @@ pub struct Sync {
     /// certain. Whoever is not in it was named by a version that did not tell copies apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub copies: BTreeMap<String, CopyId>,
+    /// The timeline that was reserved for the leader by the grant that put it here; zero once the leader
+    /// itself has named its standbys.
+    #[serde(default)]
+    pub timeline: u32,
+    /// What held until that grant: it still does while that timeline has not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Sync>>,
+}
+
+impl Sync {
+    /// How many grants in a row that came to nothing are remembered.
+    const BEFORE_MAX: usize = 8;
+
+    /// A grant to another member: from that entry on it alone is known to hold everything.
+    pub fn granted(self, leader: String, copy: Option<CopyId>, timeline: u32) -> Sync {
+        let older = std::iter::successors(Some(&self), |sync| sync.before.as_deref()).count();
+        let copies = copy.map(|copy| (leader.clone(), copy)).into_iter().collect();
+        let before = (older < Sync::BEFORE_MAX).then(|| Box::new(self));
+        Sync { leader, copies, timeline, before, ..Sync::default() }
+    }
 }
 
 /// Drawn for every copy of the cluster when it has been made, and kept with it: a member's name stays, its

@@ -57,8 +57,8 @@ pub fn next_step(
         let sync = Sync {
             leader: leader.to_string(),
             sync_standby: names.iter().cloned().collect(),
-            quorum: 0,
             copies: copies.iter().filter(|(n, _)| named(n)).map(|(n, c)| (n.clone(), *c)).collect(),
+            ..Sync::default()
         };
         (cluster.sync.as_ref() != Some(&sync)).then_some(SyncStep::Publish(Some(sync)))
     };
@@ -193,8 +193,8 @@ mod tests {
         let sync = Sync {
             leader: LEADER.to_owned(),
             sync_standby: names.iter().map(|name| name.to_string()).collect(),
-            quorum: 0,
             copies: iter::once(&LEADER).chain(names).map(|n| (n.to_string(), copy_of(n))).collect(),
+            ..Sync::default()
         };
         let initialize = Initialize::Done { system_identifier: CLUSTER.to_owned() };
         ClusterState { initialize, sync: Some(sync), ..ClusterState::default() }

@@ -9,7 +9,9 @@ use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::lease::{Arbiter, Nonce};
 use crate::pure::cluster::rank::{Candidate, Race, rank};
 use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose};
+use crate::pure::cluster::timelines::Timelines;
 use crate::pure::cluster::{Millis, RaftId};
+use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
 
@@ -52,6 +54,8 @@ pub struct LeaderSeen {
     /// The timeline of that position.
     on: u32,
     timeline: u32,
+    /// What that timeline left, and where.
+    left: Option<Switch>,
 }
 
 struct Beat {
@@ -134,7 +138,7 @@ impl Core {
             // What an earlier leader wrote beyond this one's beginning is given up.
             let before = if seen.epoch == lease.epoch { seen.optime } else { Lsn(0) };
             (seen.epoch, seen.optime) = (lease.epoch, before.max(sql.flush_lsn));
-            seen.on = sql.timeline;
+            (seen.on, seen.left) = (sql.timeline, sql.left);
         }
     }
 
@@ -378,10 +382,12 @@ impl Core {
         let wanted = self.cluster.order_in_force().and_then(|f| f.candidate.as_deref());
         let wanted = wanted
             .filter(|name| candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some()));
+        let timelines = self.timelines();
         let race = Race {
             cluster: &self.cluster,
             dynamic: &self.dynamic,
-            optime: self.optime(),
+            timelines: &timelines,
+            optime: self.optime(&timelines),
             timeline: self.leader_seen.timeline.max(self.cluster.status.timeline),
             wanted,
         };
@@ -407,10 +413,20 @@ impl Core {
         (winner, decision)
     }
 
+    /// What is recorded, and the last leader's own timeline as it told of it: it may have gone before the record.
+    fn timelines(&self) -> Timelines {
+        let (mut known, seen) = (self.cluster.timelines.clone(), &self.leader_seen);
+        let newer = known.newest().is_none_or(|newest| newest < seen.on);
+        if let Some(left) = seen.left.filter(|_| newer) {
+            known.note(seen.on, &[left]);
+        }
+        known
+    }
+
     /// How far the last leader is known to have come, on the way to the newest timeline: what an earlier one had
     /// beyond the beginning of the next is given up already.
-    fn optime(&self) -> Lsn {
-        let kept = |on, at| self.cluster.timelines.kept(on, at).map_or(at, |(_, kept)| kept);
+    fn optime(&self, timelines: &Timelines) -> Lsn {
+        let kept = |on, at| timelines.kept(on, at).map_or(at, |(_, kept)| kept);
         let (seen, status) = (&self.leader_seen, &self.cluster.status);
         kept(seen.on, seen.optime).max(kept(status.timeline, status.optime))
     }
