@@ -9,11 +9,13 @@ use crate::pure::config::Config;
 
 /// What to do about this node's `raft.data_dir`; asks the other nodes over REST, which takes seconds.
 pub fn advice(config: &Config) -> String {
-    let answer = Client::of(config.clone()).cluster().ok();
-    in_words(answer.as_ref(), &config.raft.data_dir.display().to_string())
+    let client = Client::of(config.clone());
+    let asked = client.doors().join(", ");
+    let answer = client.cluster().ok();
+    in_words(answer.as_ref(), &asked, &config.raft.data_dir.display().to_string())
 }
 
-fn in_words(answer: Option<&Value>, dir: &str) -> String {
+fn in_words(answer: Option<&Value>, asked: &str, dir: &str) -> String {
     let node = |body: &Value| body["surus"]["node"].as_str().unwrap_or("another node").to_owned();
     match answer {
         Some(body) if body["surus"]["quorum"] == true => format!(
@@ -27,7 +29,7 @@ fn in_words(answer: Option<&Value>, dir: &str) -> String {
             node(body)
         ),
         None => format!(
-            "no other node answers: leave {dir} where it is, start the others first, then this one again; it \
+            "no other node answers at {asked}: leave {dir} where it is, start the others first, then this one again; it \
              may be moved aside only while they have a majority without it, for on a majority of the nodes \
              it is the cluster's only memory (`surus recover` on one that still has its own)"
         ),
@@ -42,10 +44,10 @@ mod tests {
     #[test]
     fn nobody_moves_anything_aside_before_the_others_have_a_majority() {
         let said = |quorum: bool| {
-            in_words(Some(&json!({"surus": {"node": "n2", "quorum": quorum}})), "/r")
+            in_words(Some(&json!({"surus": {"node": "n2", "quorum": quorum}})), "a:8008", "/r")
         };
         assert!(said(true).contains("n2 says") && said(true).contains("move /r aside"));
-        for text in [said(false), in_words(None, "/r")] {
+        for text in [said(false), in_words(None, "a:8008", "/r")] {
             assert!(
                 text.contains("leave /r where it is") && text.contains("surus recover"),
                 "{text}"

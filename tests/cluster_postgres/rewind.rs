@@ -93,7 +93,8 @@ fn missing_wal_is_fetched_from_the_archive() {
         &config,
         "LANG=C",
         "LC_ALL=C",
-        "PGOPTIONS=-c statement_timeout=0",
+        "PGOPTIONS=",
+        "-c statement_timeout=0",
         "PGPASSFILE=",
     ];
     for wanted in wanted {

@@ -83,6 +83,11 @@ impl Client {
         Client { agent: agent.into(), authorization, config, doors }
     }
 
+    /// Where nodes are asked: base addresses of their REST interfaces.
+    pub fn doors(&self) -> &[String] {
+        &self.doors
+    }
+
     /// GET from one member.
     pub fn get(&self, base: &str, path: &str) -> Result<Response, String> {
         self.call("GET", base, path, None, READ_WAIT)
