@@ -10,6 +10,18 @@ LOG, CORE = "src/pure/consensus/log.rs", "src/pure/consensus/core.rs"
 FLOW = "src/pure/flow/"
 
 SABOTAGES = [
+    ("a slow primary gives way to nobody", "recovery", "P7", [
+        (FLOW + "restart.rs", "Guard::MayFail => !self.is_primary() || self.another_can_lead,",
+         "Guard::MayFail => true,")]),
+    ("a leader cut off before its record counts for nothing", "timeline", "P2", [
+        (ARBITER, "if let Some(left) = seen.left.filter(|_| newer) {",
+         "if let Some(left) = seen.left.filter(|_| newer && false) {")]),
+    ("a grant that was never used empties the synchronous set", "sync", "P7", [
+        (RANK, "match sync.before.as_deref().filter(|_| never_led) {",
+         "match sync.before.as_deref().filter(|_| never_led && false) {")]),
+    ("a failed creation known from a snapshot pauses for ever", "bootstrap", "P7", [
+        ("src/pure/consensus/creator.rs", "if self.cluster.initialize_failure.is_some() {",
+         "if false {")]),
     # ---- found by the simulator and by torture, and mended since
     ("a late proposal of the synchronous set", "sync", "P2", [
         (FLOW + "node.rs", "filter(|_| !self.sync_settled);", "filter(|_| false);")]),
@@ -238,7 +250,7 @@ SABOTAGES = [
          "let mut effects = if busy { vec![] } else { vec![] };")]),
     # ---- who may lead
     ("rank ignores the synchronous set", "rank", "P2", [
-        (RANK, "    synchronous(race, candidate)?;\n", "")]),
+        (RANK, "    synchronous(race, candidates, candidate)?;\n", "")]),
     ("rank ignores lag", "rank", "P2", [
         (RANK, "if !manual && lag > race.dynamic.maximum_lag_on_failover {", "if false {")]),
     # ---- the synchronous set

@@ -451,6 +451,7 @@ fn ranked(own: &str, rows: &[Row]) -> Vec<(String, OfferKind)> {
         remove_on_diverged_timelines: false,
         pre_promote: false,
         sync_step: None,
+        another_can_lead: false,
     });
     situation.clone_offers.into_iter().map(|o| (o.source.member, o.kind)).collect()
 }

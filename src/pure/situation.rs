@@ -91,6 +91,9 @@ pub struct Situation {
     /// The section was taken out before this cluster followed anybody.
     #[serde(default)]
     pub never_followed: bool,
+    /// We hold the lease, and by what was last heard another member could take over.
+    #[serde(default)]
+    pub another_can_lead: bool,
 }
 
 /// This node and the lease. `Mine` only while the deadline is ahead: hope is not a lease.
@@ -154,6 +157,7 @@ pub struct Sources<'a> {
     pub remove_on_diverged_timelines: bool,
     pub pre_promote: bool,
     pub sync_step: Option<SyncStep>,
+    pub another_can_lead: bool,
 }
 
 impl Situation {
@@ -195,6 +199,7 @@ impl Situation {
             clone_offers,
             wishes: s.wishes,
             sync_step: s.sync_step,
+            another_can_lead: s.another_can_lead,
             sync_version: s.cluster.sync_version,
             sync_barrier: s.cluster.sync.clone().filter(|_| waits_for_somebody(own)),
             remote,

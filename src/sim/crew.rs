@@ -8,6 +8,7 @@ use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Brief, Deed, Report};
 use crate::pure::flow::node::Node as NodeFlow;
+use crate::pure::flow::restart::Restart;
 use crate::pure::machine::Flow;
 
 /// One in so many of the deeds that were cancelled answers all the same.
@@ -138,7 +139,12 @@ impl World {
         let Some(slot) = self.slot(at, serial) else { return };
         let (flow, to) = (slot.body.flow(), slot.body.state());
         let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
+        let timed = cause.starts_with("after") || cause == "situation_changed";
+        let gives_way = flow == Restart::ID && to == "failed" && timed;
         self.say(at, &format!("{flow} {from} → {to}, because {cause}"));
+        if gives_way {
+            self.check_another_can_lead(at);
+        }
         self.checks.walked(flow, from, to);
         self.wishes_are_granted(at, flow, to);
         self.perform(at, serial, acts, None);
@@ -234,9 +240,11 @@ impl World {
             }
             None => {
                 let name = node.name.clone();
+                let start_ms =
+                    node.daemon.as_ref().map_or(0, |d| d.core.dynamic().primary_start_timeout_ms);
                 let mut pen = Pen { disk: &mut node.disk, asked_by: visit };
                 let runs = node.postgres.server.is_some();
-                let begun = machine::begin(brief, &name, runs, born_by, &mut pen);
+                let begun = machine::begin(brief, &name, runs, (born_by, start_ms), &mut pen);
                 self.manned(at, visit, begun);
             }
         }

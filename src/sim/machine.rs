@@ -4,7 +4,7 @@ use std::io;
 use super::disk::{Kept, Pen};
 use crate::pure::chart::Name;
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Brief, Deed, Report, StopMode};
+use crate::pure::deed::{Brief, Deed, Report, StartAs, StopMode};
 use crate::pure::flow::bootstrap::{self, Bootstrap};
 use crate::pure::flow::cluster_init::{self, ClusterInit};
 use crate::pure::flow::demote::{self, Demote};
@@ -143,7 +143,7 @@ macro_rules! deaf {
 }
 
 deaf!(Bootstrap => bootstrap, ClusterInit => cluster_init, Demote => demote, Promote => promote,
-    Rejoin => rejoin, Restart => restart, Switchover => switchover);
+    Rejoin => rejoin, Switchover => switchover);
 
 impl Hears for Node {
     fn event(news: News) -> Option<node::Event> {
@@ -151,6 +151,14 @@ impl Hears for Node {
             News::Beat(situation) => node::Event::Beat(Box::new(situation.clone())),
             News::PostgresDied => node::Event::PostgresDied,
         })
+    }
+}
+
+impl Hears for Restart {
+    fn event(news: News) -> Option<restart::Event> {
+        let News::Beat(situation) = news else { return None };
+        let another_can_lead = situation.another_can_lead;
+        Some(restart::Event::SituationChanged { another_can_lead })
     }
 }
 
@@ -181,6 +189,9 @@ pub fn begin_node(pen: &mut Pen) -> Begun {
     begun(Node::default(), pen)
 }
 
+/// As the host's.
+const REPLICA_START_MS: Millis = 600_000;
+
 /// What a cluster is created by, as the file says.
 #[derive(Clone, Debug)]
 pub struct BornBy {
@@ -191,12 +202,12 @@ pub struct BornBy {
     pub has_script: bool,
 }
 
-/// A child from its brief, on the node of this name.
+/// A child from its brief, on the node of this name. With the file's creation comes `primary_start_timeout`, in ms.
 pub fn begin(
     brief: &Brief,
     node: &str,
     postgres_runs: bool,
-    born_by: BornBy,
+    (born_by, start_ms): (BornBy, Millis),
     pen: &mut Pen,
 ) -> Begun {
     match brief.clone() {
@@ -244,7 +255,9 @@ pub fn begin(
             begun(Switchover { epoch, candidate, shutdown: None }, pen)
         }
         Brief::Restart { as_, crashed } => {
-            begun(Restart { as_, crashed, start_timeout_ms: 60_000 }, pen)
+            let usual =
+                if matches!(as_, StartAs::Primary { .. }) { start_ms } else { REPLICA_START_MS };
+            begun(Restart::new(as_, crashed, usual), pen)
         }
         Brief::StandbyLeader { epoch, remote } => begun(StandbyLeader::new(epoch, remote), pen),
     }

@@ -207,6 +207,7 @@ impl World {
             remove_on_diverged_timelines: false,
             pre_promote: self.plan.pre_promote,
             sync_step,
+            another_can_lead: daemon.core.another_can_lead(),
         }))
     }
 }

@@ -169,6 +169,7 @@ pub fn situation(world: &World) -> Situation {
         remove_on_diverged_timelines: settings.remove_data_directory_on_diverged_timelines
             == Some(true),
         pre_promote: settings.pre_promote.is_some(),
+        another_can_lead: view.another_can_lead,
     })
 }
 

@@ -313,7 +313,13 @@ impl World {
         let (view, data) = (self.view.borrow(), &seen.data);
         let own = &view.own_name;
         let sure = view.raft.quorum_at + self.dynamic.borrow().ttl_ms > clock::now();
+        let overdue = self.machines.borrow().get("restart").is_some_and(|restart| {
+            restart.state == "starting" && restart.knowledge["timed_out"] == true
+        });
         match (node, view.cluster.leader()) {
+            ("recovering" | "restarting", _) if overdue => String::from(
+                "primary start has timed out, but continuing to wait because failover is not possible",
+            ),
             ("standing_aside", _) => why_aside(data, view.cluster.system_identifier()),
             ("following", _) if !sure => {
                 format!("no quorum: no majority is heard. I am ({own}), a secondary, and wait")

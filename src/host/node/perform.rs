@@ -137,8 +137,7 @@ pub fn start_flow(
             let primary = matches!(as_, StartAs::Primary { .. });
             let usual = if primary { world.dynamic().primary_start_timeout_ms } else { 600_000 };
             let asked = world.seen.borrow_mut().restart_timeout_ms.take().filter(|_| !crashed);
-            let start_timeout_ms = asked.unwrap_or(usual).max(1000);
-            start(world, Restart { as_, crashed, start_timeout_ms }, run, on_end)
+            start(world, Restart::new(as_, crashed, asked.unwrap_or(usual)), run, on_end)
         }
         Brief::StandbyLeader { epoch, remote } => {
             start(world, StandbyLeader::new(epoch, remote), run, on_end)

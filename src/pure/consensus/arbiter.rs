@@ -383,15 +383,7 @@ impl Core {
         let wanted = wanted
             .filter(|name| candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some()));
         let timelines = self.timelines();
-        let race = Race {
-            cluster: &self.cluster,
-            dynamic: &self.dynamic,
-            timelines: &timelines,
-            optime: self.optime(&timelines),
-            timeline: self.leader_seen.timeline.max(self.cluster.status.timeline),
-            wanted,
-        };
-        let (winner, verdicts) = rank(&race, &candidates);
+        let (winner, verdicts) = rank(&self.race(&timelines, wanted), &candidates);
         let name = winner.and_then(|id| self.cluster.name_of(id)).map(str::to_string);
         let mut reason = String::from(match (&name, wanted) {
             (None, _) => "no member may lead",
@@ -411,6 +403,30 @@ impl Core {
             at: self.wall.clone(),
         };
         (winner, decision)
+    }
+
+    /// Could another member take over from us, who hold the lease? By what was last heard: the arbiter asks anew.
+    pub fn another_can_lead(&self) -> bool {
+        if self.cluster.lease.as_ref().is_none_or(|lease| lease.holder != self.id) {
+            return false;
+        }
+        let others = self.cluster.members.iter().filter(|(id, _)| **id != self.id);
+        let candidates: Vec<Candidate> = others
+            .map(|(id, member)| Candidate { id: *id, member, fresh: self.recent(*id) })
+            .collect();
+        let timelines = self.timelines();
+        rank(&self.race(&timelines, None), &candidates).0.is_some()
+    }
+
+    fn race<'a>(&'a self, timelines: &'a Timelines, wanted: Option<&'a str>) -> Race<'a> {
+        Race {
+            cluster: &self.cluster,
+            dynamic: &self.dynamic,
+            timelines,
+            optime: self.optime(timelines),
+            timeline: self.leader_seen.timeline.max(self.cluster.status.timeline),
+            wanted,
+        }
     }
 
     /// What is recorded, and the last leader's own timeline as it told of it: it may have gone before the record.

@@ -14,6 +14,7 @@ impl Core {
             raft: self.raft_view(now),
             lease: self.lease_view(now),
             facts: self.heard.clone(),
+            another_can_lead: self.another_can_lead(),
             joining: match (&self.founding, &self.refused) {
                 (Some(founding), Some(reason)) => Some(format!("{}: {reason}", founding.waits_for)),
                 (Some(founding), None) => Some(founding.waits_for.clone()),

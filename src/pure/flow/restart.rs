@@ -5,7 +5,7 @@ use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, StartAs, StopMode};
 use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::Hears;
+use crate::pure::situation::{Hears, Situation};
 
 include!(concat!(env!("OUT_DIR"), "/restart.rs"));
 
@@ -17,23 +17,50 @@ pub struct Restart {
     pub as_: StartAs,
     /// It died by itself: nothing to stop.
     pub crashed: bool,
-    /// primary_start_timeout: longer than this and somebody else shall lead.
+    /// primary_start_timeout in ms: after it another member shall lead, if one can; 0: at once.
     pub start_timeout_ms: Millis,
+    /// That time is up.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// A member could take over, by what was last heard.
+    #[serde(default)]
+    pub another_can_lead: bool,
 }
 
-/// Nothing but its own work moves it.
+/// What moves it besides its own work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Event {}
+pub enum Event {
+    SituationChanged { another_can_lead: bool },
+}
 
 impl Meaning<Names, Input<Restart>> for Restart {
-    fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
+    fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match guard {
             Guard::HasDied => self.crashed,
+            Guard::IsToGiveWay => self.timed_out && told(input),
+            Guard::MayFail => !self.is_primary() || self.another_can_lead,
         }
     }
 
-    fn apply(&mut self, action: Action, _input: &Input<Self>) {
-        match action {}
+    fn apply(&mut self, action: Action, input: &Input<Self>) {
+        match action {
+            Action::NoteWhetherAnotherCanLead => self.another_can_lead = told(input),
+            Action::NoteTimeout => self.timed_out = true,
+        }
+    }
+}
+
+fn told(input: &Input<Restart>) -> bool {
+    matches!(input, Input::Event(Event::SituationChanged { another_can_lead: true }))
+}
+
+impl Restart {
+    pub fn new(as_: StartAs, crashed: bool, start_timeout_ms: Millis) -> Restart {
+        Restart { as_, crashed, start_timeout_ms, timed_out: false, another_can_lead: false }
+    }
+
+    fn is_primary(&self) -> bool {
+        matches!(self.as_, StartAs::Primary { .. })
     }
 }
 
@@ -43,7 +70,9 @@ impl Flow for Restart {
     const ID: &'static str = "restart";
 
     fn name(event: &Event) -> EventName {
-        match *event {}
+        match event {
+            Event::SituationChanged { .. } => EventName::SituationChanged,
+        }
     }
 
     fn deed(&self, activity: Activity) -> Deed {
@@ -68,4 +97,54 @@ impl Flow for Restart {
     }
 }
 
-impl Hears for Restart {}
+impl Hears for Restart {
+    fn hear(&self, situation: &Situation) -> Vec<Event> {
+        let another_can_lead = situation.another_can_lead;
+        let is_news = another_can_lead != self.another_can_lead;
+        is_news.then_some(Event::SituationChanged { another_can_lead }).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::machine::Machine;
+
+    fn starting(as_: StartAs) -> Machine<Restart> {
+        let (mut machine, _) = Machine::start(Restart::new(as_, true, 0));
+        let visit = machine.visit();
+        handle(&mut machine, Input::Done { visit, report: crate::pure::deed::Report::Done });
+        assert_eq!(machine.state(), State::Starting);
+        machine
+    }
+
+    fn handle(machine: &mut Machine<Restart>, input: Input<Restart>) -> State {
+        machine.handle(input);
+        machine.state()
+    }
+
+    fn elapsed(machine: &mut Machine<Restart>) -> State {
+        let visit = machine.visit();
+        handle(machine, Input::Elapsed { visit, delay: Delay::StartTimeout })
+    }
+
+    fn told(machine: &mut Machine<Restart>, another_can_lead: bool) -> State {
+        handle(machine, Input::Event(Event::SituationChanged { another_can_lead }))
+    }
+
+    /// Spec: PR-11.
+    #[test]
+    fn a_primary_that_starts_slowly_gives_way_only_to_whom_that_helps() {
+        let mut alone = starting(StartAs::Primary { epoch: 3 });
+        let visit = alone.visit();
+        assert_eq!(elapsed(&mut alone), State::Starting, "nobody else can lead");
+        assert_eq!(told(&mut alone, false), State::Starting);
+        assert_eq!(alone.visit(), visit, "its start goes on");
+        assert_eq!(told(&mut alone, true), State::Failed);
+        let mut replaced = starting(StartAs::Primary { epoch: 3 });
+        assert_eq!(told(&mut replaced, true), State::Starting, "it has time");
+        assert_eq!(elapsed(&mut replaced), State::Failed);
+        let mut replica = starting(StartAs::Standby { source: None });
+        assert_eq!(elapsed(&mut replica), State::Failed);
+    }
+}

@@ -69,6 +69,7 @@ fn seen_by(
         remove_on_diverged_timelines,
         pre_promote: false,
         sync_step: None,
+        another_can_lead: false,
     })
 }
 

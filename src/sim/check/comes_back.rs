@@ -20,6 +20,20 @@ impl World {
         None
     }
 
+    /// I-PR-2: a leader whose PostgreSQL starts too slowly gives way only to somebody.
+    pub fn check_another_can_lead(&mut self, at: usize) {
+        let now = self.local(at);
+        let core = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.core);
+        let alone =
+            core.is_some_and(|core| core.live_lease(now).is_some() && !core.another_can_lead());
+        if alone {
+            let name = &self.nodes[at].name;
+            let what =
+                format!("the leader {name} gave up its start though no other member can lead");
+            self.checks.broken("P7", what);
+        }
+    }
+
     /// Where every machine stands, for the report of a failure.
     pub fn standing(&self) -> String {
         let mut text = String::new();

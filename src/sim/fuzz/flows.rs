@@ -58,7 +58,7 @@ pub fn inputs(bytes: &[u8]) {
         }
         8 => {
             let (as_, crashed) = (invent::start_as(&mut b), b.flag());
-            run(Restart { as_, crashed, start_timeout_ms: 60_000 }, &mut b);
+            run(Restart::new(as_, crashed, 60_000), &mut b);
         }
         _ => {
             let known = StandbyLeader::new(b.number(), invent::remote(&mut b));

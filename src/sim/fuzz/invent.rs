@@ -213,6 +213,7 @@ pub fn situation(b: &mut Bytes) -> Situation {
         remote_writes: b.flag(),
         may_be_promoted: b.flag(),
         never_followed: b.flag(),
+        another_can_lead: b.flag(),
         data_is_gone: b.below(8) == 7,
         left_behind_at: b.some(|b| b.below(4) as u32),
         sync_version: b.below(4) as u64,

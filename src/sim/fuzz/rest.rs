@@ -117,6 +117,7 @@ fn view(who: u8) -> View {
         },
         facts: (1..4).map(|n| (n, heard(n, who))).collect(),
         joining: None,
+        another_can_lead: false,
     }
 }
 

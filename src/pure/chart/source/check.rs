@@ -131,7 +131,7 @@ fn never_taken(chart: &Chart, state: usize) -> Vec<String> {
         .collect()
 }
 
-/// Answers, delays and decisions that may find no edge, or an edge that leads nowhere.
+/// Answers, delays and decisions that may find no edge, or an edge that leads nowhere (a delay may, while work goes on).
 fn lost(chart: &Chart, state: usize) -> Vec<String> {
     let mut triggers: Vec<_> = chart.edges_of(state).map(|edge| edge.trigger).collect();
     if chart.states[state].activity.is_some() {
@@ -149,7 +149,9 @@ fn lost_trigger(chart: &Chart, state: usize, trigger: Trigger) -> Option<String>
     if edges().all(|edge| edge.guard.is_some()) {
         return Some(format!("{text} may match no edge and be lost: add a last one without guard"));
     }
-    edges().any(|edge| edge.target.is_none()).then(|| {
+    // What a state works at goes on when its time is up, and its end is still awaited.
+    let works_on = matches!(trigger, Trigger::After(_)) && chart.states[state].activity.is_some();
+    (!works_on && edges().any(|edge| edge.target.is_none())).then(|| {
         format!("{text} leads nowhere: nothing would be running and nothing awaited; add a target")
     })
 }
