@@ -172,6 +172,7 @@ impl Situation {
         let upstream = upstream(&s, &lease, &remote);
         let clone_offers = clone_offers(&s, &lease, &upstream);
         let facts = own.and_then(|f| f.remote.as_ref());
+        let leader_has_begun = section.is_some() || leader_has_begun(&s, &lease);
         Situation {
             hand_over: hand_over(&s, &lease),
             left_behind_at: left_behind_at(&s, &lease),
@@ -197,7 +198,7 @@ impl Situation {
             lease,
             upstream,
             clone_offers,
-            wishes: s.wishes,
+            wishes: Wishes { reinitialize: s.wishes.reinitialize && leader_has_begun, ..s.wishes },
             sync_step: s.sync_step,
             another_can_lead: s.another_can_lead,
             sync_version: s.cluster.sync_version,
@@ -239,6 +240,13 @@ fn standing(s: &Sources) -> Standing {
             Standing::Theirs { leader: s.cluster.name_of(lease.holder).map(str::to_string) }
         }
     }
+}
+
+/// Until a new leader writes, by its own word, ours may be the best copy that is left: an order to copy anew waits.
+fn leader_has_begun(s: &Sources, lease: &Standing) -> bool {
+    let Standing::Theirs { .. } = lease else { return true };
+    let holder = s.cluster.lease.as_ref().and_then(|lease| s.heard.get(&lease.holder));
+    holder.and_then(|facts| facts.sql.as_ref()).is_some_and(|sql| !sql.in_recovery)
 }
 
 fn runs_a_stranger(s: &Sources, own: Option<&&Facts>) -> bool {

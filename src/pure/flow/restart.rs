@@ -132,7 +132,7 @@ mod tests {
         handle(machine, Input::Event(Event::SituationChanged { another_can_lead }))
     }
 
-    /// Spec: PR-11.
+    /// ha-parity PR-11.
     #[test]
     fn a_primary_that_starts_slowly_gives_way_only_to_whom_that_helps() {
         let mut alone = starting(StartAs::Primary { epoch: 3 });
