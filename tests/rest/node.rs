@@ -124,6 +124,7 @@ fn node(number: u64) -> Node {
         lease,
         facts,
         joining: None,
+        another_can_lead: false,
     };
     let local = LocalView { sentence: "no action".into(), ..LocalView::default() };
     Node { view, local, dynamic: dynamic(), config: config(number) }
