@@ -2,11 +2,13 @@
 //!
 //! Works on the files alone: the lock of the store refuses while a daemon runs. Everything changes
 //! in one durable write or not at all; the journal gets an entry for whoever asks later.
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, openat2};
 use serde_json::json;
 
 use super::ctl::{client, prompt};
@@ -187,16 +189,25 @@ fn names(ids: &[(RaftId, String)]) -> String {
 
 /// Files that root's hand made here go to whom the directory belongs: the daemon's user.
 fn keep_owner(state_dir: &Path) -> io::Result<()> {
-    let owner = state_dir.metadata()?;
-    let mut open = vec![state_dir.join("log"), state_dir.join("journal")];
+    // Held, and no link is followed: its owner may change what lies there while we, as root, give it away.
+    let held = File::open(state_dir)?;
+    let owner = held.metadata()?;
+    let mut open = vec![PathBuf::from("log"), PathBuf::from("journal")];
     while let Some(path) = open.pop() {
-        let found = path.symlink_metadata()?;
-        if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
-            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
+        let way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = File::from(openat2(&held, &path, flags, Mode::empty(), way)?);
+        let meta = found.metadata()?;
+        if (meta.uid(), meta.gid()) != (owner.uid(), owner.gid()) {
+            let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+            chownat(&found, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
-        if found.is_dir() {
-            for entry in std::fs::read_dir(&path)? {
-                open.push(entry?.path());
+        if meta.is_dir() {
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            let dir = openat2(&held, &path, flags, Mode::empty(), way)?;
+            for entry in Dir::read_from(&dir)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                open.extend((name != "." && name != "..").then(|| path.join(name)));
             }
         }
     }

@@ -196,6 +196,32 @@ async fn a_killed_postmaster_is_noticed_and_restarted() {
     assert_eq!(facts(&server).await.timeline, 1);
 }
 
+/// After a reboot the pid in a socket's lock may be another program's of the same account.
+#[tokio::test]
+async fn a_lock_of_a_socket_with_a_pid_of_another_program_is_removed() {
+    use std::os::unix::process::CommandExt;
+    let Some(mut place) = Place::new() else { return };
+    let server = place.primary("one").await;
+    let socket = server.state_dir.join(format!(".s.PGSQL.{}", server.connection.port));
+    let lock = server.state_dir.join(format!(".s.PGSQL.{}.lock", server.connection.port));
+    let text = std::fs::read_to_string(&lock).expect("PostgreSQL's lock");
+    server.stop(StopMode::Fast, Some(LONG)).await.expect("stop");
+    let mut other = std::process::Command::new("sleep");
+    if let Some(account) = &server.run_as {
+        other.uid(account.uid).gid(account.gid);
+    }
+    let mut other = other.arg("600").spawn().expect("sleep");
+    let rest = text.split_once('\n').expect("lines").1;
+    std::fs::write(&lock, format!("{}\n{rest}", other.id())).expect("written");
+    std::fs::write(&socket, "").expect("written");
+    let owner = server.run_as.as_ref().map(|account| account.uid);
+    std::os::unix::fs::chown(&lock, owner, None).expect("given");
+    std::os::unix::fs::chown(&socket, owner, None).expect("given");
+    server.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("start");
+    other.kill().expect("killed");
+    other.wait().expect("reaped");
+}
+
 #[tokio::test]
 async fn a_stop_escalates() {
     let Some(mut place) = Place::new() else { return };

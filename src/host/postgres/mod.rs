@@ -41,6 +41,7 @@ pub mod room;
 pub mod session;
 mod shut_down;
 pub mod slots;
+mod socket_lock;
 pub mod start;
 pub mod stop;
 pub mod sync;

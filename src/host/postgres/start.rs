@@ -91,6 +91,7 @@ impl Server {
         }
         self.end_orphans()?;
         self.remove_stale_lock()?;
+        self.remove_stale_socket_locks(files)?;
         self.write_conf_files(files)?;
         let skipped = self.remove_skipped()?;
         if !skipped.is_empty() {

@@ -5,11 +5,12 @@
 //! as archived. So before a stopped primary becomes anything else, its archive_command is run for all that
 //! waits, as PostgreSQL would; what it does not take is copied to `<data_dir>.unarchived` and offered again later.
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Server;
+use super::aside::make_data_dir;
+use super::files::Files;
 use super::processes::{self, blocking};
 use super::program::Program;
 
@@ -49,24 +50,16 @@ fn in_order(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-fn names_in(dir: &Path, suffix: &str) -> Result<Vec<String>, String> {
-    let wrong = |error| format!("could not read {}: {error}", dir.display());
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(wrong)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(wrong)?.file_name();
-        names.extend(name.to_str().and_then(|name| name.strip_suffix(suffix)).map(str::to_owned));
-    }
-    Ok(in_order(names))
+fn names_in(files: Files, dir: &Path, suffix: &str) -> Result<Vec<String>, String> {
+    let paths = files.entries(dir)?;
+    let names = paths.iter().filter_map(|path| path.file_name()?.to_str()?.strip_suffix(suffix));
+    Ok(in_order(names.map(str::to_owned).collect()))
 }
 
 impl Server {
     /// What waits for archive_command here. Blocks.
     pub fn waiting_for_archive(&self) -> Result<Vec<String>, String> {
-        names_in(&self.status_dir(), ".ready")
+        names_in(self.files(), &self.status_dir(), ".ready")
     }
 
     /// Where what the archive did not take is kept.
@@ -76,7 +69,7 @@ impl Server {
 
     /// What is kept there. Blocks.
     pub fn kept_for_archive(&self) -> Result<Vec<String>, String> {
-        names_in(&self.unarchived_dir(), "")
+        names_in(self.files(), &self.unarchived_dir(), "")
     }
 
     fn status_dir(&self) -> PathBuf {
@@ -158,7 +151,8 @@ impl Server {
 
     /// A directory beside the data, made by the account that owns it wherever that one may.
     async fn make_beside(&self, dir: &Path) -> Result<(), String> {
-        if fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir()) {
+        let seen = self.files().at(dir, || fs::symlink_metadata(dir));
+        if seen.is_ok_and(|meta| meta.is_dir()) {
             return Ok(());
         }
         let parent = dir.parent().unwrap_or(Path::new("/"));
@@ -166,14 +160,7 @@ impl Server {
             let program = Program::new("/bin/mkdir", &self.state_dir, self.run_as.as_ref());
             return program.args(["-m", "0700", "--"]).arg(dir).run().await.map(|_| ());
         }
-        let wrong = |error| format!("could not make {}: {error}", dir.display());
-        fs::create_dir(dir).map_err(wrong)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(wrong)?;
-        match &self.run_as {
-            Some(account) => std::os::unix::fs::lchown(dir, Some(account.uid), Some(account.gid)),
-            None => Ok(()),
-        }
-        .map_err(wrong)
+        make_data_dir(dir, self.run_as.as_ref())
     }
 
     /// Offers what is kept, oldest first, until one is refused; what was taken is removed.
