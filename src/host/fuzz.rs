@@ -10,7 +10,7 @@ use super::peer::Hello;
 use super::peer::handshake::{Greeting as Opened, judge};
 use super::peer::wire::{self, Wire};
 use super::postgres::birth::Birth;
-use super::postgres::{conf_files, passfile, replica, upstream, vet};
+use super::postgres::{passfile, replica, upstream, vet};
 use super::rest::{access, read};
 use super::restored::{promises_of, restored};
 use super::store::Loaded;
@@ -21,6 +21,7 @@ use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::log::MemoryLog;
 use crate::pure::consensus::message::{Genesis, Greeting, PeerMessage, Standing};
 use crate::pure::consensus::recover::recover;
+use crate::pure::postgres::recovery;
 
 /// A function that takes any bytes.
 pub type Target = fn(&[u8]);
@@ -295,8 +296,8 @@ pub fn host_texts(bytes: &[u8]) {
         }
         4 => drop(super::programs::refusals(rest)),
         5 => {
-            let clean = conf_files::without_recovery(&text);
-            assert_eq!(conf_files::without_recovery(&clean), clean);
+            let clean = recovery::without_recovery(&text);
+            assert_eq!(recovery::without_recovery(&clean), clean);
         }
         6 => {
             if let Some(birth) = Birth::parse(&text) {

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::Server;
 use super::files::Files;
+use crate::pure::postgres::recovery::without_recovery;
 
 /// The texts to start with; `None` leaves a file as it is.
 #[derive(Clone, Debug, Default)]
@@ -32,26 +33,6 @@ pub enum Signal {
     /// Whatever the custom bootstrap left.
     Keep,
 }
-
-/// Settings that may stand only in our own file: in postgresql.auto.conf they would win over it.
-const RECOVERY_SETTINGS: [&str; 16] = [
-    "archive_cleanup_command",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "recovery_min_apply_delay",
-    "recovery_target",
-    "recovery_target_action",
-    "recovery_target_inclusive",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "restore_command",
-    "trigger_file",
-];
 
 const SPARED: [&str; 3] = ["postgresql.base.conf", "pg_hba.conf", "pg_ident.conf"];
 
@@ -170,33 +151,12 @@ fn keep_base(dir: &Path, files: Files<'_>) -> Result<(), String> {
     files.write(&base, "")
 }
 
-pub(in crate::host) fn without_recovery(text: &str) -> String {
-    let is_recovery = |line: &str| {
-        let line = line.trim_start();
-        let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
-        let name = line[..end.unwrap_or(line.len())].to_ascii_lowercase();
-        RECOVERY_SETTINGS.contains(&name.as_str())
-    };
-    text.split_inclusive('\n').filter(|line| !is_recovery(line)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    /// Spec: B-18.
-    #[test]
-    fn recovery_settings_leave_auto_conf() {
-        let text = "# do not edit\nwork_mem = '4MB'\n Primary_conninfo = 'host=a'\n\
-            recovery_target_time='x'\nrestore_commands = 'kept'\n";
-        assert_eq!(
-            without_recovery(text),
-            "# do not edit\nwork_mem = '4MB'\nrestore_commands = 'kept'\n"
-        );
-    }
 
     fn server_in(dir: &Path) -> Server {
         for name in ["data", "etc"] {

@@ -6,11 +6,9 @@ use super::birth::{Birth, Phase};
 use super::processes::{self, blocking, kill_all};
 use super::program::Output;
 use super::{Connection, Server};
+use crate::pure::config::option::INITDB_FORBIDDEN;
 use crate::pure::config::{CustomMethod, Secret};
 use crate::pure::postgres::conninfo::conninfo;
-
-/// Options that would break what we promise about the new cluster.
-const INITDB_FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];
 
 /// Names one run of a method in the environment of all that it starts.
 const WORK: &str = "SURUS_WORK";

@@ -10,6 +10,7 @@ use super::inspect::Presence;
 use super::processes::blocking;
 use super::program::{Output, Stream};
 use super::{Server, TOOL_TIMEOUT};
+use crate::pure::config::option::BASEBACKUP_FORBIDDEN;
 use crate::pure::postgres::control::Control;
 use crate::pure::postgres::progress;
 
@@ -52,22 +53,6 @@ pub struct Call<'a> {
     /// What lies in the data directory is the method's to use.
     pub keep_data: bool,
 }
-
-/// Options that we set ourselves or that would not leave a data directory behind.
-const FORBIDDEN: [&str; 12] = [
-    "pgdata",
-    "format",
-    "wal-method",
-    "xlog-method",
-    "gzip",
-    "version",
-    "dbname",
-    "host",
-    "port",
-    "username",
-    "password",
-    "target",
-];
 
 /// Written down of a copy that is complete, until a server was seen to run on it.
 pub const COPIED: &str = "copied";
@@ -156,7 +141,7 @@ impl Server {
         let mut wanted = Vec::new();
         for option in options {
             let name = option_name(option);
-            if FORBIDDEN.contains(&name) {
+            if BASEBACKUP_FORBIDDEN.contains(&name) {
                 tracing::error!("postgresql.basebackup: `--{name}` is set by Surus and left out");
             } else if name == "compress" && !(major >= 15 && option.contains("=server")) {
                 tracing::error!(
@@ -366,12 +351,8 @@ impl Server {
         .await?
     }
 
-    /// The fill is complete: everything is in its place and on disk, the mark goes.
-    pub async fn end_fill(&self, filling: Filling) -> Result<(), String> {
-        self.fill_ended(filling, None).await
-    }
-
-    /// As [`Server::end_fill`]; with `mark` the directory goes on counting as unfinished.
+    /// The fill is complete: everything is in its place and on disk, and the mark goes; with `mark` the directory
+    /// goes on counting as unfinished.
     pub async fn fill_ended(&self, filling: Filling, mark: Option<String>) -> Result<(), String> {
         let server = self.clone();
         blocking(move || {

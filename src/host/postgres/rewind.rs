@@ -4,20 +4,7 @@ use super::conf_files::Signal;
 use super::create::option_name;
 use super::processes::blocking;
 use super::replica::Remote;
-
-/// Options that we set ourselves or that would make the outcome something else.
-const FORBIDDEN: [&str; 10] = [
-    "target-pgdata",
-    "source-pgdata",
-    "source-server",
-    "write-recovery-conf",
-    "dry-run",
-    "restore-target-wal",
-    "config-file",
-    "no-ensure-shutdown",
-    "version",
-    "help",
-];
+use crate::pure::config::option::REWIND_FORBIDDEN;
 
 /// pg_rewind says this just before it changes the first file.
 const FIRST_CHANGE: &str = "need to copy";
@@ -31,7 +18,7 @@ impl Server {
         let known = self.options_of("pg_rewind").await?;
         for option in options {
             let name = option_name(option);
-            if FORBIDDEN.contains(&name) || !known.contains(name) {
+            if REWIND_FORBIDDEN.contains(&name) || !known.contains(name) {
                 return Err(format!("postgresql.rewind: pg_rewind cannot be given `--{name}`"));
             }
         }

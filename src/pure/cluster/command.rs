@@ -6,7 +6,6 @@ use super::RaftId;
 use super::standby::Order;
 use super::state::{CopyId, Decision, FailoverRequest, HistoryRow, Member, Purpose, Status, Sync};
 use crate::pure::postgres::history::Switch;
-use crate::pure::postgres::lsn::Lsn;
 
 /// One proposal. Guarded by what it expects, so that repeating it does no harm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,9 +151,4 @@ impl Outcome {
     pub fn refused(why: impl Into<String>) -> Outcome {
         Outcome::Refused(why.into())
     }
-}
-
-/// How far a demoted primary's WAL went, in words for people.
-pub fn end_of_wal(timeline: u32, lsn: Lsn) -> String {
-    format!("timeline {timeline} at {lsn}")
 }

@@ -1,5 +1,4 @@
 //! What PostgreSQL runs with: the dynamic configuration and, over it, the node's own file.
-use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -31,12 +30,6 @@ pub fn effective(config: &Postgresql, dynamic: &Dynamic) -> PostgresSettings {
 }
 
 impl Postgresql {
-    /// Where postgresql.conf, pg_hba.conf and pg_ident.conf are: config_dir, else the data
-    /// directory.
-    pub fn conf_dir(&self) -> &Path {
-        self.config_dir.as_deref().unwrap_or(&self.data_dir)
-    }
-
     /// Who runs pg_rewind's queries: the rewind user, else the superuser.
     pub fn rewind_user(&self) -> &PgUser {
         self.rewind.as_ref().unwrap_or(&self.superuser)

@@ -12,8 +12,8 @@ use super::tree::{Kind, Node};
 /// What initdb may not be told: Surus says it.
 pub const INITDB_FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];
 
-/// What pg_basebackup may not be told.
-pub const BASEBACKUP_FORBIDDEN: [&str; 11] = [
+/// What pg_basebackup may not be told: Surus says it, or no data directory would come of it.
+pub const BASEBACKUP_FORBIDDEN: [&str; 12] = [
     "pgdata",
     "format",
     "wal-method",
@@ -25,9 +25,10 @@ pub const BASEBACKUP_FORBIDDEN: [&str; 11] = [
     "port",
     "username",
     "password",
+    "target",
 ];
 
-/// What pg_rewind may not be told.
+/// What pg_rewind may not be told: Surus says it, or the outcome would be something else.
 pub const REWIND_FORBIDDEN: [&str; 10] = [
     "target-pgdata",
     "source-pgdata",

@@ -208,15 +208,14 @@ pub fn target_action(parameters: &Parameters) -> &str {
     parameters.get("recovery_target_action").map_or("pause", String::as_str)
 }
 
-/// The text of postgresql.auto.conf without recovery's parameters, which would beat ours.
-pub fn scrubbed(auto_conf: &str) -> String {
-    let name = |line: &str| {
+/// The text of postgresql.auto.conf without recovery's parameters, which would beat ours there.
+pub fn without_recovery(auto_conf: &str) -> String {
+    let names_recovery = |line: &str| {
         let line = line.trim_start();
-        let end = line.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(line.len());
-        line[..end].to_string()
+        let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
+        is_recovery(&line[..end.unwrap_or(line.len())])
     };
-    let kept = auto_conf.lines().filter(|line| !is_recovery(&name(line)));
-    kept.map(|line| format!("{line}\n")).collect()
+    auto_conf.split_inclusive('\n').filter(|line| !names_recovery(line)).collect()
 }
 
 #[cfg(test)]
@@ -317,9 +316,15 @@ mod tests {
         assert_eq!(setting_in(text, "port"), None);
     }
 
+    /// Spec: B-18.
     #[test]
-    fn the_auto_conf_loses_what_would_beat_ours() {
-        let text = "# x\nwork_mem = '1MB'\nPrimary_Conninfo='host=a'\nrestore_command = 'x'\n";
-        assert_eq!(scrubbed(text), "# x\nwork_mem = '1MB'\n");
+    fn recovery_settings_leave_auto_conf() {
+        let text = "# do not edit\nwork_mem = '4MB'\n Primary_conninfo = 'host=a'\n\
+            recovery_target_time='x'\nrestore_commands = 'kept'\n";
+        assert_eq!(
+            without_recovery(text),
+            "# do not edit\nwork_mem = '4MB'\nrestore_commands = 'kept'\n"
+        );
+        assert_eq!(without_recovery("standby_mode = on\nPause_At_Recovery_Target=1\n"), "");
     }
 }
