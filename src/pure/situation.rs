@@ -91,7 +91,7 @@ pub struct Situation {
     /// The section was taken out before this cluster followed anybody.
     #[serde(default)]
     pub never_followed: bool,
-    /// We hold the lease, and by what was last heard another member could take over.
+    /// We hold the lease and do not write, and by what was last heard another member could take over.
     #[serde(default)]
     pub another_can_lead: bool,
 }

@@ -24,7 +24,7 @@ pub struct View {
     pub facts: BTreeMap<RaftId, Heard>,
     /// Why this node waits, when it is not part of a cluster yet.
     pub joining: Option<String>,
-    /// This node holds the lease, and by what was last heard another member could take over.
+    /// This node holds the lease and does not write, and by what was last heard another member could take over.
     #[serde(default)]
     pub another_can_lead: bool,
 }

@@ -405,9 +405,12 @@ impl Core {
         (winner, decision)
     }
 
-    /// Could another member take over from us, who hold the lease? By what was last heard: the arbiter asks anew.
+    /// Could another member take over from us, who hold the lease and do not write? By what was last heard: the
+    /// arbiter asks anew.
     pub fn another_can_lead(&self) -> bool {
-        if self.cluster.lease.as_ref().is_none_or(|lease| lease.holder != self.id) {
+        let holds = self.cluster.lease.as_ref().is_some_and(|lease| lease.holder == self.id);
+        let own = self.heard.get(&self.id).and_then(|heard| heard.facts.sql.as_ref());
+        if !holds || own.is_some_and(|sql| !sql.in_recovery) {
             return false;
         }
         let others = self.cluster.members.iter().filter(|(id, _)| **id != self.id);
