@@ -1,5 +1,5 @@
 //! The log: Patroni's levels, to standard error or to files of its own; a reload changes all of it.
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -126,12 +126,18 @@ struct Files {
 }
 
 impl Files {
-    /// A new file has the bits that the umask left; chmod(2) gives it the rest.
+    /// A new file has the bits that the umask left; fchmod(2) gives it the rest, and never to what
+    /// somebody who may write to the directory linked here.
     fn keep_mode(&self) {
         let Some(mode) = self.mode else { return };
-        let found = std::fs::metadata(&self.path).map(|meta| meta.permissions().mode() & 0o777);
-        if found.is_ok_and(|bits| bits != mode) {
-            std::fs::set_permissions(&self.path, Permissions::from_mode(mode)).ok();
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(&self.path) else {
+            return;
+        };
+        let is_other =
+            |meta: &Metadata| meta.is_file() && meta.permissions().mode() & 0o777 != mode;
+        if file.metadata().is_ok_and(|meta| is_other(&meta)) {
+            file.set_permissions(Permissions::from_mode(mode)).ok();
         }
     }
 }
@@ -148,17 +154,21 @@ impl Write for Files {
     }
 }
 
-/// `surus.log`, and behind it `surus.log.1` and so on; a line is never torn apart.
+/// `surus.log`, and behind it `surus.log.1` and so on; a line is never torn apart. A symbolic link
+/// in its place is refused: the directory may be one that PostgreSQL's account writes to.
 fn files(config: &Log, dir: &Path) -> Result<Files, String> {
     let path = dir.join("surus.log");
     let mut options = OpenOptions::new();
-    options.create(true).append(true);
+    options.create(true).append(true).custom_flags(libc::O_NOFOLLOW);
     if let Some(mode) = config.mode {
         options.mode(mode);
     }
-    std::fs::create_dir_all(dir)
-        .and_then(|()| options.open(&path))
-        .map_err(|error| format!("log.dir: {}: {error}", path.display()))?;
+    std::fs::create_dir_all(dir).and_then(|()| options.open(&path)).map_err(|error| match path
+        .is_symlink()
+    {
+        true => format!("log.dir: {} is a symbolic link: remove it", path.display()),
+        false => format!("log.dir: {}: {error}", path.display()),
+    })?;
     let limit = ContentLimit::BytesSurpassed(config.file_size_bytes);
     let kept = AppendCount::new(config.file_num);
     let rotating = FileRotate::new(&path, kept, limit, Compression::None, Some(options));
@@ -193,6 +203,24 @@ mod tests {
         writeln!(log, "again").expect("it writes");
         let after = std::fs::read_to_string(dir.path().join("surus.log")).expect("it reads");
         assert_eq!(after, newest + "again\n");
+    }
+
+    /// PostgreSQL's account may write to /var/log/postgresql, and Surus may be root.
+    #[test]
+    fn link_in_place_of_the_log_is_neither_written_to_nor_opened_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (theirs, path) = (dir.path().join("theirs"), dir.path().join("surus.log"));
+        std::fs::write(&theirs, "").expect("it writes");
+        std::fs::set_permissions(&theirs, Permissions::from_mode(0o600)).expect("chmod");
+        let config = Log { file_size_bytes: 100, mode: Some(0o666), ..Log::default() };
+        let log = files(&config, dir.path()).expect("it opens");
+        std::fs::remove_file(&path).expect("it is removed");
+        std::os::unix::fs::symlink(&theirs, &path).expect("a link");
+        log.keep_mode();
+        let meta = std::fs::metadata(&theirs).expect("it is there");
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+        let problem = files(&config, dir.path()).err().expect("refused");
+        assert!(problem.contains("surus.log is a symbolic link: remove it"), "{problem}");
     }
 
     /// The umask of a service is 022 or stricter: what open(2) is told is cut by it.

@@ -140,7 +140,7 @@ impl World {
         let (flow, to) = (slot.body.flow(), slot.body.state());
         let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
         let timed = cause.starts_with("after") || cause == "situation_changed";
-        let gives_way = flow == Restart::ID && to == "failed" && timed;
+        let gives_way = (flow, from, to) == (Restart::ID, "starting", "failed") && timed;
         self.say(at, &format!("{flow} {from} → {to}, because {cause}"));
         if gives_way {
             self.check_another_can_lead(at);

@@ -1,6 +1,8 @@
 //! The leader's data directory is moved aside while PostgreSQL runs: it would go on acknowledging
 //! what is nowhere. It is stopped before anybody else may write.
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -17,8 +19,20 @@ fn works(pid: i32) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok()
 }
 
-/// Moves it; the other leads, the old postmaster is gone by then, and no two acknowledged at once.
+/// What lies under the directory's name when it was moved.
+#[derive(Clone, Copy, PartialEq)]
+enum Instead {
+    Nothing,
+    /// A link to a copy, as one puts there who moves the data to another disk.
+    LinkToCopy,
+}
+
 fn moved(freeze: bool) {
+    another_takes_over(freeze, Instead::Nothing);
+}
+
+/// Moves it; the other leads, the old postmaster is gone by then, and no two acknowledged at once.
+fn another_takes_over(freeze: bool, instead: Instead) {
     let spec = Spec { nodes: 3, ttl_s: 4, ..Spec::default() };
     let Some(cluster) = Cluster::start_all(spec) else { return };
     let writers = cluster.writers();
@@ -28,7 +42,15 @@ fn moved(freeze: bool) {
         cluster.nodes[old].signal(Signal::STOP);
     }
     let (data, aside) = (cluster.nodes[old].data(), cluster.nodes[old].dir.join("aside"));
+    let copy = cluster.nodes[old].dir.join("copy");
+    if instead == Instead::LinkToCopy {
+        let done = Command::new("cp").arg("-a").args([&data, &copy]).status();
+        assert!(done.expect("cp").success());
+    }
     fs::rename(&data, &aside).expect("it is moved");
+    if instead == Instead::LinkToCopy {
+        symlink(&copy, &data).expect("a link");
+    }
     let leads = |k: usize| {
         k != old && cluster.nodes[k].sql("SELECT pg_is_in_recovery()").as_deref() == Some("f")
     };
@@ -36,6 +58,11 @@ fn moved(freeze: bool) {
     assert!(!works(pid), "the old one could still write");
     if freeze {
         cluster.nodes[old].signal(Signal::CONT);
+    }
+    if instead == Instead::LinkToCopy {
+        // What was copied while it was written to is no backup: a person has to replace it.
+        assert_eq!(writers.stop().overlap_ms(), 0, "two writers at once");
+        return;
     }
     let new = cluster.wait_settled(60);
     assert_ne!(new, old, "it has no data");
@@ -46,6 +73,12 @@ fn moved(freeze: bool) {
 #[test]
 fn a_leader_whose_directory_is_moved_is_stopped_first() {
     moved(false);
+}
+
+/// The path leads to other data than those that PostgreSQL works on.
+#[test]
+fn a_leader_whose_directory_becomes_a_link_is_stopped() {
+    another_takes_over(false, Instead::LinkToCopy);
 }
 
 /// The guard alone finds it, too.

@@ -1,6 +1,5 @@
 //! The observer: asks PostgreSQL, tells the others, and notices its death at once.
 use std::cell::RefCell;
-use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::host::actor::consensus::Word;
 use crate::host::actor::flow::{FlowActor, Happened};
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::ConfFiles;
+use crate::host::postgres::processes::blocking;
 use crate::host::postgres::query::Monitor;
 use crate::host::postgres::session::Refusal;
 use crate::pure::cluster::facts::{SqlFacts, SqlFailure};
@@ -210,30 +210,25 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     world.look.notify_one();
 }
 
-/// A server goes on for a while when its files are removed under it, and what it acknowledges then
-/// is nowhere. A disk that does not answer in time says nothing either way.
+/// A server goes on for a while when its directory is removed or replaced under it, and what it
+/// acknowledges then is nowhere. A disk that does not answer in time says nothing either way.
 pub async fn watch_data(world: &Rc<World>) {
     let Ok(server) = world.server() else { return };
-    let control = server.data_dir.join("global/pg_control");
-    let looked = tokio::time::timeout(DATA_LOOK_MAX, tokio::fs::metadata(control)).await;
-    let Ok(found) = looked else { return };
-    let gone = match found {
-        Ok(_) => false,
-        Err(error) if is_absence(&error) => world.seen.borrow().postmaster_alive,
-        Err(error) => {
-            tracing::warn!(%error, "the control file cannot be looked at: nothing follows from that");
+    let dir = server.data_dir.clone();
+    let looked = blocking(move || server.data_is_in_place());
+    let gone = match tokio::time::timeout(DATA_LOOK_MAX, looked).await.map(Result::flatten) {
+        Err(_) => return,
+        Ok(Ok(in_place)) => !in_place && world.seen.borrow().postmaster_alive,
+        Ok(Err(problem)) => {
+            tracing::warn!(problem, "nothing follows from that");
             return;
         }
     };
     if gone && !world.seen.borrow().data_is_gone {
-        tracing::error!(dir = %server.data_dir.display(), "the data directory is gone");
+        tracing::error!(dir = %dir.display(), "the data directory is gone, or is another one now");
         world.changed.notify_one();
     }
     world.seen.borrow_mut().data_is_gone = gone;
-}
-
-fn is_absence(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// What a file changed that only a restart brings into force; recovery's own do not count.

@@ -46,7 +46,11 @@ impl DirId {
         Ok(found.filter(|found| *found != root))
     }
 
-    fn of(path: &Path) -> io::Result<DirId> {
+    /// Of a path, links followed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of(path: &Path) -> io::Result<DirId> {
         Ok(DirId::at(CWD, &CString::new(path.as_os_str().as_bytes())?)?)
     }
 }

@@ -103,6 +103,23 @@ impl Server {
         Ok(Presence { postmaster, others })
     }
 
+    /// Whether the path still leads to data, and to those on which the postmaster that is held works.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub fn data_is_in_place(&self) -> Result<bool, String> {
+        if !self.files().is_there(&self.data_dir.join("global/pg_control"))? {
+            return Ok(false);
+        }
+        let (Some(works_in), true) = (self.held.dir(), self.held.alive().is_some()) else {
+            return Ok(true);
+        };
+        let shown = self.data_dir.display();
+        let named =
+            self.files().at(&self.data_dir, || DirId::of(&self.data_dir).map_err(Into::into));
+        Ok(named.map_err(|error| format!("could not look at {shown}: {error}"))? == works_in)
+    }
+
     /// The data directory by its path, and where the postmaster that is known works.
     pub(super) fn place(&self, known: Option<i32>) -> Result<Place, String> {
         let dir = match self.held.dir() {
