@@ -5,7 +5,7 @@ Where two promises are named, whichever luck shows first is right.
 ARBITER, LEASE = "src/pure/consensus/arbiter.rs", "src/pure/cluster/lease.rs"
 APPLY, RANK = "src/pure/cluster/apply.rs", "src/pure/cluster/rank.rs"
 GROUP, FOUNDING = "src/pure/consensus/group.rs", "src/pure/consensus/founding.rs"
-MACHINE, SYNC = "src/pure/machine.rs", "src/pure/cluster/sync.rs"
+MACHINE, SYNC = "src/pure/machine/mod.rs", "src/pure/cluster/sync.rs"
 LOG, CORE = "src/pure/consensus/log.rs", "src/pure/consensus/core.rs"
 FLOW = "src/pure/flow/"
 

@@ -31,7 +31,6 @@ use super::{clock, config, log, lost_state, places, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
 use crate::pure::consensus::core::{Core, Seat};
-use crate::pure::flow::node::Node;
 use crate::pure::postgres::state::PgState;
 use crate::pure::situation::Wishes;
 use crate::pure::view::{LocalView, View};
@@ -211,7 +210,7 @@ async fn live(built: Built) {
         let on_end = Box::new(move |_| {
             ended.send(()).ok();
         });
-        let node = FlowActor::resume(world.clone(), Node::default(), "", on_end).start();
+        let node = FlowActor::node(world.clone(), on_end).start();
         actix::spawn(observe::watch_postmaster(world.clone(), node.clone()));
         actix::spawn(super::node::lead::watch_guard(world.clone()));
         actix::spawn(super::node::remote::keep_watch(world.clone()));

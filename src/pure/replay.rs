@@ -7,17 +7,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::flow::bootstrap::Bootstrap;
-use super::flow::cluster_init::ClusterInit;
-use super::flow::demote::Demote;
-use super::flow::node::Node;
-use super::flow::promote::Promote;
-use super::flow::rejoin::Rejoin;
-use super::flow::replica_build::ReplicaBuild;
-use super::flow::restart::Restart;
-use super::flow::standby_leader::StandbyLeader;
-use super::flow::switchover::Switchover;
-use super::machine::{Flow, Input, Machine, Record};
+use super::flow::any;
+use super::machine::{Flow, FollowsSituation, Input, Machine, Record};
 
 pub mod history;
 
@@ -45,18 +36,19 @@ pub enum Outcome {
 /// Walks the transition from `before` to `after` (records of one machine) again. `before` is not
 /// needed for a machine's first record.
 pub fn again(flow: &str, before: Option<&Value>, after: &Value) -> Again {
-    match flow {
-        Node::ID => of::<Node>(before, after),
-        ClusterInit::ID => of::<ClusterInit>(before, after),
-        Bootstrap::ID => of::<Bootstrap>(before, after),
-        ReplicaBuild::ID => of::<ReplicaBuild>(before, after),
-        Rejoin::ID => of::<Rejoin>(before, after),
-        Promote::ID => of::<Promote>(before, after),
-        Demote::ID => of::<Demote>(before, after),
-        Switchover::ID => of::<Switchover>(before, after),
-        Restart::ID => of::<Restart>(before, after),
-        StandbyLeader::ID => of::<StandbyLeader>(before, after),
-        other => unknown(format!("there is no flow `{other}`")),
+    any::visit(flow, Walk { before, after })
+        .unwrap_or_else(|| unknown(format!("there is no flow `{flow}`")))
+}
+
+struct Walk<'a> {
+    before: Option<&'a Value>,
+    after: &'a Value,
+}
+
+impl any::Visitor for Walk<'_> {
+    type Output = Again;
+    fn visit<F: FollowsSituation>(self) -> Again {
+        walked::<F>(self.before, self.after).unwrap_or_else(|unknown| unknown)
     }
 }
 
@@ -66,10 +58,6 @@ fn unknown(why: String) -> Again {
 
 fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, Again> {
     T::deserialize(value).map_err(|error| unknown(format!("{what} is of another version: {error}")))
-}
-
-fn of<F: Flow>(before: Option<&Value>, after: &Value) -> Again {
-    walked::<F>(before, after).unwrap_or_else(|unknown| unknown)
 }
 
 fn walked<F: Flow>(before: Option<&Value>, after: &Value) -> Result<Again, Again> {

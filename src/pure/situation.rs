@@ -11,17 +11,8 @@ use super::cluster::state::{ClusterState, FailoverRequest, Initialize, Purpose, 
 use super::cluster::sync::{STRICT_PLACEHOLDER, SyncStep};
 use super::config::{Dynamic, StandbyCluster};
 use super::deed::{BuildWish, Method, Offer, OfferKind, RejoinRules, Remote, Source};
-use super::machine::Flow;
 use super::postgres::slot::slot_name;
 use super::postgres::state::PgState;
-
-/// A flow that is told the situation: which of its events follow from it.
-pub trait Hears: Flow {
-    /// None for flows that only their own work moves.
-    fn hear(&self, _situation: &Situation) -> Vec<Self::Event> {
-        Vec::new()
-    }
-}
 
 /// One look at everything that may move a flow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,15 +1,17 @@
-//! A node's machines: the node's own at the bottom, above it the child that its work runs.
-//!
-//! The crew obeys the contract of [`crate::pure::machine`]: a record first, then its effects; a
-//! child that ends is its parent's report; a parent that moves on takes its children with it.
-use super::disk::{JournalFate, Pen};
-use super::machine::{self, Act, Begun, Body, BornBy, News, Tell};
+//! A node's flows as the simulator drives them: it carries out what each
+//! [`Frame`](crate::pure::machine::stack::Frame) orders, and decides nothing.
+use std::io;
+
+use super::disk::JournalFate;
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Brief, Deed, Report};
+use crate::pure::flow::any::{self as flows, Local};
 use crate::pure::flow::node::Node as NodeFlow;
 use crate::pure::flow::restart::Restart;
 use crate::pure::machine::Flow;
+use crate::pure::machine::any::{Answer, Occurrence};
+use crate::pure::machine::stack::{ChildOf, Frame, Moved, Order, Outcome};
 
 /// One in so many of the deeds that were cancelled answers all the same.
 const LATE_ANSWERS: u64 = 3;
@@ -22,7 +24,8 @@ pub struct Work {
     /// Tells this deed's timers from those of an earlier one.
     pub token: u64,
     pub visit: u64,
-    pub deed: Deed,
+    /// `None` while a child is run.
+    pub deed: Option<Deed>,
     /// How often it was looked at.
     pub looks: u32,
     /// Nothing comes of it until then.
@@ -36,9 +39,7 @@ pub struct Work {
 pub struct Slot {
     /// Never used twice.
     pub serial: u64,
-    pub body: Box<dyn Body>,
-    /// The parent's visit for which it was begun.
-    pub asked_by: u64,
+    pub frame: Frame,
     pub work: Option<Work>,
 }
 
@@ -48,45 +49,26 @@ pub struct Crew {
 }
 
 impl World {
-    /// The daemon has just started: the node's machine goes on, or begins.
+    /// The daemon has just started: the node's flow goes on, or begins.
     pub fn crew_begins(&mut self, at: usize) {
-        let disk = &mut self.nodes[at].disk;
-        let kept = disk.journal.get(NodeFlow::ID).filter(|kept| !kept.ended).cloned();
-        match kept {
-            Some(kept) => {
-                let (body, acts) = machine::resume(NodeFlow::ID, &kept);
-                self.man(at, 0, body, acts, true, kept.visit);
-            }
-            None => {
-                disk.journal.clear();
-                let begun = machine::begin_node(&mut Pen { disk, asked_by: 0 });
-                self.manned(at, 0, begun);
-            }
-        }
-    }
-
-    fn manned(&mut self, at: usize, asked_by: u64, begun: Begun) {
-        match begun {
-            Ok((body, acts)) => self.man(at, asked_by, body, acts, false, 0),
-            Err(problem) => self.journal_failed(at, &problem.to_string()),
-        }
-    }
-
-    fn man(
-        &mut self,
-        at: usize,
-        asked_by: u64,
-        body: Box<dyn Body>,
-        acts: Vec<Act>,
-        resumed: bool,
-        old_visit: u64,
-    ) {
         let serial = self.fresh();
+        let disk = &mut self.nodes[at].disk;
+        let last = disk.journal.get(NodeFlow::ID).map(|entry| entry.value.clone());
+        let begun = Frame::node(last, serial.to_string(), disk);
+        self.man(at, serial, begun);
+    }
+
+    fn man(&mut self, at: usize, serial: u64, begun: io::Result<(Frame, Vec<Order>)>) {
+        let (frame, orders) = match begun {
+            Ok(begun) => begun,
+            Err(problem) => return self.journal_failed(at, &problem),
+        };
+        let (machine, resumed) = (frame.machine(), frame.is_resumed());
         let what = if resumed { "resumes" } else { "begins" };
-        self.say(at, &format!("{} {what} in {}", body.flow(), body.state()));
+        self.say(at, &format!("{} {what} in {}", machine.flow(), machine.state()));
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
-        daemon.crew.slots.push(Slot { serial, body, asked_by, work: None });
-        self.perform(at, serial, acts, resumed.then_some(old_visit));
+        daemon.crew.slots.push(Slot { serial, frame, work: None });
+        self.perform(at, serial, orders, resumed);
     }
 
     fn level(&self, at: usize, serial: u64) -> Option<usize> {
@@ -99,46 +81,41 @@ impl World {
         self.nodes[at].daemon.as_mut()?.crew.slots.get_mut(level)
     }
 
-    /// Tells one machine about its own work.
-    pub fn tell(&mut self, at: usize, serial: u64, tell: Tell) {
+    /// Gives one flow the result of its own work.
+    pub fn tell(&mut self, at: usize, serial: u64, answer: Answer) {
         let Some(level) = self.level(at, serial) else { return };
         let node = &mut self.nodes[at];
         let Some(daemon) = &mut node.daemon else { return };
         let slot = &mut daemon.crew.slots[level];
-        let (asked, now) = (tell.visit(), slot.body.visit());
-        let answers = !matches!(tell, Tell::Elapsed { .. });
+        let (asked, now) = (answer.visit(), slot.frame.machine().visit());
+        let answers = !matches!(answer, Answer::Elapsed { .. });
         if answers && asked == now {
             slot.work = None;
         }
-        let (from, flow) = (slot.body.state(), slot.body.flow());
-        let mut pen = Pen { disk: &mut node.disk, asked_by: slot.asked_by };
-        let acts = slot.body.tell(tell, &mut pen);
-        if matches!(acts, Ok(Some(_))) {
+        let flow = slot.frame.machine().flow();
+        let outcome = slot.frame.answer(answer, &mut node.disk);
+        if matches!(outcome, Ok(Some(_))) {
             self.check_not_stale(at, flow, (asked, now));
         }
-        self.moved(at, serial, from, acts);
+        self.moved(at, serial, outcome);
     }
 
-    fn hear(&mut self, at: usize, serial: u64, news: News) {
+    fn hear(&mut self, at: usize, serial: u64, what: Occurrence<'_>) {
         let Some(level) = self.level(at, serial) else { return };
         let node = &mut self.nodes[at];
         let Some(daemon) = &mut node.daemon else { return };
-        let slot = &mut daemon.crew.slots[level];
-        let from = slot.body.state();
-        let mut pen = Pen { disk: &mut node.disk, asked_by: slot.asked_by };
-        let acts = slot.body.hear(news, &mut pen);
-        self.moved(at, serial, from, acts);
+        let outcome = daemon.crew.slots[level].frame.occurred(what, &mut node.disk);
+        self.moved(at, serial, outcome);
     }
 
-    fn moved(&mut self, at: usize, serial: u64, from: &str, acts: machine::Acts) {
-        let acts = match acts {
-            Err(problem) => return self.journal_failed(at, &problem.to_string()),
+    fn moved(&mut self, at: usize, serial: u64, outcome: Outcome) {
+        let Moved { from, to, cause, orders } = match outcome {
+            Err(problem) => return self.journal_failed(at, &problem),
             Ok(None) => return,
-            Ok(Some(acts)) => acts,
+            Ok(Some(moved)) => moved,
         };
         let Some(slot) = self.slot(at, serial) else { return };
-        let (flow, to) = (slot.body.flow(), slot.body.state());
-        let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
+        let flow = slot.frame.machine().flow();
         let timed = cause.starts_with("after") || cause == "situation_changed";
         let gives_way = (flow, from, to) == (Restart::ID, "starting", "failed") && timed;
         self.say(at, &format!("{flow} {from} → {to}, because {cause}"));
@@ -147,7 +124,7 @@ impl World {
         }
         self.checks.walked(flow, from, to);
         self.wishes_are_granted(at, flow, to);
-        self.perform(at, serial, acts, None);
+        self.perform(at, serial, orders, false);
         self.pump_soon(at);
     }
 
@@ -164,34 +141,34 @@ impl World {
         }
     }
 
-    /// Does what a record has ordered. `resumed`: the visit under which children were begun.
-    fn perform(&mut self, at: usize, serial: u64, acts: Vec<Act>, resumed: Option<u64>) {
+    /// Carries out what a record has ordered.
+    fn perform(&mut self, at: usize, serial: u64, orders: Vec<Order>, resumed: bool) {
         let life = self.nodes[at].life;
-        for act in acts {
+        for order in orders {
             if !self.nodes[at].lives(life) || self.level(at, serial).is_none() {
                 return;
             }
-            match act {
-                Act::Cancel => self.cancel(at, serial),
-                Act::Begin { visit, deed: Deed::Run(brief) } => {
-                    self.note_work(at, serial, visit, Deed::Run(brief.clone()));
-                    self.run_child(at, serial, visit, &brief, resumed);
+            match order {
+                Order::Cancel => self.cancel(at, serial),
+                Order::RunFlow { visit, input, child_of } => {
+                    self.note_work(at, serial, visit, None);
+                    self.run_child(at, input, child_of);
                 }
-                Act::Begin { visit, deed } => {
-                    let token = self.note_work(at, serial, visit, deed);
-                    self.check_begins_after_record(at, serial, visit, resumed.is_some());
+                Order::Begin { visit, deed } => {
+                    let token = self.note_work(at, serial, visit, Some(deed));
+                    self.check_begins_after_record(at, serial, visit, resumed);
                     self.begin_work(at, serial, token);
                 }
-                Act::Wake { visit, delay, after } => {
+                Order::Wake { visit, delay, after } => {
                     let event = Event::Wake { node: at, life, serial, visit, delay };
                     self.after_local(at, after, event);
                 }
-                Act::End { state } => self.ended(at, serial, state),
+                Order::End(result) => self.ended(at, serial, result),
             }
         }
     }
 
-    fn note_work(&mut self, at: usize, serial: u64, visit: u64, deed: Deed) -> u64 {
+    fn note_work(&mut self, at: usize, serial: u64, visit: u64, deed: Option<Deed>) -> u64 {
         let token = self.fresh();
         if let Some(slot) = self.slot(at, serial) {
             let (looks, ticket, generation) = (0, None, None);
@@ -214,71 +191,53 @@ impl World {
         }
     }
 
-    fn run_child(
-        &mut self,
-        at: usize,
-        parent: u64,
-        visit: u64,
-        brief: &Brief,
-        resumed: Option<u64>,
-    ) {
-        let flow = machine::flow_of(brief);
-        let plan = &self.plan;
-        let (config, methods) = (plan.config.clone(), plan.methods.clone());
-        let born_by = BornBy { config, methods, has_script: plan.has_script };
-        let node = &mut self.nodes[at];
-        let kept = node.disk.journal.get(flow).cloned();
-        let kept = kept.filter(|kept| resumed == Some(kept.asked_by));
-        match kept {
-            Some(kept) if kept.ended => {
-                let tell = child_report(flow, &kept.to, &kept.cause, visit);
-                self.tell(at, parent, tell);
-            }
-            Some(kept) => {
-                let (body, acts) = machine::resume(flow, &kept);
-                self.man(at, kept.asked_by, body, acts, true, kept.visit);
-            }
-            None => {
-                let name = node.name.clone();
-                let start_ms =
-                    node.daemon.as_ref().map_or(0, |d| d.core.dynamic().primary_start_timeout_ms);
-                let mut pen = Pen { disk: &mut node.disk, asked_by: visit };
-                let runs = node.postgres.server.is_some();
-                let begun = machine::begin(brief, &name, runs, (born_by, start_ms), &mut pen);
-                self.manned(at, visit, begun);
-            }
+    fn run_child(&mut self, at: usize, input: Brief, child_of: ChildOf) {
+        let local = self.flow_local(at);
+        let serial = self.fresh();
+        let disk = &mut self.nodes[at].disk;
+        let last = disk.journal.get(flows::id_of(&input)).map(|entry| entry.value.clone());
+        let own = (serial.to_string(), local);
+        let begun = Frame::child((input, child_of), last, own, disk);
+        self.man(at, serial, begun);
+    }
+
+    fn flow_local(&self, at: usize) -> Local {
+        let node = &self.nodes[at];
+        let dynamic = node.daemon.as_ref().map(|daemon| daemon.core.dynamic());
+        Local {
+            node: node.name.clone(),
+            postgres_runs: node.postgres.server.is_some(),
+            creation: self.plan.creation(),
+            primary_start_timeout_ms: dynamic.map_or(0, |d| d.primary_start_timeout_ms),
+            restart_timeout_ms: None,
         }
     }
 
-    /// A machine came to rest: its parent hears of it; without a parent the daemon ends.
-    fn ended(&mut self, at: usize, serial: u64, state: &'static str) {
+    /// A flow came to rest: its parent is given the result; without a parent the daemon ends.
+    fn ended(&mut self, at: usize, serial: u64, result: Result<Report, String>) {
         let Some(level) = self.level(at, serial) else { return };
         let Some(daemon) = &mut self.nodes[at].daemon else { return };
-        let slot = &daemon.crew.slots[level];
-        let flow = slot.body.flow();
         if level == 0 {
             self.kill_daemon(at, "it was told to stop");
             return self.after(100, Event::StartDaemon { node: at }); // unless it shall stay away
         }
         daemon.crew.slots.truncate(level);
         let parent = &daemon.crew.slots[level - 1];
-        let (parent, visit) = (parent.serial, parent.body.visit());
-        let cause = self.nodes[at].disk.journal.get(flow).map_or("", |kept| &kept.cause);
-        let tell = child_report(flow, state, cause, visit);
-        self.tell(at, parent, tell);
+        let (parent, visit) = (parent.serial, parent.frame.machine().visit());
+        self.tell(at, parent, Answer::of(visit, result));
     }
 
     /// What was called off had ended already, and its report was on its way.
     pub fn answers_late(&mut self, at: usize, serial: u64, visit: u64) {
-        let tell = match visit % 2 {
-            0 => Tell::Done { visit, report: Report::Done },
-            _ => Tell::Failed { visit, problem: String::from("it was called off") },
+        let result = match visit % 2 {
+            0 => Ok(Report::Done),
+            _ => Err(String::from("it was called off")),
         };
-        self.tell(at, serial, tell);
+        self.tell(at, serial, Answer::of(visit, result));
     }
 
     pub fn wake(&mut self, at: usize, serial: u64, visit: u64, delay: usize) {
-        self.tell(at, serial, Tell::Elapsed { visit, delay });
+        self.tell(at, serial, Answer::Elapsed { visit, delay });
     }
 
     // ---- the situation
@@ -305,17 +264,19 @@ impl World {
             daemon.pump_is_due = false;
         }
         let Some(situation) = self.situation(at) else { return };
-        self.tell_all(at, News::Beat(&situation));
+        self.tell_all(at, Occurrence::Situation(&situation));
     }
 
-    fn tell_all(&mut self, at: usize, news: News) {
+    /// The parent first, then the child that it has by then.
+    fn tell_all(&mut self, at: usize, what: Occurrence<'_>) {
         let life = self.nodes[at].life;
-        let Some(daemon) = &self.nodes[at].daemon else { return };
-        let serials: Vec<u64> = daemon.crew.slots.iter().map(|slot| slot.serial).collect();
-        for serial in serials {
-            if self.nodes[at].lives(life) {
-                self.hear(at, serial, news);
-            }
+        let mut level = 0;
+        while self.nodes[at].lives(life) {
+            let Some(daemon) = &self.nodes[at].daemon else { return };
+            let Some(slot) = daemon.crew.slots.get(level) else { return };
+            let serial = slot.serial;
+            self.hear(at, serial, what);
+            level += 1;
         }
     }
 
@@ -323,25 +284,17 @@ impl World {
     pub fn postgres_died(&mut self, at: usize) {
         let number = self.nodes[at].looks.begin();
         self.looked(at, (0, number), None);
-        self.tell_all(at, News::PostgresDied);
+        self.tell_all(at, Occurrence::PostgresDied);
     }
 
     /// The record could not be written (or the daemon died over it): nothing was done.
-    fn journal_failed(&mut self, at: usize, problem: &str) {
-        if problem == format!("{:?}", JournalFate::Refuses) {
+    fn journal_failed(&mut self, at: usize, problem: &io::Error) {
+        if JournalFate::of(problem) == Some(JournalFate::Refuses) {
             self.say(at, "the journal cannot be written: fences itself");
             self.postgres_ends(at, false);
         }
-        self.kill_daemon(at, problem);
+        self.kill_daemon(at, &problem.to_string());
         let wait = self.luck.between(200, 3000);
         self.after(wait, Event::StartDaemon { node: at });
     }
-}
-
-fn child_report(flow: &str, state: &str, cause: &str, visit: u64) -> Tell {
-    if ["failed", "cancelled", "abandoned"].contains(&state) {
-        return Tell::Failed { visit, problem: cause.to_string() };
-    }
-    let report = Report::Ended { flow: flow.to_string(), state: state.to_string() };
-    Tell::Done { visit, report }
 }

@@ -2,7 +2,6 @@
 //! to PostgreSQL, guard and log what the real one does.
 use super::crew::Work;
 use super::guard::Guard;
-use super::machine::Tell;
 use super::observer::data_directory;
 use super::plan::DEED_MS_MAX;
 use super::postgres::Data;
@@ -13,6 +12,7 @@ use crate::pure::deed::{Deed, Inspection, Report, Source, StartAs, StopMode, Wip
 use crate::pure::flow::replica_build::ReplicaBuild;
 use crate::pure::guard::Grant;
 use crate::pure::machine::Flow;
+use crate::pure::machine::any::Answer;
 
 /// After so many looks a copy that starts, and gets no WAL, is given up; as in the real world.
 const VAIN_LOOKS: u32 = 400;
@@ -65,11 +65,11 @@ impl World {
             Again(wait) => self.after(wait, Event::Work { node: at, life, serial, token }),
             Done(report) => {
                 self.observe_soon(at);
-                self.tell(at, serial, Tell::Done { visit, report });
+                self.tell(at, serial, Answer::Done { visit, report });
             }
             Failed(problem) => {
                 self.observe_soon(at);
-                self.tell(at, serial, Tell::Failed { visit, problem });
+                self.tell(at, serial, Answer::Failed { visit, problem });
             }
         }
     }
@@ -79,7 +79,7 @@ impl World {
     fn hangs(&mut self, at: usize, work: &mut Work) -> bool {
         let first = work.looks == 0 && work.hangs_until == 0;
         let left = &mut self.nodes[at].deeds_to_hang;
-        if first && *left > 0 && !matches!(work.deed, Deed::Propose { .. }) {
+        if first && *left > 0 && !matches!(work.deed, Some(Deed::Propose { .. })) {
             *left -= 1;
             work.hangs_until = self.now + self.luck.between(1_000, 90_000);
         }
@@ -88,7 +88,7 @@ impl World {
 
     /// A misfortune lets the next deeds fail, whatever they are; only a proposal is answered by the log.
     fn fails_at_once(&mut self, at: usize, work: &Work) -> bool {
-        let first = work.looks == 1 && !matches!(work.deed, Deed::Propose { .. });
+        let first = work.looks == 1 && !matches!(work.deed, Some(Deed::Propose { .. }));
         let left = &mut self.nodes[at].deeds_to_fail;
         let fails = first && *left > 0;
         *left -= u64::from(fails);
@@ -101,7 +101,8 @@ impl World {
     }
 
     fn look(&mut self, at: usize, work: &mut Work) -> Look {
-        match work.deed.clone() {
+        let Some(deed) = work.deed.clone() else { return Again(1000) };
+        match deed {
             Deed::InspectNode => self.inspect(at),
             Deed::ClearDataDirectory { permission } => self.clear(at, &permission),
             Deed::MoveDataDirectoryAside { .. } => self.move_aside(at),
@@ -269,7 +270,9 @@ impl World {
 
     pub(super) fn builds(&self, at: usize) -> bool {
         let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
-        crew.is_some_and(|slots| slots.iter().any(|slot| slot.body.flow() == ReplicaBuild::ID))
+        crew.is_some_and(|slots| {
+            slots.iter().any(|slot| slot.frame.machine().flow() == ReplicaBuild::ID)
+        })
     }
 
     /// The epoch for which the guard is armed, if its deadline is ahead: the deeds that lead to
@@ -463,10 +466,10 @@ impl World {
         };
         match outcome {
             Ok(Outcome::Done) => {
-                self.tell(at, serial, Tell::Done { visit, report: Report::Applied });
+                self.tell(at, serial, Answer::Done { visit, report: Report::Applied });
             }
             Ok(Outcome::Refused(problem)) => {
-                self.tell(at, serial, Tell::Failed { visit, problem });
+                self.tell(at, serial, Answer::Failed { visit, problem });
             }
             Err(_) => {}
         }

@@ -14,7 +14,7 @@ use crate::pure::cluster::state::ClusterState;
 use crate::pure::consensus::founding::Promises;
 use crate::pure::consensus::group::{LogWrite, genesis_hard_state};
 use crate::pure::consensus::log::MemoryLog;
-use crate::pure::machine::{Flow, Input, Journal, Record};
+use crate::pure::machine::any::{AnyJournal, JournalEntry};
 
 /// What is durable of the Raft log.
 #[derive(Clone, Debug, Default)]
@@ -22,18 +22,6 @@ pub struct DurableLog {
     pub hard_state: Option<HardState>,
     snapshot: Option<Snapshot>,
     pub entries: BTreeMap<u64, Entry>,
-}
-
-/// The last record of one machine, and whose child it was.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    pub record: Value,
-    pub to: String,
-    pub visit: u64,
-    pub cause: String,
-    /// The visit of the parent that asked for this machine; 0 for the node's own.
-    pub asked_by: u64,
-    pub ended: bool,
 }
 
 /// What happens to the next record of the journal.
@@ -55,7 +43,8 @@ pub struct Disk {
     pub log: DurableLog,
     /// Writes that were asked for and are not durable yet.
     pub unflushed: VecDeque<LogWrite>,
-    pub journal: BTreeMap<&'static str, Kept>,
+    /// The last record of every flow.
+    pub journal: BTreeMap<&'static str, JournalEntry>,
     pub fate: JournalFate,
     /// Writes wait while this is set.
     pub stuck: bool,
@@ -168,41 +157,35 @@ fn parsed<M: protobuf::Message>(bytes: &[u8]) -> M {
     message
 }
 
-/// The journal for one machine, as the machine's step sees it.
-pub struct Pen<'a> {
-    pub disk: &'a mut Disk,
-    pub asked_by: u64,
-}
-
-impl<F: Flow> Journal<F> for Pen<'_> {
-    fn append(&mut self, record: &Record<F>, input: &Input<F>) -> io::Result<()> {
-        let fate = std::mem::replace(&mut self.disk.fate, JournalFate::Well);
+/// The journal, as a step sees it.
+impl AnyJournal for Disk {
+    fn append(&mut self, entry: JournalEntry) -> io::Result<()> {
+        let fate = std::mem::replace(&mut self.fate, JournalFate::Well);
         if matches!(fate, JournalFate::DiesBefore | JournalFate::Refuses) {
-            return Err(io::Error::other(format!("{fate:?}")));
+            return Err(io::Error::other(fate));
         }
-        let ended = record.state().is_none_or(|state| is_final::<F>(state));
-        let kept = Kept {
-            record: serde_json::to_value(record).expect("a record is plain data"),
-            to: record.to.clone(),
-            visit: record.visit,
-            cause: record.cause.clone(),
-            asked_by: self.asked_by,
-            ended,
-        };
-        if let Some(recorded) = &mut self.disk.recorded {
-            let mut record = kept.record.clone();
-            record["input"] = serde_json::to_value(input).expect("an input is plain data");
-            recorded.push((F::ID, record));
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((entry.flow, entry.value.clone()));
         }
-        self.disk.journal.insert(F::ID, kept);
+        self.journal.insert(entry.flow, entry);
         if fate == JournalFate::DiesAfter {
-            return Err(io::Error::other("DiesAfter"));
+            return Err(io::Error::other(fate));
         }
         Ok(())
     }
 }
 
-fn is_final<F: Flow>(state: crate::pure::machine::State<F>) -> bool {
-    use crate::pure::chart::{Name, Names};
-    F::Names::CHART.states[state.index()].is_final
+impl JournalFate {
+    /// What befell the journal when it gave this error.
+    pub fn of(error: &io::Error) -> Option<JournalFate> {
+        error.get_ref()?.downcast_ref().copied()
+    }
 }
+
+impl std::fmt::Display for JournalFate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for JournalFate {}

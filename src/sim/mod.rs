@@ -23,7 +23,6 @@ pub mod fuzz;
 pub mod guard;
 pub mod hosts;
 pub mod luck;
-pub mod machine;
 pub mod network;
 pub mod node;
 pub mod observer;

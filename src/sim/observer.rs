@@ -108,7 +108,7 @@ impl World {
     /// Where the node's own machine is.
     pub(super) fn node_state(&self, at: usize) -> &'static str {
         let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
-        crew.and_then(|slots| slots.first()).map_or("starting", |slot| slot.body.state())
+        crew.and_then(|slots| slots.first()).map_or("starting", |slot| slot.frame.machine().state())
     }
 
     pub(super) fn sql(&self, at: usize) -> Option<SqlFacts> {

@@ -9,6 +9,8 @@ use super::orders;
 use super::strangers::Adopts;
 use crate::pure::cluster::Millis;
 use crate::pure::config::{Dynamic, SynchronousMode};
+use crate::pure::flow::any::Creation;
+use crate::pure::flow::bootstrap::Limits;
 
 /// Which misfortunes a drawn plan is made of, and for how many nodes; all, where nothing is said.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +88,12 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// What the file of every node says of the cluster's creation.
+    pub fn creation(&self) -> Creation {
+        let (dcs, methods) = (self.config.clone(), self.methods.clone());
+        Creation { dcs, methods, has_script: self.has_script, limits: Limits::default() }
+    }
+
     /// A quiet cluster: nothing goes wrong by itself.
     pub fn quiet(seed: u64, nodes: usize) -> Plan {
         Plan {

@@ -6,9 +6,11 @@ use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpo
 use surus::pure::consensus::founding::Promises;
 use surus::pure::deed::{Inspection, Source};
 use surus::pure::flow::node::Node as NodeFlow;
+use surus::pure::machine::any::JournalEntry;
+use surus::pure::machine::stack::Run;
 use surus::pure::machine::{Flow, Machine, Record};
 use surus::pure::postgres::sync_names::first_names;
-use surus::sim::disk::{DurableLog, Kept};
+use surus::sim::disk::DurableLog;
 use surus::sim::fault::{Fault, Whom};
 use surus::sim::guard::Guard;
 use surus::sim::node::{addr_of, raft_id};
@@ -221,10 +223,11 @@ fn arm(world: &mut World, at: usize, epoch: u64, ahead_ms: u64) {
 fn remember(world: &mut World, at: usize, place: &str, known: NodeFlow) {
     let (_, step) = Machine::start(known);
     let record = Record { to: place.to_owned(), ..step.record };
-    let (visit, to) = (record.visit, record.to.clone());
-    let record = serde_json::to_value(record).expect("plain data");
-    let kept = Kept { record, to, visit, cause: String::new(), asked_by: 0, ended: false };
-    world.nodes[at].disk.journal.insert(NodeFlow::ID, kept);
+    let mut value = serde_json::to_value(&record).expect("plain data");
+    value["run"] = serde_json::to_value(Run::default()).expect("plain data");
+    let Record { seq, visit, from, to, cause, .. } = record;
+    let entry = JournalEntry { flow: NodeFlow::ID, seq, visit, from, to, cause, value };
+    world.nodes[at].disk.journal.insert(NodeFlow::ID, entry);
 }
 
 fn place_own(world: &mut World, case: Case, place: &str) {

@@ -98,8 +98,8 @@ fn standby_cluster(seed: u64) -> (World, usize) {
 fn place(world: &World) -> String {
     let crews = world.nodes.iter().filter_map(|node| Some(&node.daemon.as_ref()?.crew));
     let mut slots = crews.flat_map(|crew| &crew.slots);
-    let slot = slots.find(|slot| slot.body.flow() == StandbyLeader::ID);
-    slot.map(|slot| slot.body.state().to_string()).unwrap_or_default()
+    let slot = slots.find(|slot| slot.frame.machine().flow() == StandbyLeader::ID);
+    slot.map(|slot| slot.frame.machine().state().to_string()).unwrap_or_default()
 }
 
 fn happen(world: &mut World, holder: usize, what: Happens) {

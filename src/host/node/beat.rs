@@ -17,13 +17,12 @@ use crate::pure::cluster::sync;
 use crate::pure::cluster::{Millis, RaftId};
 use crate::pure::config::Dynamic;
 use crate::pure::deed::Method;
-use crate::pure::flow::node::Node;
 use crate::pure::patroni::restart;
 use crate::pure::situation::{Situation, Sources};
 use crate::pure::view::View;
 
 /// Until the node's machine is gone.
-pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor<Node>>) {
+pub async fn keep_beating(world: Rc<World>, node: Addr<FlowActor>) {
     let mut view = world.view.clone();
     let mut pulse_at = clock::now();
     while !world.gone.get() {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::World;
 use crate::host::actor::consensus::Word;
-use crate::host::actor::flow::{FlowActor, Happened};
+use crate::host::actor::flow::{FlowActor, PostgresDied};
 use crate::host::postgres::Server;
 use crate::host::postgres::conf_files::ConfFiles;
 use crate::host::postgres::processes::blocking;
@@ -17,7 +17,6 @@ use crate::host::postgres::query::Monitor;
 use crate::host::postgres::session::Refusal;
 use crate::pure::cluster::facts::{SqlFacts, SqlFailure};
 use crate::pure::consensus::core::Input;
-use crate::pure::flow::node::{Event, Node};
 use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::state::Role;
 
@@ -159,7 +158,7 @@ async fn query(world: &World) -> Answer {
 }
 
 /// Holds on to whichever postmaster lives, and says so when it dies.
-pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor<Node>>) {
+pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor>) {
     loop {
         let Ok(server) = world.server() else { return };
         let looked = server.hold_postmaster().await;
@@ -191,7 +190,7 @@ pub async fn watch_postmaster(world: Rc<World>, node: Addr<FlowActor<Node>>) {
     }
 }
 
-fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
+fn died(world: &Rc<World>, node: &Addr<FlowActor>) {
     let expected = {
         let mut seen = world.seen.borrow_mut();
         let number = seen.looks.begin();
@@ -205,7 +204,7 @@ fn died(world: &Rc<World>, node: &Addr<FlowActor<Node>>) {
     if !expected {
         tracing::warn!("the postmaster died");
     }
-    node.do_send(Happened(Event::PostgresDied));
+    node.do_send(PostgresDied);
     world.changed.notify_one();
     world.look.notify_one();
 }

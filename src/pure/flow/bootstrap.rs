@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, Ran, Report, StartAs, StopMode};
-use crate::pure::machine::{Flow, Input};
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 use crate::pure::postgres::target::RecoveryEnd;
-use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/bootstrap.rs"));
 
@@ -158,4 +157,4 @@ impl Flow for Bootstrap {
     }
 }
 
-impl Hears for Bootstrap {}
+impl FollowsSituation for Bootstrap {}

@@ -11,8 +11,7 @@ use crate::pure::cluster::command::Command;
 use crate::pure::deed::{
     Brief, BuildWish, Deed, Remote, Report, StartAs, StopMode, WipePermission,
 };
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::Hears;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 
 include!(concat!(env!("OUT_DIR"), "/cluster_init.rs"));
 
@@ -135,4 +134,4 @@ impl ClusterInit {
     }
 }
 
-impl Hears for ClusterInit {}
+impl FollowsSituation for ClusterInit {}

@@ -9,8 +9,7 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::Status;
 use crate::pure::deed::{Deed, Release, Report, StopMode};
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::Hears;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 
 include!(concat!(env!("OUT_DIR"), "/demote.rs"));
 
@@ -104,4 +103,4 @@ impl Flow for Demote {
     }
 }
 
-impl Hears for Demote {}
+impl FollowsSituation for Demote {}

@@ -14,8 +14,9 @@ use crate::pure::deed::{
     Brief, BuildWish, Deed, Inspection, RejoinRules, Release, Remote, Report, Source, StartAs,
     StopMode, WipePermission,
 };
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Hears, Situation, Standing};
+use crate::pure::machine::any::Occurrence;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::situation::{Situation, Standing};
 
 include!(concat!(env!("OUT_DIR"), "/node.rs"));
 
@@ -476,9 +477,12 @@ impl Node {
     }
 }
 
-impl Hears for Node {
-    fn hear(&self, situation: &Situation) -> Vec<Event> {
-        vec![Event::Beat(Box::new(situation.clone()))]
+impl FollowsSituation for Node {
+    fn event_of(&self, what: Occurrence<'_>) -> Option<Event> {
+        Some(match what {
+            Occurrence::Situation(situation) => Event::Beat(Box::new(situation.clone())),
+            Occurrence::PostgresDied => Event::PostgresDied,
+        })
     }
 }
 

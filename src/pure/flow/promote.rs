@@ -9,10 +9,9 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::HistoryRow;
 use crate::pure::deed::{Deed, Report, StartAs};
-use crate::pure::machine::{Flow, Input};
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::lsn::Lsn;
-use crate::pure::situation::Hears;
 
 include!(concat!(env!("OUT_DIR"), "/promote.rs"));
 
@@ -110,4 +109,4 @@ impl Flow for Promote {
     }
 }
 
-impl Hears for Promote {}
+impl FollowsSituation for Promote {}

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, RejoinRules, Report, Source, StartAs, StopMode, WipePermission};
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::Hears;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 
 include!(concat!(env!("OUT_DIR"), "/rejoin.rs"));
 
@@ -89,7 +88,7 @@ impl Rejoin {
     }
 }
 
-impl Hears for Rejoin {}
+impl FollowsSituation for Rejoin {}
 
 #[cfg(test)]
 mod tests {

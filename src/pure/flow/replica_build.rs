@@ -14,8 +14,9 @@ use crate::pure::cluster::facts::BuildProgress;
 use crate::pure::deed::{
     BuildWish, Deed, Method, Offer, OfferKind, Source, StartAs, StopMode, WipePermission,
 };
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Hears, Situation, Standing};
+use crate::pure::machine::any::Occurrence;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::situation::{Situation, Standing};
 
 include!(concat!(env!("OUT_DIR"), "/replica_build.rs"));
 
@@ -381,8 +382,9 @@ impl Flow for ReplicaBuild {
     }
 }
 
-impl Hears for ReplicaBuild {
-    fn hear(&self, situation: &Situation) -> Vec<Event> {
-        vec![Event::of(situation)]
+impl FollowsSituation for ReplicaBuild {
+    fn event_of(&self, what: Occurrence<'_>) -> Option<Event> {
+        let Occurrence::Situation(situation) = what else { return None };
+        Some(Event::of(situation))
     }
 }

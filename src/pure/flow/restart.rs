@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use crate::pure::chart::Meaning;
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, StartAs, StopMode};
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Hears, Situation};
+use crate::pure::machine::any::Occurrence;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 
 include!(concat!(env!("OUT_DIR"), "/restart.rs"));
 
@@ -97,11 +97,12 @@ impl Flow for Restart {
     }
 }
 
-impl Hears for Restart {
-    fn hear(&self, situation: &Situation) -> Vec<Event> {
+impl FollowsSituation for Restart {
+    fn event_of(&self, what: Occurrence<'_>) -> Option<Event> {
+        let Occurrence::Situation(situation) = what else { return None };
         let another_can_lead = situation.another_can_lead;
         let is_news = another_can_lead != self.another_can_lead;
-        is_news.then_some(Event::SituationChanged { another_can_lead }).into_iter().collect()
+        is_news.then_some(Event::SituationChanged { another_can_lead })
     }
 }
 

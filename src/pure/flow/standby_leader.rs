@@ -10,8 +10,9 @@ use crate::pure::cluster::command::Command;
 use crate::pure::cluster::remote::RemoteStanding;
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::deed::{Deed, Remote, Report};
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::{Hears, Situation};
+use crate::pure::machine::any::Occurrence;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::situation::Situation;
 
 include!(concat!(env!("OUT_DIR"), "/standby_leader.rs"));
 
@@ -146,9 +147,10 @@ impl Flow for StandbyLeader {
     }
 }
 
-impl Hears for StandbyLeader {
-    fn hear(&self, situation: &Situation) -> Vec<Event> {
-        vec![Event::SituationChanged(Box::new(situation.clone()))]
+impl FollowsSituation for StandbyLeader {
+    fn event_of(&self, what: Occurrence<'_>) -> Option<Event> {
+        let Occurrence::Situation(situation) = what else { return None };
+        Some(Event::SituationChanged(Box::new(situation.clone())))
     }
 }
 

@@ -9,8 +9,7 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::Status;
 use crate::pure::deed::{Deed, Report, StopMode};
-use crate::pure::machine::{Flow, Input};
-use crate::pure::situation::Hears;
+use crate::pure::machine::{Flow, FollowsSituation, Input};
 
 include!(concat!(env!("OUT_DIR"), "/switchover.rs"));
 
@@ -88,7 +87,7 @@ impl Flow for Switchover {
     }
 }
 
-impl Hears for Switchover {}
+impl FollowsSituation for Switchover {}
 
 #[cfg(test)]
 mod tests {

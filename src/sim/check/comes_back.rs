@@ -44,11 +44,11 @@ impl World {
                 continue;
             };
             for slot in &daemon.crew.slots {
-                let waits = slot.body.waiting_for();
+                let waits = slot.frame.machine().waiting_for();
                 text.push_str(&format!(
                     "{} is {} ({waits}); ",
-                    slot.body.flow(),
-                    slot.body.state()
+                    slot.frame.machine().flow(),
+                    slot.frame.machine().state()
                 ));
             }
             let lease = daemon.core.cluster().lease.as_ref().map(|l| (l.holder, l.epoch));

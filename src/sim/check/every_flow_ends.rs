@@ -1,6 +1,5 @@
 //! P5: no machine is in a working state without a running deed; no wait without a way out.
 use super::super::world::World;
-use crate::pure::deed::Deed;
 
 impl World {
     /// A machine took notice of an answer to a visit that was over: what it says is of another place.
@@ -19,9 +18,9 @@ impl World {
             let Some(daemon) = &node.daemon else { continue };
             let slots = &daemon.crew.slots;
             for (level, slot) in slots.iter().enumerate() {
-                let body = &slot.body;
+                let body = slot.frame.machine();
                 let works = slot.work.as_ref().filter(|w| w.visit == body.visit());
-                let runs_child = works.is_some_and(|w| matches!(w.deed, Deed::Run(_)));
+                let runs_child = works.is_some_and(|w| w.deed.is_none());
                 let has_child = level + 1 < slots.len();
                 let idle = body.is_working() && works.is_none();
                 if idle || runs_child != has_child || body.is_ended() {

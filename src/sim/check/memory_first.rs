@@ -7,7 +7,7 @@ impl World {
     /// A deed begins: its machine's last durable record must be the one that ordered it.
     pub fn check_begins_after_record(&mut self, at: usize, serial: u64, visit: u64, resumed: bool) {
         let Some(slot) = self.slot(at, serial) else { return };
-        let (flow, state) = (slot.body.flow(), slot.body.state());
+        let (flow, state) = (slot.frame.machine().flow(), slot.frame.machine().state());
         let Some(kept) = self.nodes[at].disk.journal.get(flow) else {
             return self.checks.broken("P6", format!("{flow} works and its journal is empty"));
         };

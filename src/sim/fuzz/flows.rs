@@ -19,8 +19,8 @@ use crate::pure::flow::replica_build::ReplicaBuild;
 use crate::pure::flow::restart::Restart;
 use crate::pure::flow::standby_leader::StandbyLeader;
 use crate::pure::flow::switchover::Switchover;
-use crate::pure::machine::{Effect, Flow, Input, Machine, Record};
-use crate::sim::machine::{Hears, News};
+use crate::pure::machine::any::Occurrence;
+use crate::pure::machine::{Effect, Flow, FollowsSituation, Input, Machine, Record};
 
 /// The first byte is the flow, the next are what it knows, the rest is what happens to it.
 pub fn inputs(bytes: &[u8]) {
@@ -110,7 +110,7 @@ struct Run<F: Flow> {
     asked: Vec<Effect<F>>,
 }
 
-fn run<F: Hears>(known: F, b: &mut Bytes) {
+fn run<F: FollowsSituation>(known: F, b: &mut Bytes) {
     let (machine, step) = Machine::start(known);
     let mut disk = Memory(String::new());
     let asked = step.persist(&mut disk).expect("memory takes everything");
@@ -120,14 +120,14 @@ fn run<F: Hears>(known: F, b: &mut Bytes) {
 }
 
 /// A machine that was resumed, in the hands of the same world.
-pub fn resumed<F: Hears>(record: Record<F>, b: &mut Bytes) {
+pub fn resumed<F: FollowsSituation>(record: Record<F>, b: &mut Bytes) {
     let (machine, asked) = Machine::resume(record);
     let mut run = Run { machine, disk: Memory(String::new()), asked };
     run.settles();
     go_on(&mut run, b);
 }
 
-fn go_on<F: Hears>(run: &mut Run<F>, b: &mut Bytes) {
+fn go_on<F: FollowsSituation>(run: &mut Run<F>, b: &mut Bytes) {
     while !b.is_empty() {
         match b.below(8) {
             0 => run.dies(),
@@ -139,8 +139,9 @@ fn go_on<F: Hears>(run: &mut Run<F>, b: &mut Bytes) {
             _ => {
                 let situation = invent::situation(b);
                 let died = b.below(4) == 3;
-                let news = if died { News::PostgresDied } else { News::Beat(&situation) };
-                run.tell(F::event(news).map(Input::Event));
+                let situation = Occurrence::Situation(&situation);
+                let what = if died { Occurrence::PostgresDied } else { situation };
+                run.tell(run.machine.knowledge().event_of(what).map(Input::Event));
             }
         }
     }

@@ -13,10 +13,15 @@ use std::io;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::chart::step::{self, Mind, Walk};
-use super::chart::{Meaning, Name, Names, StateRow, Trigger};
-use super::cluster::Millis;
-use super::deed::{Deed, Report};
+use self::any::Occurrence;
+
+use crate::pure::chart::step::{self, Mind, Walk};
+use crate::pure::chart::{Meaning, Name, Names, StateRow, Trigger};
+use crate::pure::cluster::Millis;
+use crate::pure::deed::{Deed, Report};
+
+pub mod any;
+pub mod stack;
 
 /// The most of a problem's text that goes into a record's cause; the host keeps the rest.
 const CAUSE_CHARS_MAX: usize = 500;
@@ -63,6 +68,14 @@ pub trait Flow:
     }
 }
 
+/// A flow that may take events from what happens around it.
+pub trait FollowsSituation: Flow {
+    /// The event that this is to the flow; none for flows that only their own work moves.
+    fn event_of(&self, _what: Occurrence<'_>) -> Option<Self::Event> {
+        None
+    }
+}
+
 /// Everything that can happen to a flow; journals keep it beside the record that it led to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "F: Flow")]
@@ -105,7 +118,7 @@ impl<F: Flow> Input<F> {
     }
 
     /// The same answer, to this visit.
-    pub(super) fn answering(self, to: u64) -> Input<F> {
+    pub(in crate::pure) fn answering(self, to: u64) -> Input<F> {
         match self {
             Input::Done { report, .. } => Input::Done { visit: to, report },
             Input::Failed { problem, .. } => Input::Failed { visit: to, problem },

@@ -1,0 +1,204 @@
+//! The list of flows, once: whoever needs a flow by its id, or begins one from its input, asks here.
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::bootstrap::{Bootstrap, Limits};
+use super::cluster_init::ClusterInit;
+use super::demote::Demote;
+use super::node::Node;
+use super::promote::Promote;
+use super::rejoin::Rejoin;
+use super::replica_build::ReplicaBuild;
+use super::restart::Restart;
+use super::standby_leader::StandbyLeader;
+use super::switchover::Switchover;
+use crate::pure::cluster::Millis;
+use crate::pure::config;
+use crate::pure::deed::{Brief, StartAs, StopMode};
+use crate::pure::machine::any::{self, AnyEffect, AnyJournal, AnyMachine};
+use crate::pure::machine::{Flow, FollowsSituation};
+
+/// A replica may have much WAL to replay before it answers.
+const REPLICA_START_MS: Millis = 600_000;
+
+/// Something that is done with a flow of any type.
+pub trait Visitor {
+    type Output;
+    /// Does it with this one.
+    fn visit<F: FollowsSituation>(self) -> Self::Output;
+}
+
+macro_rules! flows {
+    ($($flow:ident),+ $(,)?) => {
+        /// The ids of all flows; the first is the node's own.
+        pub const IDS: &[&str] = &[$($flow::ID),+];
+
+        /// Visits the flow with this id; `None` where there is none.
+        pub fn visit<V: Visitor>(id: &str, visitor: V) -> Option<V::Output> {
+            match id {
+                $($flow::ID => Some(visitor.visit::<$flow>()),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+flows!(
+    Node,
+    ClusterInit,
+    Bootstrap,
+    ReplicaBuild,
+    Rejoin,
+    Promote,
+    Demote,
+    Switchover,
+    Restart,
+    StandbyLeader,
+);
+
+/// What a flow begins with besides its input: this node's own settings and state.
+#[derive(Clone, Debug, Default)]
+pub struct Local {
+    /// The node's name.
+    pub node: String,
+    pub postgres_runs: bool,
+    pub creation: Creation,
+    /// `primary_start_timeout` in force.
+    pub primary_start_timeout_ms: Millis,
+    /// How long the restart that an operator asked for may take.
+    pub restart_timeout_ms: Option<Millis>,
+}
+
+/// What the file says of the cluster's creation.
+#[derive(Clone, Debug, Default)]
+pub struct Creation {
+    /// `bootstrap.dcs`; null where there is none.
+    pub dcs: Value,
+    /// Names of the methods, in order.
+    pub methods: Vec<String>,
+    /// `post_bootstrap` is set.
+    pub has_script: bool,
+    pub limits: Limits,
+}
+
+impl Creation {
+    /// Of the file's section.
+    pub fn of(section: &config::Bootstrap) -> Creation {
+        let ms = |seconds: Option<u64>| seconds.map(|s| s.saturating_mul(1000));
+        Creation {
+            dcs: section.dcs.clone(),
+            methods: section.methods.iter().map(|method| method.name().to_string()).collect(),
+            has_script: section.post_bootstrap.is_some(),
+            limits: Limits {
+                method_ms: ms(section.method_timeout_s),
+                recovery_ms: ms(section.recovery_timeout_s),
+                script_ms: ms(section.post_bootstrap_timeout_s),
+            },
+        }
+    }
+
+    /// The cluster's first dynamic configuration.
+    fn config(&self) -> Value {
+        let mut config = if self.dcs.is_object() { self.dcs.clone() } else { json!({}) };
+        // Refused when asked for; stored, it would say what is not so.
+        config.as_object_mut().map(|keys| keys.shift_remove("pause"));
+        config
+    }
+}
+
+/// The id of the flow that this input begins.
+pub fn id_of(input: &Brief) -> &'static str {
+    match input {
+        Brief::ClusterInit { .. } => ClusterInit::ID,
+        Brief::Bootstrap { .. } => Bootstrap::ID,
+        Brief::ReplicaBuild { .. } => ReplicaBuild::ID,
+        Brief::Rejoin { .. } => Rejoin::ID,
+        Brief::Promote { .. } => Promote::ID,
+        Brief::Demote { .. } | Brief::StandDown { .. } => Demote::ID,
+        Brief::Switchover { .. } => Switchover::ID,
+        Brief::Restart { .. } => Restart::ID,
+        Brief::StandbyLeader { .. } => StandbyLeader::ID,
+    }
+}
+
+/// A machine with its first effects.
+pub type Begun = (Box<dyn AnyMachine>, Vec<AnyEffect>);
+
+/// The node's own flow, from its beginning.
+///
+/// # Errors
+/// The journal's.
+pub fn start_node(journal: &mut dyn AnyJournal) -> io::Result<Begun> {
+    any::start(Node::default(), journal)
+}
+
+/// The flow that this input begins, with its first record written.
+///
+/// # Errors
+/// The journal's.
+pub fn start(input: Brief, local: Local, journal: &mut dyn AnyJournal) -> io::Result<Begun> {
+    match input {
+        Brief::ClusterInit { epoch, has_data, runs, remote } => {
+            let (config, node) = (local.creation.config(), local.node);
+            let (system_identifier, problem) = (String::new(), String::new());
+            let flow = ClusterInit {
+                epoch,
+                node,
+                has_data,
+                runs,
+                remote,
+                config,
+                system_identifier,
+                problem,
+            };
+            any::start(flow, journal)
+        }
+        Brief::Bootstrap { epoch } => {
+            let Creation { methods, has_script, limits, .. } = local.creation;
+            let flow = Bootstrap { epoch, has_script, methods, limits, ..Bootstrap::default() };
+            any::start(flow, journal)
+        }
+        Brief::ReplicaBuild { permission, methods, wish } => {
+            any::start(ReplicaBuild::new(&local.node, permission, methods, wish), journal)
+        }
+        Brief::Rejoin { source, rules } => any::start(Rejoin { source, rules }, journal),
+        Brief::Promote { epoch, pre_promote, start_needed, set_aside } => {
+            let start_needed = start_needed || !local.postgres_runs;
+            let (node, timeline, way) = (local.node, 0, Vec::new());
+            let flow = Promote { epoch, node, pre_promote, start_needed, set_aside, timeline, way };
+            any::start(flow, journal)
+        }
+        Brief::Demote { mode, release } => {
+            any::start(Demote { mode, release, shutdown: None, hands_over: None }, journal)
+        }
+        Brief::StandDown { epoch } => {
+            let (mode, hands_over) = (StopMode::Fast, Some(epoch));
+            any::start(Demote { mode, release: None, shutdown: None, hands_over }, journal)
+        }
+        Brief::Switchover { epoch, candidate } => {
+            any::start(Switchover { epoch, candidate, shutdown: None }, journal)
+        }
+        Brief::Restart { as_, crashed } => {
+            let is_primary = matches!(as_, StartAs::Primary { .. });
+            let usual = if is_primary { local.primary_start_timeout_ms } else { REPLICA_START_MS };
+            let asked = local.restart_timeout_ms.filter(|_| !crashed);
+            any::start(Restart::new(as_, crashed, asked.unwrap_or(usual)), journal)
+        }
+        Brief::StandbyLeader { epoch, remote } => {
+            any::start(StandbyLeader::new(epoch, remote), journal)
+        }
+    }
+}
+
+/// The machine of this flow as its last record left it; `None` where today's charts do not know it.
+pub fn resume(flow: &str, record: Value) -> Option<Begun> {
+    struct Resume(Value);
+    impl Visitor for Resume {
+        type Output = Option<Begun>;
+        fn visit<F: FollowsSituation>(self) -> Option<Begun> {
+            any::resume::<F>(self.0)
+        }
+    }
+    visit(flow, Resume(record)).flatten()
+}
