@@ -19,6 +19,8 @@ SABOTAGES = [
     ("a grant that was never used empties the synchronous set", "sync", "P7", [
         (RANK, "match sync.before.as_deref().filter(|_| never_led) {",
          "match sync.before.as_deref().filter(|_| never_led && false) {")]),
+    ("a copy that is not finished counts as one that led", "sync", "P7", [
+        (RANK, "same && (unfinished || recovers", "same && (false && unfinished || recovers")]),
     ("a failed creation known from a snapshot pauses for ever", "bootstrap", "P7", [
         ("src/pure/consensus/creator.rs", "if self.cluster.initialize_failure.is_some() {",
          "if false {")]),

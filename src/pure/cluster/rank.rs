@@ -155,15 +155,17 @@ fn synchronous(
     }
 }
 
-/// The set that counts: a leader that was granted the lease and never began its timeline, as its own
-/// PostgreSQL says, has acknowledged nothing, and what was before still holds.
+/// The set that counts: a leader that was granted the lease and never began its timeline has acknowledged
+/// nothing, and what was before still holds. Its own PostgreSQL says so, or a copy that is still the one which
+/// was granted and not finished: nobody promotes that.
 fn in_force<'a>(sync: &'a Sync, candidates: &[Candidate]) -> &'a Sync {
     let leader = candidates.iter().find(|c| c.member.name == sync.leader);
     let facts = leader.and_then(|c| c.fresh);
     let never_led = facts.is_some_and(|facts| {
         let same = sync.copies.get(&sync.leader) == Some(&facts.copy);
+        let unfinished = facts.copy != 0 && facts.data == DataDirectory::Incomplete;
         let recovers = facts.sql.as_ref().filter(|sql| sql.in_recovery && sql.timeline > 0);
-        same && recovers.is_some_and(|sql| sql.timeline < sync.timeline)
+        same && (unfinished || recovers.is_some_and(|sql| sql.timeline < sync.timeline))
     });
     match sync.before.as_deref().filter(|_| never_led) {
         Some(before) => in_force(before, candidates),
