@@ -160,12 +160,13 @@ fn text(text: &str) -> String {
 fn state(row: &StateRow) -> String {
     format!(
         "StateRow {{ name: {}, description: {}, parent: {:?}, initial: {:?}, is_final: {}, \
-         activity: {:?} }},\n",
+         is_failure: {}, activity: {:?} }},\n",
         text(&row.name),
         text(&row.description),
         row.parent,
         row.initial,
         row.is_final,
+        row.is_failure,
         row.activity
     )
 }

@@ -34,7 +34,7 @@ fn sound() -> Value {
                     }
                 }
             },
-            "gone": { "description": "Ashes.", "type": "final" }
+            "gone": { "description": "Ashes.", "type": "final", "tags": ["success"] }
         }
     })
 }
@@ -103,7 +103,7 @@ fn names_are_snake_case() {
 
 #[test]
 fn names_are_unique() {
-    let twin = json!({"description": "x", "type": "final"});
+    let twin = json!({"description": "x", "type": "final", "tags": ["success"]});
     refused("/states/open", twin, "open: two states share this name");
     let twice = sound().to_string().replace("\"push\":", "\"push\":\"open\",\"push\":");
     assert!(faults(&twice).contains("closed: the event `push` is listed twice"));
@@ -111,6 +111,23 @@ fn names_are_unique() {
         .to_string()
         .replace("\"stuck_timeout\":", "\"stuck_timeout\":\"open\",\"stuck_timeout\":");
     assert!(faults(&twice).contains("opening: the delay `stuck_timeout` is listed twice"));
+}
+
+#[test]
+fn final_states_say_how_the_flow_ended() {
+    let asks = "gone: is final and needs `tags` with either `success` or `failure`";
+    refused("/states/gone/tags", Value::Null, asks);
+    refused("/states/gone/tags", json!([]), asks);
+    refused("/states/gone/tags", json!(["success", "failure"]), asks);
+    refused("/states/gone/tags", json!(["done"]), asks);
+    let resting = "open: has `tags`, which only a final state may have";
+    refused(&format!("{OPEN}/tags"), json!(["success"]), resting);
+    let chart = Chart::parse(&sound().to_string()).expect("the chart is sound");
+    let gone = chart.state("gone").expect("it has that state");
+    assert!(!chart.states[gone].is_failure);
+    let failed = broken("/states/gone/tags", json!(["failure"]));
+    let chart = Chart::parse(&failed).expect("the chart is sound");
+    assert!(chart.states[gone].is_failure);
 }
 
 #[test]

@@ -231,6 +231,7 @@ mod stays {
             parent: None,
             initial: None,
             is_final: activity.is_none(),
+            is_failure: false,
             activity,
         }
     }

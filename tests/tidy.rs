@@ -148,7 +148,8 @@ fn forbidden(module: &[String], path: &[String]) -> Option<String> {
     }
     if from == to {
         let (one, other) = (part(module, 2), part(path, 2));
-        let flows = from == "flow" && !one.is_empty() && one != "any" && is_module(&other) && one != other;
+        let flows =
+            from == "flow" && !one.is_empty() && one != "any" && is_module(&other) && one != other;
         return flows.then(|| "a flow runs another only by a deed".into());
     }
     let own = format!("{from}/{}", part(module, 2));
@@ -283,7 +284,11 @@ fn drivers_run_flows_by_the_stack() {
 fn charts_and_flows_are_one_to_one() {
     let stems = |files: Vec<PathBuf>| -> BTreeSet<String> {
         let stem = |path: &PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
-        files.iter().filter_map(stem).filter(|stem| !["mod", "any", "tests"].contains(&&**stem)).collect()
+        files
+            .iter()
+            .filter_map(stem)
+            .filter(|stem| !["mod", "any", "tests"].contains(&&**stem))
+            .collect()
     };
     assert_eq!(stems(below("statecharts", "json")), stems(below("src/pure/flow", "rs")));
 }

@@ -114,7 +114,7 @@ impl Draft<'_> {
         let two_edges = json!([self.edge(one, true), self.edge(two, false)]);
         match (compound, state.kind) {
             (true, _) | (false, 0..4) => self.resting(at),
-            (false, 4) => json!({"description": "random", "type": "final"}),
+            (false, 4) => json!({"description": "random", "type": "final", "tags": ["success"]}),
             (false, 5 | 6) => json!({"description": "random", "always": two_edges}),
             (false, _) => {
                 let mut row = self.resting(at);

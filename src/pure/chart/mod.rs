@@ -56,6 +56,8 @@ pub struct StateRow {
     /// The child entered first; only a compound state has one.
     pub initial: Option<usize>,
     pub is_final: bool,
+    /// A final state that is tagged `failure`.
+    pub is_failure: bool,
     /// The activity that runs while we are here.
     pub activity: Option<usize>,
 }

@@ -1,7 +1,7 @@
 //! The JSON we accept and every reason to refuse it.
 //!
 //! The form is a strict subset of XState v5, so a chart also opens in other people's viewers:
-//! `id description initial states` at the top; `description type:final initial states on after
+//! `id description initial states` at the top; `description type:final tags initial states on after
 //! always invoke{src,onDone,onError}` in a state; `target guard actions description` on an edge.
 //! A target is a sibling (`copying`), a child of the edge's own state (`.copying`) or a full path
 //! (`#replica_build.building.copying`), as XState resolves them.
@@ -121,6 +121,7 @@ impl Reader {
         if form.description.as_deref().is_none_or(|text| text.trim().is_empty()) {
             self.fault(name, "has no description: say what is going on while we are here");
         }
+        self.tags(name, form);
         let activity = form.invoke.as_ref().map(|invoke| {
             let state = Some(name);
             self.word(state, "activity", &invoke.src, |chart| &mut chart.activities)
@@ -131,10 +132,24 @@ impl Reader {
             parent,
             initial: None,
             is_final: form.kind.is_some(),
+            is_failure: form.tags == ["failure"],
             activity,
         };
         self.chart.states.to_mut().push(row);
         self.chart.states.len() - 1
+    }
+
+    /// How a flow ended is said by the chart.
+    fn tags(&mut self, name: &str, form: &StateForm) {
+        let tags: Vec<&str> = form.tags.iter().map(String::as_str).collect();
+        match (form.kind.is_some(), &tags[..]) {
+            (true, ["success"] | ["failure"]) | (false, []) => {}
+            (true, _) => self.fault(
+                name,
+                "is final and needs `tags` with either `success` or `failure`: its parent goes by it",
+            ),
+            (false, _) => self.fault(name, "has `tags`, which only a final state may have"),
+        }
     }
 
     fn initial_child(&mut self, name: &str, form: &StateForm) {

@@ -8,7 +8,7 @@ use std::io;
 use serde_json::Value;
 
 use super::{Effect, FollowsSituation, Input, Journal, Machine, Record};
-use crate::pure::chart::Name;
+use crate::pure::chart::{Name, Names};
 use crate::pure::cluster::Millis;
 use crate::pure::deed::{Deed, Report};
 use crate::pure::situation::Situation;
@@ -161,7 +161,7 @@ impl<F: FollowsSituation> AnyMachine for Machine<F> {
     }
 
     fn has_failed(&self) -> bool {
-        matches!(AnyMachine::state(self), "failed" | "cancelled" | "abandoned")
+        F::Names::CHART.states[Machine::state(self).index()].is_failure
     }
 
     fn waiting_for(&self) -> String {

@@ -24,6 +24,9 @@ pub struct StateForm {
     pub description: Option<String>,
     #[serde(rename = "type")]
     pub kind: Option<Kind>,
+    /// `success` or `failure`, of a final state.
+    #[serde(default)]
+    pub tags: Vec<String>,
     pub initial: Option<String>,
     pub states: Option<Ordered<StateForm>>,
     #[serde(default)]
