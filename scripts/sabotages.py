@@ -1,6 +1,6 @@
 """What scripts/sabotage breaks: (name, layer, promises that may catch it, [(file, old, new), ...]).
 
-Where two promises are named, whichever luck shows first is right.
+Where two promises are named, whichever rng shows first is right.
 """
 ARBITER, LEASE = "src/pure/consensus/arbiter.rs", "src/pure/cluster/lease.rs"
 APPLY, RANK = "src/pure/cluster/apply.rs", "src/pure/cluster/rank.rs"
@@ -22,7 +22,7 @@ SABOTAGES = [
     ("a copy that is not finished counts as one that led", "sync", "P7", [
         (RANK, "same && (unfinished || recovers", "same && (false && unfinished || recovers")]),
     ("a failed creation known from a snapshot pauses for ever", "bootstrap", "P7", [
-        ("src/pure/consensus/creator.rs", "if self.cluster.initialize_failure.is_some() {",
+        ("src/pure/consensus/initializer.rs", "if self.cluster.initialize_failure.is_some() {",
          "if false {")]),
     # ---- found by the simulator and by torture, and mended since
     ("a late proposal of the synchronous set", "sync", "P2", [
@@ -47,8 +47,8 @@ SABOTAGES = [
         (FLOW + "node.rs", "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,",
          "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
     ("rewound to a standby that is behind", "sites", "P2/P7", [
-        (FLOW + "standby_leader.rs", "stands(RemoteStanding::Kin) && s.remote_writes,",
-         "stands(RemoteStanding::Kin),")]),
+        (FLOW + "standby_leader.rs", "stands(RemoteRelation::Same) && s.remote_writes,",
+         "stands(RemoteRelation::Same),")]),
     ("a section frees from what was acknowledged", "sites", "P2", [
         ("src/pure/cluster/standby.rs", "map_or(led, |old| old.owes_demotion);",
          "map_or(led && false, |old| old.owes_demotion);"),
@@ -57,8 +57,8 @@ SABOTAGES = [
         ("src/pure/cluster/standby.rs", "on.map_or(0, |on| s.timeline.max(on) + 1);",
          "on.map_or(0, |_| 0);")]),
     ("a promotion asks the log for its timeline", "timeline", "P7", [
-        ("src/sim/deeds.rs", "Deed::Promote { timeline } => self.promote(at, work, timeline),",
-         "Deed::Promote { .. } => {\n                let known = self.nodes[at].daemon.as_ref();\n"
+        ("src/sim/operations.rs", "Operation::Promote { timeline } => self.promote(at, work, timeline),",
+         "Operation::Promote { .. } => {\n                let known = self.nodes[at].daemon.as_ref();\n"
          "                let known = known.map_or(0, |d| d.core.cluster().timeline);\n"
          "                self.promote(at, work, known)\n            }")]),
     ("only the arbiter remembers how far the leader was", "rank", "P2", [
@@ -69,7 +69,7 @@ SABOTAGES = [
         ("src/pure/cluster/standby.rs", "judged_under.is_some_and(|version| version != self.config_version)",
          "judged_under.is_some_and(|_| false)")]),
     ("a lease that was given up counts again", "lease", "P1", [
-        ("src/pure/consensus/holder.rs", "self.given_up = self.given_up.max(Some(*epoch));", "")]),
+        ("src/pure/consensus/holder.rs", "self.relinquished_epoch = self.relinquished_epoch.max(Some(*epoch));", "")]),
     ("another copy under a synchronous name", "sync", "P2", [
         (RANK, "match (manual_failover || named && same, named) {",
          "match (manual_failover || named && (same || true), named) {")]),
@@ -83,14 +83,14 @@ SABOTAGES = [
     ("another cluster's data is a synchronous standby", "sync", "P2", [
         (SYNC, "standby.copy != 0 && cluster.system_identifier() == Some(system_identifier)",
          "!(system_identifier.is_empty() && cluster.applied == 0)")]),
-    ("an attempt that still runs is nobody's", "birth", "P7", [
+    ("an attempt that still runs is nobody's", "bootstrap", "P7", [
         (FLOW + "node.rs", "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,",
          "Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads && false,")]),
     ("a vote is given up that the others need", "membership", "P7", [
         ("src/pure/consensus/membership.rs", "if !self.can_spare(id, &voters) {", "if false {")]),
     ("whoever returns leads with what its disk calls committed", "sync", "P2", [
-        (CORE, "self.counted_on(now).filter(|_| self.cluster.applied >= abreast_at)",
-         "self.counted_on(now).filter(|_| abreast_at > 0)")]),
+        (CORE, "self.write_deadline(now).filter(|_| self.cluster.applied >= caught_up_at)",
+         "self.write_deadline(now).filter(|_| caught_up_at > 0)")]),
     ("a connection is taken for an answer", "membership", "P7", [
         ("src/pure/consensus/membership.rs",
          "self.is_reachable(id) && self.answered.get(&id).is_some_and(lately)",
@@ -100,7 +100,7 @@ SABOTAGES = [
     ("whoever stopped once is leaving for ever", "membership", "P7", [
         (CORE, "            self.leaving = None;\n", "")]),
     ("messages to who we were are ours", "membership", "P7", [
-        ("src/pure/consensus/inside.rs", "if message.to != self.id ||", "if")]),
+        ("src/pure/consensus/apply.rs", "if message.to != self.id ||", "if")]),
     ("another copy is wanted though nobody leads", "copies", "P7", [
         (FLOW + "replica_build.rs", "nobody_leads && self.permission != WipePermission::OwnLeftovers",
          "nobody_leads && false")]),
@@ -114,7 +114,7 @@ SABOTAGES = [
         (FLOW + "node.rs", "s.armed.is_some() && s.armed != s.epoch() && !s.guarded",
          "false && s.armed != s.epoch() && !s.guarded")]),
     ("an older look counts as news", "sync", "P2", [
-        ("src/pure/cluster/looks.rs", "let news = number > self.told;", "let news = true;")]),
+        ("src/pure/cluster/poll_sequence.rs", "let news = number > self.told;", "let news = true;")]),
     ("a restart goes by what SQL said last", "sites", "P1", [
         (FLOW + "node.rs", "self.rules = s.rules.clone();",
          "self.rules = s.rules.clone();\n        self.writes = s.guarded && s.in_recovery != Some(true);"),
@@ -124,8 +124,8 @@ SABOTAGES = [
         (FLOW + "replica_build.rs", "!same || *epoch != self.epoch", "!same || *epoch == u64::MAX")]),
     ("a build that was called off has pointed its copy", "copies", "P7", [
         ("statecharts/node.json",
-         '"onError": { "target": "troubled", "actions": ["forget_wish", "forget_upstream"]',
-         '"onError": { "target": "troubled", "actions": ["forget_wish"]')]),
+         '"onError": { "target": "waiting_to_retry", "actions": ["forget_reinit", "forget_upstream"]',
+         '"onError": { "target": "waiting_to_retry", "actions": ["forget_reinit"]')]),
     ("a primary that is not heard yet is a standby leader", "sites", "P1", [
         (FLOW + "node.rs", "(s.in_recovery == Some(false) || primary)",
          "(s.in_recovery == Some(false) || primary && false)")]),
@@ -149,9 +149,9 @@ SABOTAGES = [
         (LEASE, "ttl_ms.saturating_sub(MARGIN_MS)", "ttl_ms")]),
     ("lease over at once", "lease", "P1", [
         (ARBITER, "if now < over_at {", "if now + lease.ttl_ms / 4 < over_at {")]),
-    ("beats answered without a majority", "lease", "P1", [
+    ("cycles answered without a majority", "lease", "P1", [
         (ARBITER, "            group.read_index(context);\n        }",
-         "            group.read_index(context.clone());\n        }\n        self.answer_beat(&context);")]),
+         "            group.read_index(context.clone());\n        }\n        self.answer_renewal(&context);")]),
     # ---- epochs
     ("grant without LeaseOver", "epoch", "P1", [
         (ARBITER, "(Some(lease), _) => self.watch_lease(&lease),",
@@ -191,45 +191,45 @@ SABOTAGES = [
         (ARBITER, "asking.answered.extend(answers.map(|(id, _)| *id));", "drop(answers);")]),
     # ---- guard and promotion
     ("promotion without a guard", "guard", "P7", [
-        (FLOW + "promote.rs", "Deed::ArmGuard { epoch: self.epoch }", "Deed::Checkpoint")]),
+        (FLOW + "promote.rs", "Operation::ArmGuard { epoch: self.epoch }", "Operation::Checkpoint")]),
     ("guard stands down before the stop", "guard", "P1", [
-        (FLOW + "demote.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },",
-         "Activity::StopPostgres => Deed::DisarmGuard,")]),
+        (FLOW + "demote.rs", "Activity::StopPostgres => Operation::StopPostgres { mode: self.mode },",
+         "Activity::StopPostgres => Operation::DisarmGuard,")]),
     ("a lost lease is no reason to stop", "guard", "P7", [
         (FLOW + "node.rs", "Guard::LeaseIsLost => self.lease_is_lost(s),",
          "Guard::LeaseIsLost => self.lease_is_lost(s) && false,")]),
     ("the lease goes back while PostgreSQL runs", "guard", "P1", [
-        (FLOW + "demote.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },",
-         "Activity::StopPostgres => Deed::Checkpoint,"),
-        (FLOW + "demote.rs", "Activity::DisarmGuard => Deed::DisarmGuard,",
-         "Activity::DisarmGuard => Deed::Checkpoint,")]),
+        (FLOW + "demote.rs", "Activity::StopPostgres => Operation::StopPostgres { mode: self.mode },",
+         "Activity::StopPostgres => Operation::Checkpoint,"),
+        (FLOW + "demote.rs", "Activity::DisarmGuard => Operation::DisarmGuard,",
+         "Activity::DisarmGuard => Operation::Checkpoint,")]),
     ("handed over while PostgreSQL runs", "guard", "P1", [
-        (FLOW + "switchover.rs", "Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },",
-         "Activity::StopPostgres => Deed::Checkpoint,"),
-        (FLOW + "switchover.rs", "Activity::DisarmGuard => Deed::DisarmGuard,",
-         "Activity::DisarmGuard => Deed::Checkpoint,")]),
-    # ---- the birth of a cluster
-    ("script left out", "birth", "P3", [
+        (FLOW + "switchover.rs", "Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Fast },",
+         "Activity::StopPostgres => Operation::Checkpoint,"),
+        (FLOW + "switchover.rs", "Activity::DisarmGuard => Operation::DisarmGuard,",
+         "Activity::DisarmGuard => Operation::Checkpoint,")]),
+    # ---- the bootstrap of a cluster
+    ("script left out", "bootstrap", "P3", [
         (FLOW + "bootstrap.rs", "Guard::HasScript => self.has_script,", "Guard::HasScript => false,")]),
-    ("recovery left out", "birth", "P3", [
+    ("recovery left out", "bootstrap", "P3", [
         (FLOW + "bootstrap.rs", "Guard::IsRestored => self.method_name() != INITDB,",
          "Guard::IsRestored => false,")]),
-    ("seal left out", "birth", "P3", [
-        (FLOW + "bootstrap.rs", "Activity::SealCluster => Deed::SealCluster,",
-         "Activity::SealCluster => Deed::Checkpoint,")]),
-    ("a failed creation gives the lease back while it runs", "birth", "P1", [
+    ("seal left out", "bootstrap", "P3", [
+        (FLOW + "bootstrap.rs", "Activity::SealCluster => Operation::SealCluster,",
+         "Activity::SealCluster => Operation::Checkpoint,")]),
+    ("a failed creation gives the lease back while it runs", "bootstrap", "P1", [
         ("statecharts/cluster_init.json",
          '"invoke": { "src": "run_bootstrap_flow", "onDone": "identifying", "onError": { "target": "quarantining"',
          '"invoke": { "src": "run_bootstrap_flow", "onDone": "identifying", "onError": { "target": "giving_up"')]),
-    ("two promises given in founding", "birth", "P3", [
-        (FOUNDING, "&& (self.promises.promised_to.is_none() || yields_to_lower)",
+    ("two promises given in founding", "bootstrap", "P3", [
+        (FOUNDING, "&& (self.founding_record.voted_for.is_none() || yields_to_lower)",
          "&& (true || yields_to_lower)")]),
-    ("anybody founds alone", "birth", "P3", [
+    ("anybody founds alone", "bootstrap", "P3", [
         (FOUNDING, "self.configured.len() / 2 + 1", "self.configured.len() / 9 + 1")]),
-    ("the promise is not written down", "birth", "P3/P7", [
-        ("src/pure/consensus/outside.rs",
-         "        self.promises = promises;\n        self.out.push(Output::Keep(self.promises.clone()));\n",
-         "        self.promises = promises;\n")]),
+    ("the promise is not written down", "bootstrap", "P3/P7", [
+        ("src/pure/consensus/joining.rs",
+         "        self.founding_record = founding_record;\n        self.out.push(Output::Keep(self.founding_record.clone()));\n",
+         "        self.founding_record = founding_record;\n")]),
     # ---- the machine and its journal
     ("stale visit accepted", "machine", "P5", [
         (MACHINE, "if input.visit().is_some_and(|visit| visit != self.visit) {",
@@ -245,16 +245,16 @@ SABOTAGES = [
     ("a resumed machine begins anew", "machine", "P6", [
         (MACHINE, "        let state = record.state();", "        let state = record.state().filter(|_| false);")]),
     ("timers are lost", "machine", "P7", [
-        (MACHINE, "work.map(|deed| Effect::Begin { visit, deed }).into_iter().chain(wakes).collect()",
-         "work.map(|deed| Effect::Begin { visit, deed }).into_iter().chain(wakes.take(0)).collect()")]),
+        (MACHINE, "work.map(|operation| Effect::Begin { visit, operation }).into_iter().chain(wakes).collect()",
+         "work.map(|operation| Effect::Begin { visit, operation }).into_iter().chain(wakes.take(0)).collect()")]),
     ("what was left goes on", "machine", "P5/P7", [
         (MACHINE, "let mut effects = if busy { vec![Effect::Cancel] } else { vec![] };",
          "let mut effects = if busy { vec![] } else { vec![] };")]),
     # ---- who may lead
     ("rank ignores the synchronous set", "rank", "P2", [
-        (RANK, "    synchronous(race, candidates, candidate)?;\n", "")]),
+        (RANK, "    synchronous(election, candidates, candidate)?;\n", "")]),
     ("rank ignores lag", "rank", "P2", [
-        (RANK, "if !manual && lag > race.dynamic.maximum_lag_on_failover {", "if false {")]),
+        (RANK, "if !manual && lag > election.dynamic.maximum_lag_on_failover {", "if false {")]),
     # ---- the synchronous set
     ("the old synchronous set outlives a grant", "sync", "P2", [
         (APPLY, "            self.name_synchronous_leader(copy);\n", "")]),
@@ -267,7 +267,7 @@ SABOTAGES = [
     # ---- copies and timelines
     ("a diverged copy is removed unasked", "copies", "P4", [
         (FLOW + "rejoin.rs",
-         '_ => return Deed::MoveDataDirectoryAside { suffix: String::from("diverged") },',
+         '_ => return Operation::MoveDataDirectoryAside { suffix: String::from("diverged") },',
          '_ => "remove_data_directory_on_diverged_timelines",')]),
     ("histories are not compared", "copies", "P7", [
         (FLOW + "rejoin.rs",
@@ -276,8 +276,8 @@ SABOTAGES = [
     # ---- standby clusters
     ("promoted while the remote writes", "standby", "P1", [
         ("src/pure/cluster/standby.rs",
-         "(RemoteStanding::Kin, Some(facts)) if facts.accepts_writes != Some(false) => {",
-         "(RemoteStanding::Kin, Some(facts)) if facts.accepts_writes.is_none() => {")]),
+         "(RemoteRelation::Same, Some(facts)) if facts.accepts_writes != Some(false) => {",
+         "(RemoteRelation::Same, Some(facts)) if facts.accepts_writes.is_none() => {")]),
     ("an old look at the remote counts", "standby", "P1", [
         ("src/pure/cluster/standby.rs",
          "let fresh = remote.filter(|facts| facts.config_version == self.config_version);",

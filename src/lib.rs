@@ -6,7 +6,7 @@
 //! answers with a record to write down and things to do. In production that value lives in an
 //! actor, in tests in a simulator; it cannot tell the difference.
 //!
-//! - [`pure`]: what we decide. No clock, disk, network, luck or threads.
+//! - [`pure`]: what we decide. No clock, disk, network, randomness or threads.
 //! - [`host`]: the real world: actix, sled, sockets, processes, PostgreSQL.
 //! - `sim` (feature `sim`): the made-up one: one seed, one queue, faults, and the promises checked
 //!   after every event.
@@ -21,14 +21,14 @@
 //!                            chart: which edge, and is it allowed
 //!                            flow:  what do we know now
 //!                            Step: a record and effects ► persist ► sled, flushed and synced
-//!                                                          └► effects: begin or cancel a deed, wake
-//!               Input   ◄─────────────────────────── report ◄── perform(deed)
+//!                                                          └► effects: begin or cancel a operation, wake
+//!               Input   ◄─────────────────────────── report ◄── perform(operation)
 //! ```
 //!
 //! 1. Edges decide, states work: after a crash "what should be running?" is where the flow stands.
 //! 2. Written before done: the effects of a step can only be had by persisting its record.
 //! 3. Answers carry the visit they answer to; late ones are dropped.
-//! 4. The world is told in levels: the beat repeats the whole situation, no flow depends on having
+//! 4. The world is told in levels: the cycle repeats the whole situation, no flow depends on having
 //!    been awake when something happened.
 //!
 //! Consensus is one more such value, [`pure::consensus::core::Core`], on a thread of its own.
@@ -36,15 +36,15 @@
 //! # The import rule
 //!
 //! `pure` names neither `host` nor `sim`; these two never name each other. Inside `pure` the table
-//! in `tests/tidy.rs` says who may name whom; one flow runs another only by a deed.
+//! in `tests/tidy.rs` says who may name whom; one flow runs another only by a operation.
 //!
 //! # Glossary
 //!
 //! - *Arbiter*: the current Raft leader. *Holder*: the node that holds the lease.
-//! - *Lease*: the right to accept writes; granted by a log entry, extended by beats.
+//! - *Lease*: the right to accept writes; granted by a log entry, extended by cycles.
 //! - *Guard*: the process that stops PostgreSQL when the lease's deadline passes.
 //! - *Epoch* of the lease: number of the grant. *Epoch* of the cluster: number of recoveries.
-//! - *Deed*: one thing that a node does to the world. *Brief*: what a flow is started with.
+//! - *Operation*: one thing that a node does to the world. *Flow input*: what a flow is started with.
 //! - *Situation*: everything that may move a flow, at one look. *Facts*: what a node says of itself.
 //! - *Witness*: a voter without PostgreSQL.
 //!
@@ -55,7 +55,10 @@
 //! - No parallel regions, history or entry actions in charts: one actor a flow, the journal instead.
 //! - No event sourcing: a record holds what is known, old logic is never replayed over new charts.
 //! - No log lines from `pure`: its records are the log, and the host prints them.
+pub mod ctl;
+pub mod demo;
 pub mod host;
 pub mod pure;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod tools;

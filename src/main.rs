@@ -3,7 +3,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use surus::host::{barman, ctl, demo, guard, recover, run, signals, wale};
+use surus::host::{guard, run, signals};
+use surus::tools::{barman, quorum_loss, wale};
+use surus::{ctl, demo};
 
 /// Keeps a PostgreSQL cluster alive: Patroni's interfaces, Raft inside.
 #[derive(Parser)]
@@ -49,7 +51,7 @@ enum Task {
     #[command(subcommand)]
     Bootstrap(ctl::bootstrap::BootstrapCommand),
     /// The majority is lost for ever: make this stopped node the cluster's only voter.
-    Recover(recover::RecoverArgs),
+    Recover(quorum_loss::RecoverArgs),
     /// A replica method: the latest WAL-E backup, unless too much WAL was written since.
     WaleRestore(wale::WaleArgs),
     /// A replica method and a callback: ask a Barman server to recover, or to switch its model.
@@ -60,7 +62,7 @@ enum Task {
     },
     /// Walk a recorded history again: from a dump, or from a simulated run.
     Replay(ctl::replay::ReplayArgs),
-    /// Whole simulated clusters under misfortunes, each promise checked after each event.
+    /// Whole simulated clusters under faults, each promise checked after each event.
     #[cfg(feature = "sim")]
     Sim(surus::sim::cli::SimArgs),
     /// Who would lead, what would be lost and how long it would take, asked of a dumped cluster.
@@ -121,7 +123,7 @@ fn perform(task: Task) -> i32 {
             }
         },
         Task::Bootstrap(command) => ctl::bootstrap::run(&command),
-        Task::Recover(args) => recover::run(&args),
+        Task::Recover(args) => quorum_loss::run(&args),
         Task::WaleRestore(args) => wale::run(&args),
         Task::Barman { words } => barman::run(&words),
         Task::Replay(args) => ctl::replay::run(&args),

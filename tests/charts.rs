@@ -8,7 +8,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use surus::host::ctl::chart::walk;
+use surus::ctl::chart::walk;
 use surus::pure::chart::{Chart, draw};
 use surus::pure::flow::BUILT_IN;
 
@@ -281,12 +281,12 @@ fn the_readme_of_the_charts_is_current() {
 /// `run_…_flow` names a flow; a chart that runs one which does not exist would wait for nobody.
 /// Child flows that a chart starts under a second name, because what they are told differs: a
 /// recovery restarts what crashed; the rest are demotions, told why and how fast.
-const OTHER_BRIEFS: &[(&str, &str)] = &[
+const OTHER_INPUTS: &[(&str, &str)] = &[
     ("recovery", "restart"),
-    ("resignation", "demote"),
+    ("release", "demote"),
     ("demotion", "demote"),
-    ("farewell", "demote"),
-    ("standing_down", "demote"),
+    ("shutdown", "demote"),
+    ("step_down", "demote"),
 ];
 
 #[test]
@@ -295,7 +295,7 @@ fn child_flows_exist() {
         let chart = Chart::parse(json).unwrap_or_else(|_| panic!("{name} was checked by build.rs"));
         for activity in chart.activities.iter() {
             let child = activity.strip_prefix("run_").and_then(|it| it.strip_suffix("_flow"));
-            let child = child.map(|child| match OTHER_BRIEFS.iter().find(|(it, _)| *it == child) {
+            let child = child.map(|child| match OTHER_INPUTS.iter().find(|(it, _)| *it == child) {
                 Some((_, flow)) => flow,
                 None => child,
             });

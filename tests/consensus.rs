@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use surus::pure::cluster::command::Command;
 use surus::pure::cluster::facts::{DataDirectory, Facts, SqlFacts};
 use surus::pure::cluster::state::{FailoverRequest, Member};
-use surus::pure::consensus::core::{Core, Input, Output, Proposal, Seat};
-use surus::pure::consensus::founding::Promises;
+use surus::pure::consensus::core::{Core, Input, Options, Output, Proposal};
+use surus::pure::consensus::founding::FoundingRecord;
 use surus::pure::consensus::message::{Greeting, PeerMessage};
 use surus::pure::postgres::lsn::Lsn;
 use surus::pure::postgres::state::PgState;
@@ -57,7 +57,7 @@ impl Net {
         let cores = (0..n)
             .map(|i| {
                 let partners = (0..n).filter(|j| *j != i).map(addr).collect();
-                Core::new(Seat {
+                Core::new(Options {
                     id: 100 + i as u64,
                     member: Member {
                         name: names[i].to_owned(),
@@ -68,7 +68,7 @@ impl Net {
                     voters_max: 5,
                     ttl_ms: 2000,
                     seed: i as u64 * 7919,
-                    promises: Promises::default(),
+                    founding_record: FoundingRecord::default(),
                     log: None,
                     now: 0,
                 })
@@ -102,11 +102,11 @@ impl Net {
             id: 100 + i as u64,
             name: self.names[i].clone(),
             addr: format!("127.0.0.1:{}", 9000 + i),
-            standing: surus::pure::consensus::message::Standing {
+            standing: surus::pure::consensus::message::FoundingStatus {
                 cluster_epoch: 0,
-                cluster_id: self.cores[i].promises().cluster_id.clone(),
-                promised_to: self.cores[i].promises().promised_to,
-                heard_of: self.cores[i].promises().heard_of.clone(),
+                cluster_id: self.cores[i].founding_record().cluster_id.clone(),
+                voted_for: self.cores[i].founding_record().voted_for,
+                heard_of: self.cores[i].founding_record().heard_of.clone(),
             },
         }
     }
@@ -227,7 +227,7 @@ impl Net {
 fn three_fresh_nodes_found_one_cluster_and_one_of_them_may_create_it() {
     let mut net = Net::new(3);
     net.run(4000);
-    let ids: Vec<_> = net.cores.iter().map(|c| c.promises().cluster_id.clone()).collect();
+    let ids: Vec<_> = net.cores.iter().map(|c| c.founding_record().cluster_id.clone()).collect();
     assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     let holder = net.holder().expect("somebody was granted the lease");
     assert!(net.deadlines[holder].is_some_and(|d| d > net.now), "the holder's deadline moves on");
@@ -265,7 +265,7 @@ fn who_comes_after_the_founding_receives_the_whole_state_before_it_votes() {
     let mut net = Net::new(4);
     net.up[3] = false;
     net.run(8000);
-    assert!(net.cores[0].promises().cluster_id.is_some(), "three of four found it");
+    assert!(net.cores[0].founding_record().cluster_id.is_some(), "three of four found it");
     net.up[3] = true;
     (0..4).for_each(|i| net.greet(i));
     net.run(4000);
@@ -423,7 +423,7 @@ fn forged_answers_do_not_prolong_a_lease() {
             for serial in 1..100 {
                 let (applied, nonce) = (0, [0, 0]);
                 let ttl_ms = None;
-                let message = PeerMessage::BeatAnswer { epoch, serial, applied, nonce, ttl_ms };
+                let message = PeerMessage::RenewAck { epoch, serial, applied, nonce, ttl_ms };
                 net.queue.push_back((holder, Input::Peer { from, message }));
             }
         }

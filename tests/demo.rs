@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use surus::host::demo::{DemoArgs, run_with};
+use surus::demo::{DemoArgs, run_with};
 
 /// Far from the ports of the other tests and of a real demo.
 const BASE_PORT: u16 = 28740;

@@ -9,20 +9,20 @@ use std::io;
 use proptest::prelude::*;
 use surus::pure::chart::{Name, Names};
 use surus::pure::cluster::Millis;
-use surus::pure::deed::{
-    BuildWish, Deed, Method, Offer, OfferKind, Report, Source, WipePermission,
-};
 use surus::pure::flow::replica_build::{self, ReplicaBuild, State};
 use surus::pure::machine::{Effect, Flow, Input, Journal, Machine, Record, Step};
+use surus::pure::operation::{
+    Method, Offer, OfferKind, Operation, ReinitOptions, Report, Source, WipePermission,
+};
 
 /// More inputs than any flow needs in a world that is fair some of the time.
 const INPUTS_MAX: usize = 50_000;
-const BEAT_MS: Millis = 10_000;
+const RENEW_MS: Millis = 10_000;
 
-/// Luck as a value: splitmix64.
-struct Luck(u64);
+/// Rng as a value: splitmix64.
+struct Rng(u64);
 
-impl Luck {
+impl Rng {
     fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -42,16 +42,16 @@ impl Luck {
 
 /// How unkind the world is, in percent.
 #[derive(Clone, Copy, Debug)]
-struct Weather {
+struct LinkProfile {
     seed: u64,
     failures: u8,
     crashes: u8,
     lateness: u8,
 }
 
-fn weather() -> impl Strategy<Value = Weather> {
+fn link_profile() -> impl Strategy<Value = LinkProfile> {
     (any::<u64>(), 0..=100u8, 0..=40u8, 0..=50u8).prop_map(|(seed, failures, crashes, lateness)| {
-        Weather { seed, failures, crashes, lateness }
+        LinkProfile { seed, failures, crashes, lateness }
     })
 }
 
@@ -80,8 +80,8 @@ struct Letter<F: Flow> {
 
 /// One machine and everything that is on its way to it.
 struct World<F: Flow> {
-    weather: Weather,
-    luck: Luck,
+    link_profile: LinkProfile,
+    rng: Rng,
     now: Millis,
     ticket: u64,
     queue: BTreeMap<(Millis, u64), Letter<F>>,
@@ -90,19 +90,23 @@ struct World<F: Flow> {
     /// Arrivals by the world's own count.
     arrivals: u64,
     ended: Option<String>,
-    deeds: Vec<Deed>,
-    /// Deeds that fail whatever the weather.
-    hopeless: fn(&Deed) -> bool,
-    /// What the flow hears at every beat.
-    beat: fn(&mut Luck) -> Vec<F::Event>,
+    operations: Vec<Operation>,
+    /// Operations that fail whatever the link profile.
+    hopeless: fn(&Operation) -> bool,
+    /// What the flow hears at every cycle.
+    situation_changed: fn(&mut Rng) -> Vec<F::Event>,
 }
 
 impl<F: Flow> World<F> {
-    fn new(weather: Weather, knowledge: F, beat: fn(&mut Luck) -> Vec<F::Event>) -> Self {
+    fn new(
+        link_profile: LinkProfile,
+        knowledge: F,
+        situation_changed: fn(&mut Rng) -> Vec<F::Event>,
+    ) -> Self {
         let (machine, step) = Machine::start(knowledge);
         let mut world = World {
-            weather,
-            luck: Luck(weather.seed),
+            link_profile,
+            rng: Rng(link_profile.seed),
             now: 0,
             ticket: 0,
             queue: BTreeMap::new(),
@@ -110,9 +114,9 @@ impl<F: Flow> World<F> {
             journal: Memory { records: vec![], refuse: false },
             arrivals: 0,
             ended: None,
-            deeds: vec![],
+            operations: vec![],
             hopeless: |_| false,
-            beat,
+            situation_changed,
         };
         let effects = step.persist(&mut world.journal).expect("memory does not fail");
         world.carry_out(effects);
@@ -126,21 +130,21 @@ impl<F: Flow> World<F> {
 
     /// One input; `false` when there is nothing more to come.
     fn tick(&mut self) -> Result<bool, TestCaseError> {
-        let next_beat = (self.now / BEAT_MS + 1) * BEAT_MS;
+        let next_renewal = (self.now / RENEW_MS + 1) * RENEW_MS;
         match self.queue.first_key_value() {
-            Some((&(when, _), _)) if when <= next_beat => {
+            Some((&(when, _), _)) if when <= next_renewal => {
                 let ((when, _), letter) = self.queue.pop_first().expect("it was there");
                 self.now = self.now.max(when);
                 self.tell(letter)?;
             }
             Some(_) | None => {
-                self.now = next_beat;
-                for event in (self.beat)(&mut self.luck) {
+                self.now = next_renewal;
+                for event in (self.situation_changed)(&mut self.rng) {
                     self.tell(Letter { input: Input::Event(event), asked_by: None })?;
                 }
             }
         }
-        if self.luck.percent(self.weather.crashes / 8) {
+        if self.rng.percent(self.link_profile.crashes / 8) {
             self.crash();
         }
         Ok(self.ended.is_none())
@@ -154,7 +158,7 @@ impl<F: Flow> World<F> {
             prop_assert_eq!(asked_by, self.arrivals, "{} moved on another's {:?}", from, input);
         }
         self.record_follows(&before, &step)?;
-        if self.luck.percent(self.weather.crashes / 2) {
+        if self.rng.percent(self.link_profile.crashes / 2) {
             self.journal.refuse = true;
             let refused = step.persist(&mut self.journal);
             self.journal.refuse = false;
@@ -163,7 +167,7 @@ impl<F: Flow> World<F> {
             return Ok(());
         }
         let effects = step.persist(&mut self.journal).expect("memory does not fail");
-        if self.luck.percent(self.weather.crashes / 2) {
+        if self.rng.percent(self.link_profile.crashes / 2) {
             self.crash();
         } else {
             self.carry_out(effects);
@@ -202,17 +206,17 @@ impl<F: Flow> World<F> {
             let asked_by = Some(self.arrivals);
             match effect {
                 Effect::Cancel => {}
-                Effect::Begin { visit, deed } => {
-                    let late = self.luck.percent(self.weather.lateness);
-                    let after = self.luck.below(if late { 2_000_000 } else { 20_000 });
-                    let unlucky = self.luck.percent(self.weather.failures);
-                    let failed = unlucky || (self.hopeless)(&deed);
+                Effect::Begin { visit, operation } => {
+                    let late = self.rng.percent(self.link_profile.lateness);
+                    let after = self.rng.below(if late { 2_000_000 } else { 20_000 });
+                    let unlucky = self.rng.percent(self.link_profile.failures);
+                    let failed = unlucky || (self.hopeless)(&operation);
                     let input = if failed {
                         Input::Failed { visit, problem: "the world refused".into() }
                     } else {
                         Input::Done { visit, report: Report::Done }
                     };
-                    self.deeds.push(deed);
+                    self.operations.push(operation);
                     self.post(after, input, asked_by);
                 }
                 Effect::Wake { visit, delay, after } => {
@@ -234,7 +238,7 @@ impl<F: Flow> World<F> {
         Err(TestCaseError::fail(format!("no end: in {state}, waiting for {waiting}")))
     }
 
-    /// A working state has its deed running; a resting one says what it waits for.
+    /// A working state has its operation running; a resting one says what it waits for.
     fn never_idle(&self) -> Result<(), TestCaseError> {
         if self.machine.is_working() {
             let now = Some(self.arrivals);
@@ -266,17 +270,17 @@ fn build(methods: u8, permission: WipePermission) -> ReplicaBuild {
         no_leader: at % 3 == 2,
     };
     let methods = (0..methods).map(method).collect();
-    ReplicaBuild::new("n1", permission, methods, BuildWish::default())
+    ReplicaBuild::new("n1", permission, methods, ReinitOptions::default())
 }
 
-fn replica_build_beat(luck: &mut Luck) -> Vec<replica_build::Event> {
+fn replica_build_situation(rng: &mut Rng) -> Vec<replica_build::Event> {
     let source = |member: &str| Source {
         member: member.into(),
         host: "127.0.0.1".into(),
         port: 5432,
         slot: None,
     };
-    let leads = luck.below(10) > 1;
+    let leads = rng.below(10) > 1;
     let offer = |member: &str, kind| Offer { source: source(member), kind };
     let mut offers = vec![offer("beta", OfferKind::CloneFrom), offer("gamma", OfferKind::Member)];
     if leads {
@@ -291,10 +295,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn replica_build_ends(weather in weather(), methods in 0..5u8) {
+    fn replica_build_ends(link_profile in link_profile(), methods in 0..5u8) {
         let operator = WipePermission::Operator { what: "reinit".into() };
-        let weather = Weather { failures: weather.failures / 4, ..weather };
-        let mut world = World::new(weather, build(methods, operator.clone()), replica_build_beat);
+        let link_profile = LinkProfile { failures: link_profile.failures / 4, ..link_profile };
+        let mut world = World::new(link_profile, build(methods, operator.clone()), replica_build_situation);
         let end = world.run()?;
         let removed = world.journal.records.iter().any(|r| r.cause == "done clear_data_directory");
         let called_off = end == "cancelled" && !removed; // nobody led: what lies there stays
@@ -306,13 +310,13 @@ proptest! {
     /// Every method gets its turn in every round, and no more; there is always another round.
     #[test]
     fn replica_build_never_gives_up(seed in any::<u64>(), methods in 1..4u8) {
-        let weather = Weather { seed, failures: 0, crashes: 0, lateness: 0 };
+        let link_profile = LinkProfile { seed, failures: 0, crashes: 0, lateness: 0 };
         let mut world =
-            World::new(weather, build(methods, WipePermission::OwnLeftovers), |_| {
-                let mut all = Luck(3);
-                replica_build_beat(&mut all)
+            World::new(link_profile, build(methods, WipePermission::OwnLeftovers), |_| {
+                let mut all = Rng(3);
+                replica_build_situation(&mut all)
             });
-        world.hopeless = |deed| matches!(deed, Deed::CopyCluster { .. });
+        world.hopeless = |operation| matches!(operation, Operation::CopyCluster { .. });
         for _ in 0..INPUTS_MAX {
             prop_assert!(world.tick()?, "it ended in {:?}", world.ended);
             if world.machine.knowledge().attempt == 5 {
@@ -326,9 +330,9 @@ proptest! {
 
     /// The operator's word is always heard, whatever is going on.
     #[test]
-    fn replica_build_can_be_called_off(weather in weather(), inputs in 0..60usize) {
+    fn replica_build_can_be_called_off(link_profile in link_profile(), inputs in 0..60usize) {
         let permission = WipePermission::OwnLeftovers;
-        let mut world = World::new(weather, build(2, permission), replica_build_beat);
+        let mut world = World::new(link_profile, build(2, permission), replica_build_situation);
         for _ in 0..inputs {
             if !world.tick()? {
                 return Ok(());
@@ -340,10 +344,10 @@ proptest! {
 
     /// A run is a function of its seed.
     #[test]
-    fn replica_build_is_deterministic(weather in weather()) {
+    fn replica_build_is_deterministic(link_profile in link_profile()) {
         let run = || {
             let permission = WipePermission::OwnLeftovers;
-            let mut world = World::new(weather, build(3, permission), replica_build_beat);
+            let mut world = World::new(link_profile, build(3, permission), replica_build_situation);
             for _ in 0..200 {
                 if !world.tick()? {
                     break;

@@ -3,9 +3,11 @@
 //! `tests/flows.rs` asks the same of whole runs; here each clause stands alone, on `replica_build`.
 use std::io;
 
-use surus::pure::deed::{BuildWish, Deed, Offer, OfferKind, Report, Source, WipePermission};
 use surus::pure::flow::replica_build::{Delay, Event, ReplicaBuild, State};
 use surus::pure::machine::{Effect, Input, Journal, Machine, Record};
+use surus::pure::operation::{
+    Offer, OfferKind, Operation, ReinitOptions, Report, Source, WipePermission,
+};
 
 type Effects = Vec<Effect<ReplicaBuild>>;
 
@@ -31,11 +33,11 @@ fn source() -> Source {
 }
 
 fn knowledge() -> ReplicaBuild {
-    ReplicaBuild::new("n1", WipePermission::OwnLeftovers, vec![], BuildWish::default())
+    ReplicaBuild::new("n1", WipePermission::OwnLeftovers, vec![], ReinitOptions::default())
 }
 
 /// Somebody leads who can be copied from.
-fn beat() -> Input<ReplicaBuild> {
+fn situation_changed() -> Input<ReplicaBuild> {
     let offer = Offer { source: source(), kind: OfferKind::Leader };
     Input::Event(Event::TopologyChanged {
         leader: Some("alpha".into()),
@@ -50,7 +52,7 @@ fn clearing() -> (Machine<ReplicaBuild>, Memory, Effects) {
     let (mut machine, step) = Machine::start(knowledge());
     let mut journal = Memory::default();
     let mut effects = step.persist(&mut journal).expect("memory does not fail");
-    for input in [beat(), done(2)] {
+    for input in [situation_changed(), done(2)] {
         let step = machine.handle(input).expect("it moves");
         effects = step.persist(&mut journal).expect("memory does not fail");
     }
@@ -73,9 +75,9 @@ fn a_record_is_written_at_creation_before_the_first_work() {
     let wake = Effect::Wake { visit: 1, delay: Delay::LeaderlessDelay, after: 10_000 };
     assert_eq!(effects, [wake]);
     let (_, _, effects) = clearing();
-    let deed = Deed::ClearDataDirectory { permission: WipePermission::OwnLeftovers };
+    let operation = Operation::ClearDataDirectory { permission: WipePermission::OwnLeftovers };
     let wake = Effect::Wake { visit: 3, delay: Delay::LocalTimeout, after: 600_000 };
-    assert_eq!(effects[1..], [Effect::Begin { visit: 3, deed }, wake]);
+    assert_eq!(effects[1..], [Effect::Begin { visit: 3, operation }, wake]);
 }
 
 #[test]
@@ -92,9 +94,12 @@ fn leaving_cancels_and_arriving_begins() {
     let (mut machine, mut journal, _) = clearing();
     let step = machine.handle(done(3)).expect("clearing is done");
     let effects = step.persist(&mut journal).expect("memory does not fail");
-    let deed =
-        Deed::CopyCluster { method: "basebackup".into(), source: Some(source()), keep_data: false };
-    assert_eq!(effects[..2], [Effect::Cancel, Effect::Begin { visit: 4, deed }]);
+    let operation = Operation::CopyCluster {
+        method: "basebackup".into(),
+        source: Some(source()),
+        keep_data: false,
+    };
+    assert_eq!(effects[..2], [Effect::Cancel, Effect::Begin { visit: 4, operation }]);
     let record = journal.records.last().expect("four records");
     assert_eq!((record.seq, record.visit), (4, 4));
     assert_eq!(record.sentence(), "clearing → copying, because done clear_data_directory");
@@ -120,7 +125,7 @@ fn answers_to_an_earlier_visit_are_dropped() {
 #[test]
 fn what_is_for_no_edge_here_leaves_no_trace() {
     let (mut machine, _, _) = clearing();
-    assert!(machine.handle(beat()).is_none(), "a level that is known");
+    assert!(machine.handle(situation_changed()).is_none(), "a level that is known");
     assert!(machine.handle(Input::Elapsed { visit: 3, delay: Delay::RetryDelay }).is_none());
     assert_eq!((machine.seq(), machine.visit()), (3, 3));
 }
@@ -198,10 +203,10 @@ mod stays {
     use std::fmt;
 
     use serde::{Deserialize, Serialize};
-    use surus::pure::chart::{Chart, Edge, Meaning, Name, Names, StateRow, Trigger};
+    use surus::pure::chart::{Chart, Edge, Implementation, Name, Names, StateRow, Trigger};
     use surus::pure::cluster::Millis;
-    use surus::pure::deed::Deed;
     use surus::pure::machine::{Flow, Input};
+    use surus::pure::operation::Operation;
 
     macro_rules! name {
         ($kind:ident { $($variant:ident = $text:literal),* }) => {
@@ -280,7 +285,7 @@ mod stays {
         pub note: u32,
     }
 
-    impl Meaning<AllNames, Input<Stays>> for Stays {
+    impl Implementation<AllNames, Input<Stays>> for Stays {
         fn allows(&self, guard: Guard, _: &Input<Stays>) -> bool {
             match guard {}
         }
@@ -302,8 +307,8 @@ mod stays {
             EventName::Noted
         }
 
-        fn deed(&self, Activity::Checkpoint: Activity) -> Deed {
-            Deed::Checkpoint
+        fn operation(&self, Activity::Checkpoint: Activity) -> Operation {
+            Operation::Checkpoint
         }
 
         fn delay(&self, Delay::WorkTimeout: Delay) -> Millis {
@@ -345,6 +350,6 @@ fn an_edge_to_the_state_itself_starts_the_work_again() {
     let step = machine.handle(failed).expect("it is tried again");
     assert_eq!((step.record.to.as_str(), step.record.visit), ("working", 2));
     let effects = step.persist(&mut Nowhere).expect("nowhere takes all");
-    let begin = Effect::Begin { visit: 2, deed: Deed::Checkpoint };
+    let begin = Effect::Begin { visit: 2, operation: Operation::Checkpoint };
     assert!(effects[0] == Effect::Cancel && effects[1] == begin, "{effects:?}");
 }

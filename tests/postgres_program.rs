@@ -70,7 +70,7 @@ async fn the_environment_is_marked_and_has_no_configuration() {
     // SAFETY: no other thread of this process reads the environment now.
     unsafe { std::env::set_var("PATRONI_SUPERUSER_PASSWORD", "hunter2") };
     let output = shell("env", dir.path()).env("PGPASSFILE", "/p").run().await.expect("fine");
-    assert!(output.stdout.contains(&format!("SURUS_DEED={}\n", dir.path().display())));
+    assert!(output.stdout.contains(&format!("SURUS_OPERATION={}\n", dir.path().display())));
     assert!(output.stdout.contains("PGPASSFILE=/p\n"));
     assert!(!output.stdout.contains("hunter2"));
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Map, Value, json};
+use surus::ctl::validate;
 use surus::host::config::{check_host, check_ports, find_bin_dir, load_file};
-use surus::host::ctl::validate;
 use surus::host::programs::{program_version, refused_parameters};
 use surus::pure::config::{Config, HostPort, PgUser, PostgresSettings, Postgresql, load};
 use surus::pure::postgres::conninfo::user_conninfo;

@@ -8,13 +8,13 @@ use raft::eraftpb::{
 };
 use serde_json::json;
 use surus::host::journal::Journal;
-use surus::host::recover::{MACHINE, prepare};
 use surus::host::restored::restored;
 use surus::host::store::{Identity, LogStore, LogWrite, SledLog};
 use surus::pure::cluster::command::Command as Change;
 use surus::pure::cluster::state::{ClusterState, Initialize, Member, Sync};
 use surus::pure::consensus::core::Proposal;
-use surus::pure::consensus::founding::Promises;
+use surus::pure::consensus::founding::FoundingRecord;
+use surus::tools::quorum_loss::{MACHINE, prepare};
 
 #[allow(dead_code, reason = "the harness is shared; this file needs a part of it")]
 #[path = "cluster_postgres/cluster.rs"]
@@ -80,7 +80,8 @@ fn write_store(state_dir: &Path) {
     ];
     let bytes = |entry: &Entry| (entry.index, entry.term, entry.write_to_bytes().expect("it fits"));
     let hard_state = HardState { term: 5, vote: 2, commit: 2, ..HardState::default() };
-    let promises = Promises { cluster_id: Some("cafe".into()), ..Promises::default() };
+    let founding_record =
+        FoundingRecord { cluster_id: Some("cafe".into()), ..FoundingRecord::default() };
     let (mut log, _) = SledLog::open(&state_dir.join("log")).expect("a new log");
     log.write(LogWrite {
         snapshot: Some(snapshot.write_to_bytes().expect("it fits")),
@@ -88,10 +89,10 @@ fn write_store(state_dir: &Path) {
         hard_state: Some(hard_state.write_to_bytes().expect("it fits")),
         identity: Some(Identity {
             raft_id: 1,
-            cluster_id: promises.cluster_id.clone(),
+            cluster_id: founding_record.cluster_id.clone(),
             cluster_epoch: 0,
         }),
-        genesis: Some(serde_json::to_value(&promises).expect("plain data")),
+        genesis: Some(serde_json::to_value(&founding_record).expect("plain data")),
         ..LogWrite::default()
     })
     .expect("written");

@@ -54,7 +54,7 @@ fn records_of_another_version_are_no_decision() {
     let mut file = recorded(3);
     let rows = file["transitions"].as_array_mut().expect("a list");
     let place = rows.iter().position(|row| row["record"]["input"]["Event"].is_object());
-    let place = place.expect("somebody heard a beat");
+    let place = place.expect("somebody heard a cycle");
     let input = rows[place]["record"]["input"].take();
     let Outcome::Unknown(why) = read(&file).again(place).outcome else { panic!("it was walked") };
     assert_eq!(why, "the record was written without its input");

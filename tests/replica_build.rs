@@ -7,14 +7,15 @@ use serde_json::json;
 use surus::pure::cluster::facts::{BuildProgress, Facts, SqlFacts, Walsender};
 use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose};
 use surus::pure::config::{Dynamic, Tags};
-use surus::pure::deed::{
-    BuildWish, Deed, Method, Offer, OfferKind, Remote, Report, Source, StartAs, WipePermission,
-};
 use surus::pure::flow::replica_build::{Delay, Event, ReplicaBuild, State};
 use surus::pure::machine::{Effect, Input, Journal, Machine, Record};
+use surus::pure::node::situation::{OperatorRequests, Situation, Sources};
+use surus::pure::operation::{
+    Method, Offer, OfferKind, Operation, ReinitOptions, Remote, Report, Source, StartAs,
+    WipePermission,
+};
 use surus::pure::postgres::lsn::Lsn;
 use surus::pure::postgres::state::PgState;
-use surus::pure::situation::{Situation, Sources, Wishes};
 
 struct Nowhere;
 
@@ -27,24 +28,24 @@ impl Journal<ReplicaBuild> for Nowhere {
 /// A build and what it wants done now.
 struct Build {
     machine: Machine<ReplicaBuild>,
-    deed: Option<Deed>,
+    operation: Option<Operation>,
     waits_ms: Option<u64>,
 }
 
 impl Build {
-    fn new(methods: Vec<Method>, wish: BuildWish) -> Build {
-        Build::permitted(WipePermission::OwnLeftovers, methods, wish)
+    fn new(methods: Vec<Method>, reinit: ReinitOptions) -> Build {
+        Build::permitted(WipePermission::OwnLeftovers, methods, reinit)
     }
 
     /// A copy lies there, and the operator wants another.
     fn asked(methods: Vec<Method>) -> Build {
         let permission = WipePermission::Operator { what: "reinitialize".into() };
-        Build::permitted(permission, methods, BuildWish::default())
+        Build::permitted(permission, methods, ReinitOptions::default())
     }
 
-    fn permitted(permission: WipePermission, methods: Vec<Method>, wish: BuildWish) -> Build {
-        let (machine, step) = Machine::start(ReplicaBuild::new("n9", permission, methods, wish));
-        let mut build = Build { machine, deed: None, waits_ms: None };
+    fn permitted(permission: WipePermission, methods: Vec<Method>, reinit: ReinitOptions) -> Build {
+        let (machine, step) = Machine::start(ReplicaBuild::new("n9", permission, methods, reinit));
+        let mut build = Build { machine, operation: None, waits_ms: None };
         build.note(step.persist(&mut Nowhere).expect("nowhere takes all"));
         build
     }
@@ -52,9 +53,9 @@ impl Build {
     fn note(&mut self, effects: Vec<Effect<ReplicaBuild>>) {
         for effect in effects {
             match effect {
-                Effect::Begin { deed, .. } => self.deed = Some(deed),
+                Effect::Begin { operation, .. } => self.operation = Some(operation),
                 Effect::Wake { after, .. } => self.waits_ms = Some(after),
-                Effect::Cancel => self.deed = None,
+                Effect::Cancel => self.operation = None,
                 Effect::End(_) => {}
             }
         }
@@ -82,11 +83,11 @@ impl Build {
         self.tell(Input::Elapsed { visit, delay })
     }
 
-    fn beat(&mut self, leader: Option<&str>, offers: &[Offer]) -> State {
-        self.beat_of(1, leader, offers)
+    fn situation_changed(&mut self, leader: Option<&str>, offers: &[Offer]) -> State {
+        self.situation_of(1, leader, offers)
     }
 
-    fn beat_of(&mut self, epoch: u64, leader: Option<&str>, offers: &[Offer]) -> State {
+    fn situation_of(&mut self, epoch: u64, leader: Option<&str>, offers: &[Offer]) -> State {
         let upstream = leader.map(source);
         let leader = leader.map(str::to_string);
         self.tell(Input::Event(Event::TopologyChanged {
@@ -99,12 +100,14 @@ impl Build {
 
     /// Goes on until a method runs; which, and from whom.
     fn copying(&mut self) -> (String, Option<String>) {
-        while !matches!(self.deed, Some(Deed::CopyCluster { .. })) {
+        while !matches!(self.operation, Some(Operation::CopyCluster { .. })) {
             let before = self.machine.visit();
             self.done();
             assert_ne!(self.machine.visit(), before, "stuck in {}", self.machine.state());
         }
-        let Some(Deed::CopyCluster { method, source, .. }) = &self.deed else { unreachable!() };
+        let Some(Operation::CopyCluster { method, source, .. }) = &self.operation else {
+            unreachable!()
+        };
         (method.clone(), source.as_ref().map(|s| s.member.clone()))
     }
 
@@ -136,8 +139,8 @@ fn offers() -> Vec<Offer> {
 
 fn started(methods: &[&str]) -> Build {
     let methods = methods.iter().map(|name| method(name)).collect();
-    let mut build = Build::new(methods, BuildWish::default());
-    build.beat(Some("lead"), &offers());
+    let mut build = Build::new(methods, ReinitOptions::default());
+    build.situation_changed(Some("lead"), &offers());
     build
 }
 
@@ -166,11 +169,11 @@ fn whatever_fails_the_next_method_has_its_turn() {
     assert_eq!((shown.phase.as_str(), shown.attempt), ("backing off", 1));
     assert_eq!(shown.problem, "four from tagged: exit code 1");
     assert_eq!(build.elapsed(Delay::RetryDelay), State::Waiting);
-    build.beat(Some("lead"), &offers());
+    build.situation_changed(Some("lead"), &offers());
     assert_eq!(build.copying().0, "one");
     assert_eq!(build.progress().attempt, 2);
     assert_eq!(build.tell(Input::Event(Event::Cancel)), State::Cancelled);
-    assert_eq!(build.deed, None, "a cancelled build runs no further method");
+    assert_eq!(build.operation, None, "a cancelled build runs no further method");
 }
 
 /// Spec: S-1, S-3, BB-5, EX-63.
@@ -187,7 +190,7 @@ fn the_second_best_source_has_its_turn_within_the_attempt() {
     // Of what failed last time nothing is forgotten: a third one comes first now.
     let mut offers = offers();
     offers.insert(2, offer("late", OfferKind::CloneFrom));
-    build.beat(Some("lead"), &offers);
+    build.situation_changed(Some("lead"), &offers);
     assert_eq!(build.copying(), ("basebackup".into(), from("late")));
 }
 
@@ -201,7 +204,7 @@ fn the_pauses_grow_and_differ_between_nodes() {
         assert_eq!(build.failed("no"), State::BackingOff);
         pauses.push(build.waits_ms.take().expect("it says how long"));
         build.elapsed(Delay::RetryDelay);
-        build.beat(Some("lead"), &offers());
+        build.situation_changed(Some("lead"), &offers());
     }
     assert!((3_750..=6_250).contains(&pauses[0]), "{pauses:?}");
     assert!(pauses[3] > 2 * pauses[1], "{pauses:?}");
@@ -209,7 +212,7 @@ fn the_pauses_grow_and_differ_between_nodes() {
     assert!(pauses[11] >= 45_000, "{pauses:?}");
     let first = |name: &str| {
         let flow =
-            ReplicaBuild::new(name, WipePermission::OwnLeftovers, vec![], BuildWish::default());
+            ReplicaBuild::new(name, WipePermission::OwnLeftovers, vec![], ReinitOptions::default());
         surus::pure::machine::Flow::delay(&flow, Delay::RetryDelay)
     };
     assert_ne!(first("n1"), first("n2"), "nodes that failed together do not come back together");
@@ -220,46 +223,50 @@ fn the_pauses_grow_and_differ_between_nodes() {
 #[test]
 fn keep_data_means_keep_also_when_everything_failed() {
     let delta = Method { keep_data: true, ..method("delta") };
-    let mut build = Build::new(vec![delta.clone()], BuildWish::default());
+    let mut build = Build::new(vec![delta.clone()], ReinitOptions::default());
     for _ in 0..3 {
-        build.beat(Some("lead"), &offers());
+        build.situation_changed(Some("lead"), &offers());
         assert_eq!(build.done(), State::Copying, "nothing is cleared");
-        assert!(matches!(build.deed, Some(Deed::CopyCluster { keep_data: true, .. })));
+        assert!(matches!(build.operation, Some(Operation::CopyCluster { keep_data: true, .. })));
         assert_eq!(build.failed("the repository is away"), State::BackingOff);
         build.elapsed(Delay::RetryDelay);
     }
     // The next method that does not keep clears, with the permission that was given once.
     let mut build = Build::asked(vec![delta, method("basebackup")]);
-    build.beat(Some("lead"), &offers());
+    build.situation_changed(Some("lead"), &offers());
     build.done();
     build.failed("the repository is away");
     assert_eq!(build.done(), State::Clearing);
     let operator = WipePermission::Operator { what: "reinitialize".into() };
-    assert_eq!(build.deed, Some(Deed::ClearDataDirectory { permission: operator }));
+    assert_eq!(build.operation, Some(Operation::ClearDataDirectory { permission: operator }));
     build.done();
     build.failed("no");
     assert_eq!(build.done(), State::Clearing);
     let ours = WipePermission::OwnLeftovers;
-    assert_eq!(build.deed, Some(Deed::ClearDataDirectory { permission: ours }));
+    assert_eq!(build.operation, Some(Operation::ClearDataDirectory { permission: ours }));
 }
 
 /// What was to be removed may be what the others need when their leader is gone.
 #[test]
 fn a_copy_is_not_removed_while_nobody_leads() {
     let mut build = Build::asked(vec![method("basebackup")]);
-    assert_eq!(build.beat(None, &offers()), State::Waiting, "a failover is over sooner");
+    assert_eq!(
+        build.situation_changed(None, &offers()),
+        State::Waiting,
+        "a failover is over sooner"
+    );
     assert_eq!(build.elapsed(Delay::LeaderlessDelay), State::Leaderless);
-    assert_eq!(build.beat(None, &offers()), State::Cancelled);
+    assert_eq!(build.situation_changed(None, &offers()), State::Cancelled);
     // From where it was removed there is no way back.
     let mut build = Build::asked(vec![method("basebackup")]);
-    build.beat(Some("lead"), &offers());
+    build.situation_changed(Some("lead"), &offers());
     build.copying();
     build.failed("connection lost");
     build.copying();
     assert_eq!(build.failed("connection lost"), State::BackingOff);
     build.elapsed(Delay::RetryDelay);
     build.elapsed(Delay::LeaderlessDelay);
-    assert_eq!(build.beat(None, &offers()), State::Checking);
+    assert_eq!(build.situation_changed(None, &offers()), State::Checking);
 }
 
 /// Spec: NL-1, NL-4, M-4, S-4.
@@ -268,37 +275,37 @@ fn without_a_leader_only_what_needs_none_is_run() {
     let backup = Method { no_leader: true, ..method("backup") };
     let wal_e = Method { no_leader: true, ..method("wal_e") };
     let methods = vec![method("basebackup"), backup, method("rsync"), wal_e];
-    let mut build = Build::new(methods, BuildWish::default());
-    assert_eq!(build.beat(None, &[]), State::Waiting, "a failover is over sooner");
+    let mut build = Build::new(methods, ReinitOptions::default());
+    assert_eq!(build.situation_changed(None, &[]), State::Waiting, "a failover is over sooner");
     assert_eq!(build.elapsed(Delay::LeaderlessDelay), State::Leaderless);
-    build.beat(None, &[]);
+    build.situation_changed(None, &[]);
     assert_eq!(build.copying(), ("backup".into(), None));
     build.failed("exit code 1");
     assert_eq!(build.copying(), ("wal_e".into(), None));
     build.done();
     build.done();
-    let standby = Deed::StartPostgres { as_: StartAs::Standby { source: None } };
-    assert_eq!(build.deed, Some(standby));
+    let standby = Operation::StartPostgres { start_as: StartAs::Standby { source: None } };
+    assert_eq!(build.operation, Some(standby));
     assert_eq!(build.done(), State::Restored);
     // With no method of that kind it waits, and says for what.
-    let mut build = Build::new(vec![method("rsync")], BuildWish::default());
+    let mut build = Build::new(vec![method("rsync")], ReinitOptions::default());
     build.elapsed(Delay::LeaderlessDelay);
-    assert_eq!(build.beat(None, &[]), State::Leaderless);
+    assert_eq!(build.situation_changed(None, &[]), State::Leaderless);
     assert_eq!(build.progress().phase, "waiting for a source");
-    assert_eq!(build.beat(Some("lead"), &offers()), State::Checking);
+    assert_eq!(build.situation_changed(Some("lead"), &offers()), State::Checking);
 }
 
 /// Spec: NL-2, NL-3.
 #[test]
 fn with_a_leader_such_a_method_is_an_ordinary_one() {
     let backup = Method { no_leader: true, ..method("backup") };
-    let mut build = Build::new(vec![backup], BuildWish::default());
-    build.beat(Some("lead"), &offers());
+    let mut build = Build::new(vec![backup], ReinitOptions::default());
+    build.situation_changed(Some("lead"), &offers());
     assert_eq!(build.copying(), ("backup".into(), from("tagged")));
     // A standby cluster without a leader has its remote to copy from.
     let remote = Some(Remote { source: Some(source("remote")), methods: vec![] });
     let situation = Situation { remote, ..Situation::default() };
-    let mut build = Build::new(vec![], BuildWish::default());
+    let mut build = Build::new(vec![], ReinitOptions::default());
     build.elapsed(Delay::LeaderlessDelay);
     build.tell(Input::Event(Event::of(&situation)));
     assert_eq!(build.copying(), ("basebackup".into(), from("remote")));
@@ -307,10 +314,10 @@ fn with_a_leader_such_a_method_is_an_ordinary_one() {
 #[test]
 fn a_healthy_member_is_copied_when_nobody_leads_for_a_while() {
     let others = [offer("other", OfferKind::Member)];
-    let mut build = Build::new(vec![], BuildWish::default());
-    assert_eq!(build.beat(None, &others), State::Waiting);
+    let mut build = Build::new(vec![], ReinitOptions::default());
+    assert_eq!(build.situation_changed(None, &others), State::Waiting);
     build.elapsed(Delay::LeaderlessDelay);
-    build.beat(None, &others);
+    build.situation_changed(None, &others);
     assert_eq!(build.copying(), ("basebackup".into(), from("other")));
 }
 
@@ -319,14 +326,15 @@ fn a_healthy_member_is_copied_when_nobody_leads_for_a_while() {
 fn a_copy_outlives_its_leader_and_follows_whoever_leads_then() {
     let mut build = started(&["basebackup"]);
     build.copying();
-    assert_eq!(build.beat(None, &[]), State::Copying);
-    assert_eq!(build.beat(Some("other"), &offers()), State::Copying);
+    assert_eq!(build.situation_changed(None, &[]), State::Copying);
+    assert_eq!(build.situation_changed(Some("other"), &offers()), State::Copying);
     build.done();
     build.done();
-    let standby = Deed::StartPostgres { as_: StartAs::Standby { source: Some(source("other")) } };
-    assert_eq!(build.deed, Some(standby));
+    let standby =
+        Operation::StartPostgres { start_as: StartAs::Standby { source: Some(source("other")) } };
+    assert_eq!(build.operation, Some(standby));
     assert_eq!(build.done(), State::CatchingUp);
-    assert_eq!(build.beat(Some("lead"), &offers()), State::Copied);
+    assert_eq!(build.situation_changed(Some("lead"), &offers()), State::Copied);
 }
 
 /// PostgreSQL follows whom it was started with, whoever is heard of meanwhile (seed 206 of the
@@ -344,11 +352,15 @@ fn a_leader_that_is_heard_of_while_the_copy_starts_is_no_upstream_yet() {
     }));
     build.done();
     build.done();
-    let standby = Deed::StartPostgres { as_: StartAs::Standby { source: None } };
-    assert_eq!(build.deed, Some(standby));
-    assert_eq!(build.beat(Some("other"), &offers()), State::Starting);
+    let standby = Operation::StartPostgres { start_as: StartAs::Standby { source: None } };
+    assert_eq!(build.operation, Some(standby));
+    assert_eq!(build.situation_changed(Some("other"), &offers()), State::Starting);
     assert_eq!(build.done(), State::CatchingUp);
-    assert_eq!(build.beat(Some("other"), &offers()), State::Copied, "the node points it there");
+    assert_eq!(
+        build.situation_changed(Some("other"), &offers()),
+        State::Copied,
+        "the node points it there"
+    );
 }
 
 /// The copy was made of an old leader's data, and may hold what the new one never had: then it never streams,
@@ -358,11 +370,11 @@ fn a_copy_that_was_begun_under_another_lease_is_compared() {
     for (epoch, left) in [(1, State::CatchingUp), (2, State::Copied)] {
         let mut build = started(&["basebackup"]);
         build.copying();
-        build.beat_of(epoch, Some("lead"), &offers());
+        build.situation_of(epoch, Some("lead"), &offers());
         build.done();
         build.done();
         assert_eq!(build.done(), State::CatchingUp);
-        assert_eq!(build.beat_of(epoch, Some("lead"), &offers()), left);
+        assert_eq!(build.situation_of(epoch, Some("lead"), &offers()), left);
     }
 }
 
@@ -370,23 +382,27 @@ fn a_copy_that_was_begun_under_another_lease_is_compared() {
 #[test]
 fn what_the_operator_asked_for_holds_until_it_is_done() {
     let methods = || vec![method("restore"), method("basebackup")];
-    let wish = BuildWish { from_leader: true, ..BuildWish::default() };
-    let mut build = Build::new(methods(), wish);
+    let reinit = ReinitOptions { from_leader: true, ..ReinitOptions::default() };
+    let mut build = Build::new(methods(), reinit);
     for _ in 0..3 {
-        build.beat(Some("lead"), &offers());
+        build.situation_changed(Some("lead"), &offers());
         assert_eq!(build.copying(), ("basebackup".into(), from("lead")));
         assert_eq!(build.failed("no"), State::BackingOff);
         build.elapsed(Delay::RetryDelay);
     }
-    let wish = BuildWish { source: from("other"), method: from("restore"), ..BuildWish::default() };
-    let mut build = Build::new(methods(), wish);
-    build.beat(Some("lead"), &offers()[..2]);
+    let reinit = ReinitOptions {
+        source: from("other"),
+        method: from("restore"),
+        ..ReinitOptions::default()
+    };
+    let mut build = Build::new(methods(), reinit);
+    build.situation_changed(Some("lead"), &offers()[..2]);
     assert_eq!(build.machine.state(), State::Waiting, "only from whom was asked for");
-    build.beat(Some("lead"), &offers());
+    build.situation_changed(Some("lead"), &offers());
     assert_eq!(build.copying(), ("restore".into(), from("other")));
-    let wish = BuildWish { keep_data: Some(true), ..BuildWish::default() };
-    let mut build = Build::new(methods(), wish);
-    build.beat(Some("lead"), &offers());
+    let reinit = ReinitOptions { keep_data: Some(true), ..ReinitOptions::default() };
+    let mut build = Build::new(methods(), reinit);
+    build.situation_changed(Some("lead"), &offers());
     assert_eq!(build.done(), State::Copying, "nothing is cleared");
     assert_eq!(build.failed("no"), State::BackingOff, "basebackup would not keep");
 }
@@ -438,7 +454,7 @@ fn ranked(own: &str, rows: &[Row]) -> Vec<(String, OfferKind)> {
         dynamic: &Dynamic::from_value(None),
         live_epoch: None,
         heard: &heard,
-        wishes: Wishes::default(),
+        requests: OperatorRequests::default(),
         methods: vec![],
         postmaster_alive: false,
         data_is_gone: false,

@@ -1,5 +1,5 @@
 //! Single stories, told to the simulator: what happens, and what must come of it.
-use surus::sim::fault::{Fault, Whom};
+use surus::sim::fault::{Fault, Target};
 use surus::sim::plan::Plan;
 use surus::sim::scenario::Scenario;
 use surus::sim::world::World;
@@ -7,7 +7,7 @@ use surus::sim::world::World;
 /// A quiet cluster of three, in which this happens at ten seconds.
 fn story(fault: Fault) -> World {
     let mut plan = Plan::quiet(7, 3);
-    plan.misfortunes = vec![(10_000, fault)];
+    plan.faults = vec![(10_000, fault)];
     plan.heal_at = 3_600_000;
     World::new(plan)
 }
@@ -24,7 +24,7 @@ fn leader(world: &World) -> Option<usize> {
 
 #[test]
 fn the_leaders_host_dies_and_another_leads_soon_after_the_ttl() {
-    let mut world = story(Fault::PowerCut { whom: Whom::Holder, ms: 300_000 });
+    let mut world = story(Fault::PowerCut { target: Target::Holder, ms: 300_000 });
     run_until(&mut world, 9_950);
     let old = leader(&world).expect("somebody leads after ten seconds");
     run_until(&mut world, 10_001);
@@ -48,7 +48,7 @@ fn the_leaders_host_dies_and_another_leads_soon_after_the_ttl() {
 
 #[test]
 fn a_daemon_that_dies_and_returns_within_the_ttl_finds_postgresql_untouched() {
-    let mut world = story(Fault::KillDaemon { whom: Whom::Holder, back_ms: 500 });
+    let mut world = story(Fault::KillDaemon { target: Target::Holder, back_ms: 500 });
     run_until(&mut world, 9_950);
     let old = leader(&world).expect("somebody leads after ten seconds");
     let generation = world.nodes[old].postgres.generation;
@@ -61,7 +61,7 @@ fn a_daemon_that_dies_and_returns_within_the_ttl_finds_postgresql_untouched() {
 
 #[test]
 fn a_node_that_was_stopped_votes_no_more_and_votes_again_when_it_is_back() {
-    let mut world = story(Fault::Stop { whom: Whom::Holder, ms: 20_000 });
+    let mut world = story(Fault::Stop { target: Target::Holder, ms: 20_000 });
     run_until(&mut world, 9_950);
     let old = leader(&world).expect("somebody leads after ten seconds");
     run_until(&mut world, 18_000);
@@ -91,7 +91,7 @@ fn a_switchover_moves_the_leadership_and_costs_no_lease() {
 
 #[test]
 fn an_isolated_leader_stops_before_another_leads_and_returns_as_a_replica() {
-    let mut world = story(Fault::Isolate { whom: Whom::Holder, ms: 15_000 });
+    let mut world = story(Fault::Isolate { target: Target::Holder, ms: 15_000 });
     run_until(&mut world, 9_950);
     let old = leader(&world).expect("somebody leads after ten seconds");
     run_until(&mut world, 20_000);
@@ -100,7 +100,7 @@ fn an_isolated_leader_stops_before_another_leads_and_returns_as_a_replica() {
     assert_eq!(world.missing(), None, "{}", world.standing());
 }
 
-/// Every file under `tests/scenario`; `surus sim --scenario FILE --aloud` shows one in full.
+/// Every file under `tests/scenario`; `surus sim --scenario FILE --verbose` shows one in full.
 #[test]
 fn the_scenario_files_end_as_they_say() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario");

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::{Value, json};
-use surus::pure::chart::step::{self, Crossing, Mind};
+use surus::pure::chart::step::{self, Crossing, Interpreter};
 use surus::pure::chart::{Chart, Trigger};
 
 /// Answers guards from bits and remembers the order of what it was asked to do.
@@ -15,7 +15,7 @@ struct Bits {
     done: Vec<usize>,
 }
 
-impl Mind for Bits {
+impl Interpreter for Bits {
     fn allows(&mut self, guard: usize) -> bool {
         self.bits >> (guard % 64) & 1 == 1
     }

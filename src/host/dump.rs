@@ -6,7 +6,7 @@ use super::journal::Journal;
 use super::restored::restored;
 use super::store::SledLog;
 use crate::pure::config::{Config, redact};
-use crate::pure::consensus::recover::last_state;
+use crate::pure::consensus::quorum_loss::last_state;
 
 /// What the state directory knows while no daemon runs.
 ///

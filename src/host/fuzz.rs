@@ -9,18 +9,18 @@ use super::frame::{Frame, check_raft_message};
 use super::peer::Hello;
 use super::peer::handshake::{Greeting as Opened, judge};
 use super::peer::wire::{self, Wire};
-use super::postgres::birth::Birth;
-use super::postgres::{passfile, replica, upstream, vet};
+use super::postgres::bootstrap_marker::BootstrapMarker;
+use super::postgres::{check_settings, passfile, replica, upstream};
 use super::rest::{access, read};
-use super::restored::{promises_of, restored};
+use super::restored::{founding_record_of, restored};
 use super::store::Loaded;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::state::Member;
-use crate::pure::consensus::core::{Core, Input, Output, Seat};
-use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::core::{Core, Input, Options, Output};
+use crate::pure::consensus::founding::FoundingRecord;
 use crate::pure::consensus::log::MemoryLog;
-use crate::pure::consensus::message::{Genesis, Greeting, PeerMessage, Standing};
-use crate::pure::consensus::recover::recover;
+use crate::pure::consensus::message::{FoundingStatus, Genesis, Greeting, PeerMessage};
+use crate::pure::consensus::quorum_loss::recover;
 use crate::pure::postgres::recovery;
 
 /// A function that takes any bytes.
@@ -95,9 +95,9 @@ fn genesis() -> Genesis {
     Genesis { cluster_id: "c".to_owned(), voters }
 }
 
-fn promises() -> Promises {
-    Promises {
-        promised_to: Some(OWN),
+fn founding_record() -> FoundingRecord {
+    FoundingRecord {
+        voted_for: Some(OWN),
         genesis: Some(genesis()),
         cluster_id: Some("c".to_owned()),
         cluster_epoch: 0,
@@ -105,8 +105,8 @@ fn promises() -> Promises {
     }
 }
 
-fn seated(log: Option<MemoryLog>, promises: Promises) -> Core {
-    Core::new(Seat {
+fn seated(log: Option<MemoryLog>, founding_record: FoundingRecord) -> Core {
+    Core::new(Options {
         id: OWN,
         member: member("n1"),
         partners: vec!["n2:2380".to_owned(), "n3:2380".to_owned()],
@@ -114,7 +114,7 @@ fn seated(log: Option<MemoryLog>, promises: Promises) -> Core {
         ttl_ms: 3000,
         seed: 7,
         log,
-        promises,
+        founding_record,
         now: 1000,
     })
 }
@@ -122,12 +122,13 @@ fn seated(log: Option<MemoryLog>, promises: Promises) -> Core {
 /// Two peers that know the password and lie: frames, gossip, greetings, in any order.
 pub fn consensus_inputs(bytes: &[u8]) {
     let mut choices = Choices(bytes);
-    let promises = if choices.byte() & 1 == 0 { promises() } else { Promises::default() };
-    let genesis = serde_json::to_value(&promises).ok();
+    let founding_record =
+        if choices.byte() & 1 == 0 { founding_record() } else { FoundingRecord::default() };
+    let genesis = serde_json::to_value(&founding_record).ok();
     let log = restored(&Loaded { genesis, ..Loaded::default() }).expect("a founded log is whole");
-    let mut core = seated(promises.cluster_id.as_ref().map(|_| log), promises);
+    let mut core = seated(founding_record.cluster_id.as_ref().map(|_| log), founding_record);
     let (mut now, mut written) = (1000, Vec::new());
-    let cluster_id = core.promises().cluster_id.clone();
+    let cluster_id = core.founding_record().cluster_id.clone();
     for id in 2..4 {
         tell(&mut core, now, greeting(id, cluster_id.clone()), &mut written);
     }
@@ -157,7 +158,7 @@ fn greeting(id: u64, cluster_id: Option<String>) -> Input {
         id,
         name: format!("n{id}"),
         addr: format!("n{id}:2380"),
-        standing: Standing { cluster_id, ..Standing::default() },
+        standing: FoundingStatus { cluster_id, ..FoundingStatus::default() },
     })
 }
 
@@ -269,9 +270,11 @@ pub fn stored_log(bytes: &[u8]) {
         identity: None,
         genesis,
     };
-    let (Ok(promises), Ok(log)) = (promises_of(&loaded), restored(&loaded)) else { return };
-    drop(recover(OWN, &log, &promises, "now"));
-    let mut core = seated(Some(log), promises);
+    let (Ok(founding_record), Ok(log)) = (founding_record_of(&loaded), restored(&loaded)) else {
+        return;
+    };
+    drop(recover(OWN, &log, &founding_record, "now"));
+    let mut core = seated(Some(log), founding_record);
     let mut written = Vec::new();
     for round in 0..40 {
         tell(&mut core, 1000 + round * 100, Input::Tick, &mut written);
@@ -288,7 +291,7 @@ pub fn host_texts(bytes: &[u8]) {
             let options = replica::long_options(&text);
             assert!(options.iter().all(|name| !name.contains(char::is_whitespace)));
         }
-        1 => drop(vet::complaint(&text)),
+        1 => drop(check_settings::complaint(&text)),
         2 => drop(upstream::probed(&text)),
         3 => {
             let merged = passfile::merge(first, second);
@@ -300,8 +303,11 @@ pub fn host_texts(bytes: &[u8]) {
             assert_eq!(recovery::without_recovery(&clean), clean);
         }
         6 => {
-            if let Some(birth) = Birth::parse(&text) {
-                assert_eq!(Birth::parse(&birth.text()).as_ref(), Some(&birth));
+            if let Some(bootstrap_marker) = BootstrapMarker::parse(&text) {
+                assert_eq!(
+                    BootstrapMarker::parse(&bootstrap_marker.text()).as_ref(),
+                    Some(&bootstrap_marker)
+                );
             }
         }
         _ => {

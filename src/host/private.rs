@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::luck::draw_id;
+use super::rng::random_id;
 
 /// A longer file is none of ours.
 const BYTES_MAX: u64 = 64 << 10;
@@ -16,7 +16,7 @@ const BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// The file system's.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension(format!("{:x}.new", draw_id()));
+    let new = path.with_extension(format!("{:x}.new", random_id()));
     let written = create(&new).and_then(|mut file| file.write_all(text.as_bytes()));
     let put = written.and_then(|()| fs::rename(&new, path));
     if put.is_err() {

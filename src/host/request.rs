@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::config::{Config, Dynamic};
-use crate::pure::deed::BuildWish;
+use crate::pure::operation::ReinitOptions;
 use crate::pure::view::{LocalView, View};
 
 /// A request that the node's actor answers.
@@ -21,7 +21,7 @@ pub enum Request {
     /// Restart PostgreSQL now. `Err` is Patroni's reason (`restart failed`, `<task> already in progress`, …).
     Restart { timeout_ms: Option<u64>, reply: oneshot::Sender<Result<(), String>> },
     /// Rebuild this replica. Answered when started or refused.
-    Reinitialize { force: bool, wish: BuildWish, reply: oneshot::Sender<Result<(), String>> },
+    Reinitialize { force: bool, reinit: ReinitOptions, reply: oneshot::Sender<Result<(), String>> },
     /// Call off a reinitialize; answered with whether there was one.
     CancelReinitialize { reply: oneshot::Sender<Result<bool, String>> },
     /// Read the configuration file again and apply it. Answered with what of it is not in force yet,

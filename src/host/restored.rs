@@ -7,9 +7,9 @@ use raft::eraftpb::{Entry, HardState, Snapshot};
 
 use super::store::Loaded;
 use crate::pure::cluster::state::ClusterState;
-use crate::pure::consensus::admit::{PLACE_MAX, can_be};
-use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::founding::FoundingRecord;
 use crate::pure::consensus::log::MemoryLog;
+use crate::pure::consensus::message_filter::{PLACE_MAX, can_be};
 
 const WAY_OUT: &str = "start the version that wrote it; if it was damaged, raft.data_dir may be moved \
                        aside only while the other nodes have a majority without this one (`surus ctl \
@@ -19,8 +19,8 @@ const WAY_OUT: &str = "start the version that wrote it; if it was damaged, raft.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn promises_of(loaded: &Loaded) -> Result<Promises, String> {
-    let Some(stored) = loaded.genesis.clone() else { return Ok(Promises::default()) };
+pub fn founding_record_of(loaded: &Loaded) -> Result<FoundingRecord, String> {
+    let Some(stored) = loaded.genesis.clone() else { return Ok(FoundingRecord::default()) };
     serde_json::from_value(stored).map_err(|error| unreadable("the record of its founding", &error))
 }
 
@@ -35,7 +35,7 @@ pub fn restored(loaded: &Loaded) -> Result<MemoryLog, String> {
     };
     let snapshot: Snapshot = match &loaded.snapshot {
         Some(bytes) => parsed(bytes, "the snapshot")?,
-        None => promises_of(loaded)?.first_snapshot().unwrap_or_default(),
+        None => founding_record_of(loaded)?.first_snapshot().unwrap_or_default(),
     };
     let membership = snapshot.get_metadata().get_conf_state();
     if *membership != Default::default() && !can_be(membership) {
@@ -113,7 +113,7 @@ mod tests {
     fn a_whole_log_is_read() {
         let loaded = Loaded { entries: vec![entry(1, 1), entry(2, 1)], ..Loaded::default() };
         assert_eq!(restored(&loaded).map(|log| log.last()), Ok((2, 1)));
-        assert_eq!(promises_of(&Loaded::default()), Ok(Promises::default()));
+        assert_eq!(founding_record_of(&Loaded::default()), Ok(FoundingRecord::default()));
     }
 
     #[test]
@@ -150,8 +150,9 @@ mod tests {
         let snapshot = Some(snapshot.write_to_bytes().expect("it fits"));
         let said = refused(&Loaded { snapshot, ..Loaded::default() });
         assert!(said.contains("the membership in the snapshot"), "{said}");
-        let genesis = Some(serde_json::json!({"promised_to": "somebody"}));
-        let said = promises_of(&Loaded { genesis, ..Loaded::default() }).expect_err("no promise");
+        let genesis = Some(serde_json::json!({"voted_for": "somebody"}));
+        let said =
+            founding_record_of(&Loaded { genesis, ..Loaded::default() }).expect_err("no promise");
         assert!(said.contains("the record of its founding"), "{said}");
     }
 

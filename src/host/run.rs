@@ -13,8 +13,7 @@ use super::actor::consensus::{
 };
 use super::actor::flow::FlowActor;
 use super::journal::Journal;
-use super::luck::draw_id;
-use super::node::{Seen, World, beat, desk, observe};
+use super::node::{LocalState, NodeContext, cycle, monitor, requests};
 use super::peer::{Access, Hello, PeerEvent, Peers};
 use super::postgres::account::Account;
 use super::postgres::callback::Callbacks;
@@ -22,17 +21,18 @@ use super::postgres::connect::Socket;
 use super::postgres::held::Held;
 use super::postgres::{Connection, Server};
 use super::request::{Handle, Request};
-use super::restored::{promises_of, restored};
+use super::restored::{founding_record_of, restored};
+use super::rng::random_id;
 use super::signals::Signals;
 use super::store::{Identity, Loaded, LogWriter, SledLog};
 use super::systemd::Notifier;
 use super::ticker::Ticker;
-use super::{clock, config, log, lost_state, places, rest};
+use super::{clock, config, directories, log, lost_state, rest};
 use crate::pure::cluster::state::Member;
 use crate::pure::config::{Config, Dynamic, Postgresql};
-use crate::pure::consensus::core::{Core, Seat};
+use crate::pure::consensus::core::{Core, Options};
+use crate::pure::node::situation::OperatorRequests;
 use crate::pure::postgres::state::PgState;
-use crate::pure::situation::Wishes;
 use crate::pure::view::{LocalView, View};
 
 /// Runs the daemon in the foreground; its exit code.
@@ -107,8 +107,8 @@ async fn serve(config: Config, mut signals: Signals) -> Result<(), String> {
             return Ok(());
         }
     };
-    let rest = built.world.rest.clone();
-    signals.heed(&built.world, notifier);
+    let rest = built.context.rest.clone();
+    signals.heed(&built.context, notifier);
     live(built).await;
     rest.close().await;
     Ok(())
@@ -116,7 +116,7 @@ async fn serve(config: Config, mut signals: Signals) -> Result<(), String> {
 
 /// What [`live`] lives on.
 struct Built {
-    world: Rc<World>,
+    context: Rc<NodeContext>,
     words: mpsc::UnboundedReceiver<super::actor::consensus::Word>,
     requests: mpsc::Receiver<Request>,
 }
@@ -125,14 +125,14 @@ struct Built {
 async fn build(config: Config) -> Result<Built, String> {
     let state_dir = make_state_dir(&config.raft.data_dir)?;
     let server = config.postgresql.as_ref().map(|p| server_of(p, &state_dir)).transpose()?;
-    let first = places::make(server.as_ref(), &config).await?;
+    let first = directories::make(server.as_ref(), &config).await?;
     let (log, loaded) = open_log(&state_dir, &config)?;
     let (journal, aside) = Journal::open_or_begin_anew(&state_dir.join("journal"))
         .map_err(|e| format!("{}: {e}", state_dir.join("journal").display()))?;
     if let Some(sentence) = aside {
         tracing::error!(sentence, "the journal");
     }
-    let id = loaded.identity.as_ref().map_or_else(draw_id, |i| i.raft_id);
+    let id = loaded.identity.as_ref().map_or_else(random_id, |i| i.raft_id);
     let config_value = Arc::new(config);
     let config = Arc::new(RwLock::new(config_value.clone()));
     let (view_in, view) = watch::channel(Arc::new(View::default()));
@@ -161,7 +161,7 @@ async fn build(config: Config) -> Result<Built, String> {
     let listen = &config_value.restapi.listen;
     let rest = rest::Interface::open(handle, listen).map_err(|error| error.to_string())?;
     let run_as = server.as_ref().and_then(|s| s.run_as.clone());
-    let world = Rc::new(World {
+    let context = Rc::new(NodeContext {
         id,
         config,
         server: RefCell::new(server),
@@ -177,8 +177,8 @@ async fn build(config: Config) -> Result<Built, String> {
         changed: Notify::new(),
         look: Notify::new(),
         started: Notify::new(),
-        seen: RefCell::new(Seen { rest: PgState::Stopped, ..Seen::default() }),
-        wishes: RefCell::new(Wishes::default()),
+        seen: RefCell::new(LocalState { rest: PgState::Stopped, ..LocalState::default() }),
+        requests: RefCell::new(OperatorRequests::default()),
         copying: RefCell::default(),
         restart_reply: RefCell::new(None),
         scheduled_restart: RefCell::new(None),
@@ -188,53 +188,53 @@ async fn build(config: Config) -> Result<Built, String> {
         gone: Cell::new(false),
         pulse_now: Cell::new(false),
     });
-    Ok(Built { world, words, requests })
+    Ok(Built { context, words, requests })
 }
 
-/// From the first inspection to the farewell.
+/// From the first inspection to the shutdown.
 async fn live(built: Built) {
-    let Built { world, words, requests } = built;
+    let Built { context, words, requests } = built;
     let (ended, end) = tokio::sync::oneshot::channel();
-    actix::spawn(observe::keep_looking(world.clone(), words));
-    actix::spawn(desk::keep_answering(world.clone(), requests));
-    world.look.notify_one();
-    if world.config().postgresql.is_none() {
+    actix::spawn(monitor::keep_polling(context.clone(), words));
+    actix::spawn(requests::keep_answering(context.clone(), requests));
+    context.look.notify_one();
+    if context.config().postgresql.is_none() {
         tracing::info!("is a witness: a voter without PostgreSQL");
-        witness(&world).await;
+        witness(&context).await;
     } else {
         // A machine that rests where it was must not take a first glance for the truth.
-        if let Err(problem) = super::node::conf::look_around(&world).await {
+        if let Err(problem) = super::node::start_stop::look_around(&context).await {
             tracing::warn!(problem, "the first look failed");
         }
-        observe::look(&world, 0).await;
+        monitor::look(&context, 0).await;
         let on_end = Box::new(move |_| {
             ended.send(()).ok();
         });
-        let node = FlowActor::node(world.clone(), on_end).start();
-        actix::spawn(observe::watch_postmaster(world.clone(), node.clone()));
-        actix::spawn(super::node::lead::watch_guard(world.clone()));
-        actix::spawn(super::node::remote::keep_watch(world.clone()));
-        actix::spawn(beat::keep_beating(world.clone(), node));
+        let node = FlowActor::node(context.clone(), on_end).start();
+        actix::spawn(monitor::watch_postmaster(context.clone(), node.clone()));
+        actix::spawn(super::node::promote::watch_guard(context.clone()));
+        actix::spawn(super::node::remote::keep_watch(context.clone()));
+        actix::spawn(cycle::run_cycles(context.clone(), node));
         end.await.ok();
     }
-    world.gone.set(true);
-    tell_others_goodbye(&world).await;
+    context.gone.set(true);
+    send_leaving(&context).await;
     tracing::info!("stopped");
 }
 
 /// A witness has no flows: it votes until it is told to stop.
-async fn witness(world: &Rc<World>) {
-    while !world.wishes.borrow().stop {
-        world.changed.notified().await;
+async fn witness(context: &Rc<NodeContext>) {
+    while !context.requests.borrow().stop {
+        context.changed.notified().await;
     }
-    let vote = super::node::lead::give_up_vote(world);
+    let vote = super::node::promote::give_up_vote(context);
     tokio::time::timeout(Duration::from_secs(3), vote).await.ok();
 }
 
 /// The last facts leave, and the guard, if it has nothing to guard, ends.
-async fn tell_others_goodbye(world: &Rc<World>) {
-    observe::look(world, 0).await;
-    let guard = world.guard.borrow().clone();
+async fn send_leaving(context: &Rc<NodeContext>) {
+    monitor::look(context, 0).await;
+    let guard = context.guard.borrow().clone();
     if let Some(guard) = guard.filter(|g| g.armed().is_none()) {
         guard.end();
     }
@@ -265,31 +265,31 @@ async fn consensus(parts: Parts) -> Result<Addr<Consensus>, String> {
     let Parts { id, config, mut log, loaded, view, words, deadline } = parts;
     let member = member_of(&config);
     let lost = |error: String| format!("{error}; {}", lost_state::advice(&config));
-    let promises = promises_of(&loaded).map_err(lost)?;
-    let founded = promises.cluster_id.as_ref();
+    let founding_record = founding_record_of(&loaded).map_err(lost)?;
+    let founded = founding_record.cluster_id.as_ref();
     let restored = founded.map(|_| restored(&loaded).map_err(lost)).transpose()?;
-    let cluster_epoch = promises.cluster_epoch;
+    let cluster_epoch = founding_record.cluster_epoch;
     if loaded.identity.is_none() {
         let identity = Identity { raft_id: id, cluster_id: None, cluster_epoch };
         log.write_identity(&identity).map_err(|e| format!("raft.data_dir: {e}"))?;
     }
     let scope = format!("{}/{}", config.namespace.trim_matches('/'), config.scope);
     let mut hello = Hello::new(&scope, id, &config.name, &member.raft_addr);
-    hello.cluster_id = promises.cluster_id.clone();
+    hello.cluster_id = founding_record.cluster_id.clone();
     hello.cluster_epoch = cluster_epoch;
     hello.state = serde_json::json!({
-        "cluster_id": promises.cluster_id, "cluster_epoch": cluster_epoch,
-        "promised_to": promises.promised_to, "heard_of": promises.heard_of,
+        "cluster_id": founding_record.cluster_id, "cluster_epoch": cluster_epoch,
+        "voted_for": founding_record.voted_for, "heard_of": founding_record.heard_of,
     });
-    let core = Core::new(Seat {
+    let core = Core::new(Options {
         id,
         member,
         partners: config.raft.partner_addrs.iter().map(ToString::to_string).collect(),
         voters_max: config.raft.voters_max.max(1),
         ttl_ms: Dynamic::from_value(config.bootstrap.as_ref().map(|b| &b.dcs)).ttl_ms,
-        seed: draw_id(),
+        seed: random_id(),
         log: restored,
-        promises,
+        founding_record,
         now: clock::now(),
     });
     let access = Access::of(&config.raft, &scope)?;
@@ -387,7 +387,7 @@ pub fn local_host(config: &Postgresql) -> String {
 pub fn server_of(config: &Postgresql, state_dir: &Path) -> Result<Server, String> {
     let run_as = Account::for_data_dir(&config.data_dir)?;
     let own = state_dir.join("postgresql");
-    places::make_own(&own, run_as.as_ref()).map_err(|e| format!("{}: {e}", own.display()))?;
+    directories::make_own(&own, run_as.as_ref()).map_err(|e| format!("{}: {e}", own.display()))?;
     Ok(Server {
         data_dir: config.data_dir.clone(),
         bin_dir: config::find_bin_dir(config)?,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::node::{World, reload};
+use super::node::{NodeContext, reload};
 use super::systemd::Notifier;
 
 /// Handlers that are in place. What comes before anybody asks for it is kept: a reload for which
@@ -71,39 +71,39 @@ impl Signals {
     }
 
     /// Heeds them for the daemon that now runs, and says to systemd what they lead to.
-    pub fn heed(self, world: &Rc<World>, notifier: Rc<Notifier>) {
+    pub fn heed(self, context: &Rc<NodeContext>, notifier: Rc<Notifier>) {
         notifier.ready();
-        actix::spawn(heed_reloads(world.clone(), self.hangup, notifier.clone()));
-        actix::spawn(heed_stops(world.clone(), self.stop, notifier));
+        actix::spawn(heed_reloads(context.clone(), self.hangup, notifier.clone()));
+        actix::spawn(heed_stops(context.clone(), self.stop, notifier));
     }
 }
 
-async fn heed_stops(world: Rc<World>, mut stop: Stop, notifier: Rc<Notifier>) {
+async fn heed_stops(context: Rc<NodeContext>, mut stop: Stop, notifier: Rc<Notifier>) {
     loop {
         stop.told().await;
         tracing::info!("was told to stop");
         notifier.stopping();
-        world.wishes.borrow_mut().stop = true;
-        world.changed.notify_one();
+        context.requests.borrow_mut().stop = true;
+        context.changed.notify_one();
     }
 }
 
-async fn heed_reloads(world: Rc<World>, mut hangup: Signal, notifier: Rc<Notifier>) {
+async fn heed_reloads(context: Rc<NodeContext>, mut hangup: Signal, notifier: Rc<Notifier>) {
     while hangup.recv().await.is_some() {
-        if stops(&world) {
+        if stops(&context) {
             continue;
         }
         notifier.reloading();
-        if let Err(problem) = reload::reload(&world).await {
+        if let Err(problem) = reload::reload(&context).await {
             tracing::error!(problem, "the configuration was not reloaded");
         }
         // A refused file ends the reload too. Who stops is not ready again.
-        if !stops(&world) {
+        if !stops(&context) {
             notifier.ready();
         }
     }
 }
 
-fn stops(world: &World) -> bool {
-    world.wishes.borrow().stop
+fn stops(context: &NodeContext) -> bool {
+    context.requests.borrow().stop
 }

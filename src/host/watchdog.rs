@@ -1,14 +1,14 @@
 //! `/dev/watchdog`, the last resort behind the guard: for a kernel or hypervisor that stops
 //! everything, guard included. Patroni's section, Patroni's arithmetic (patroni-surface §5.16).
 //!
-//! It is fed only by an answered beat. Closed with the magic `V`, it stands down; closed without
+//! It is fed only by an answered renewal. Closed with the magic `V`, it stands down; closed without
 //! (a killed daemon), it goes on counting, and the machine resets unless the daemon is back.
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-use crate::pure::cluster::lease::{MARGIN_MS, beat_every};
+use crate::pure::cluster::lease::{MARGIN_MS, renew_every};
 use crate::pure::config;
 
 /// `_IOWR('W', 6, int)`: set the timeout in seconds; the driver answers what it took.
@@ -52,7 +52,7 @@ const RENEWAL_MS: u64 = 500;
 /// # Errors
 /// What cannot be kept, with the numbers.
 fn leaves_slack(timeout_s: i64, ttl_ms: u64) -> Result<(), String> {
-    let least_ms = 3 * beat_every(ttl_ms) + RENEWAL_MS;
+    let least_ms = 3 * renew_every(ttl_ms) + RENEWAL_MS;
     let timeout_ms = u64::try_from(timeout_s).unwrap_or(0) * 1000;
     if timeout_ms < least_ms || timeout_ms > ttl_ms.saturating_sub(MARGIN_MS) {
         return Err(format!(
@@ -67,7 +67,7 @@ fn leaves_slack(timeout_s: i64, ttl_ms: u64) -> Result<(), String> {
 /// The safety margin nobody wrote, at most; with a short ttl it is a third of that.
 const MARGIN_S_MAX: i64 = 5;
 
-/// Seconds without a beat after which the machine resets: ttl − safety_margin, −1 means ttl / 2. A margin that
+/// Seconds without a renewal after which the machine resets: ttl − safety_margin, −1 means ttl / 2. A margin that
 /// nobody wrote leaves a short ttl its slack.
 pub fn timeout_s(ttl_ms: u64, safety_margin_s: Option<i64>) -> i64 {
     let ttl_s = (ttl_ms / 1000) as i64;
@@ -82,7 +82,7 @@ impl Watchdog {
     /// Opens the device and sets its timeout; from now on it counts.
     ///
     /// # Errors
-    /// No device, no permission, or a ttl that leaves no time for a beat.
+    /// No device, no permission, or a ttl that leaves no time for a renewal.
     pub fn activate(config: &config::Watchdog, ttl_ms: u64) -> Result<Watchdog, String> {
         let path = config.device.clone();
         let seconds = timeout_s(ttl_ms, config.safety_margin_s);
@@ -132,7 +132,7 @@ impl Watchdog {
         }
     }
 
-    /// An answered beat feeds it.
+    /// An answered renewal feeds it.
     pub fn feed(&mut self) {
         if let Err(error) = self.device.write_all(b"1") {
             tracing::error!(%error, device = %self.path.display(), "the watchdog was not fed");

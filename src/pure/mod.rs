@@ -1,4 +1,4 @@
-//! What we decide: no clock, no disk, no network, no luck, no actors.
+//! What we decide: no clock, no disk, no network, no randomness, no actors.
 //!
 //! Time arrives as a value, randomness arrives as a value, maps are ordered. Pure code does not
 //! log: its records are the log, and the host prints them.
@@ -6,13 +6,13 @@ pub mod chart;
 pub mod cluster;
 pub mod config;
 pub mod consensus;
-pub mod deed;
 pub mod dump;
 pub mod flow;
 pub mod guard;
 pub mod machine;
+pub mod node;
+pub mod operation;
 pub mod patroni;
 pub mod postgres;
 pub mod replay;
-pub mod situation;
 pub mod view;

@@ -114,7 +114,7 @@ pub struct MachineView {
     pub state: String,
     pub since: Millis,
     pub since_wall: String,
-    /// The running deed, or the events that would move it.
+    /// The running operation, or the events that would move it.
     pub waiting_for: String,
     pub until: Option<Millis>,
     pub knowledge: serde_json::Value,

@@ -1,4 +1,4 @@
-//! `surus sim`: whole clusters, thousands of misfortunes, every promise checked after every event.
+//! `surus sim`: whole clusters, thousands of faults, every promise checked after every event.
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,13 +10,13 @@ use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 
-use super::dense;
-use super::explore::{self, Outcome};
+use super::clustered;
+use super::coverage::{StepWalked, reach};
 use super::fault::{ADDED, DRAWN};
 use super::plan::{Plan, Wanted};
-use super::reach::{StepWalked, reach};
 use super::run::{self, Failure, Summary};
 use super::scenario::Scenario;
+use super::seeds::{self, Outcome};
 use super::shrink::shrink;
 use super::walked;
 
@@ -35,12 +35,12 @@ pub struct SimArgs {
     /// Members of every cluster; without it three, sometimes five
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: Option<u64>,
-    /// Only these misfortunes, separated by commas: kill_daemon, freeze, …
+    /// Only these faults, separated by commas: kill_daemon, freeze, …
     #[arg(long, value_delimiter = ',', value_parser = kinds())]
     faults: Vec<String>,
-    /// Short stories: a few misfortunes that have to do with each other, within seconds
+    /// Short stories: a few faults that have to do with each other, within seconds
     #[arg(long, conflicts_with = "scenario")]
-    dense: bool,
+    clustered: bool,
     /// A scenario file (several, where it is a directory)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "time", "nodes", "faults"])]
     scenario: Option<PathBuf>,
@@ -55,7 +55,7 @@ pub struct SimArgs {
     jobs: Option<usize>,
     /// Print every event of a run
     #[arg(long)]
-    aloud: bool,
+    verbose: bool,
     /// Afterwards list the states and steps of the charts that no run has walked
     #[arg(long)]
     unreached: bool,
@@ -117,16 +117,16 @@ pub fn main(args: &SimArgs) -> i32 {
         (None, ..) => match not_told(args) {
             None => seeds(args),
             Some(kind) => {
-                eprintln!("--dense never tells of {kind}: leave one of them out");
+                eprintln!("--clustered never tells of {kind}: leave one of them out");
                 2
             }
         },
     }
 }
 
-/// A misfortune that was asked for and happens in no dense story.
+/// A fault that was asked for and happens in no clustered story.
 fn not_told(args: &SimArgs) -> Option<&String> {
-    args.faults.iter().find(|kind| args.dense && !dense::tells_of(kind))
+    args.faults.iter().find(|kind| args.clustered && !clustered::tells_of(kind))
 }
 
 /// Runs a plan once more and writes its history; runs are the same every time.
@@ -175,7 +175,7 @@ fn one_scenario(file: &Path, args: &SimArgs, walked: &mut BTreeSet<StepWalked>) 
     let again = format!("surus sim --scenario {}", file.display());
     AGAIN.set(Some(again.clone()));
     write_history(scenario.plan.clone(), args);
-    match scenario.run(args.aloud) {
+    match scenario.run(args.verbose) {
         Ok(summary) => {
             say!("{}: {}", scenario.title, in_words(&summary));
             walked.extend(summary.edges);
@@ -249,10 +249,10 @@ fn seeds(args: &SimArgs) -> i32 {
     let wanted = Wanted {
         nodes: args.nodes.map(|nodes| nodes as usize),
         kinds: args.faults.clone(),
-        dense: args.dense,
+        clustered: args.clustered,
     };
     let range = which(args);
-    let threads = args.jobs.unwrap_or_else(explore::cores);
+    let threads = args.jobs.unwrap_or_else(seeds::cores);
     let began = Instant::now();
     let mut shown = began;
     let limit = args.time.or(args.seeds.is_none().then_some(Duration::from_secs(60)));
@@ -261,9 +261,9 @@ fn seeds(args: &SimArgs) -> i32 {
     let (bar, mut tally, mut failed) = (bar(), Tally::default(), None::<Box<Failure>>);
     let one = |seed: u64| -> Outcome {
         AGAIN.set(Some(again(seed, args)));
-        run::run(Plan::drawn_as(seed, &wanted), args.aloud)
+        run::run(Plan::drawn_as(seed, &wanted), args.verbose)
     };
-    explore::seeds(range.clone(), threads, &one, &mut |outcome| {
+    seeds::seeds(range.clone(), threads, &one, &mut |outcome| {
         match outcome {
             Ok(summary) => tally.add(summary),
             Err(failure) => {
@@ -334,8 +334,8 @@ fn again(seed: u64, args: &SimArgs) -> String {
     let nodes = args.nodes.map(|n| format!(" --nodes {n}")).unwrap_or_default();
     let faults = args.faults.join(",");
     let faults = if faults.is_empty() { faults } else { format!(" --faults {faults}") };
-    let dense = if args.dense { " --dense" } else { "" };
-    format!("surus sim --seed {seed}{nodes}{faults}{dense}")
+    let clustered = if args.clustered { " --clustered" } else { "" };
+    format!("surus sim --seed {seed}{nodes}{faults}{clustered}")
 }
 
 /// Long enough for a few hundred runs.
@@ -368,7 +368,7 @@ fn story(failure: &Failure) -> String {
     let plan = &failure.plan;
     let mode = if plan.synchronous { "synchronous" } else { "asynchronous" };
     let mut text = format!("{} nodes, ttl {} ms, {mode}:\n", plan.nodes, plan.ttl_ms);
-    for (at, fault) in &plan.misfortunes {
+    for (at, fault) in &plan.faults {
         text.push_str(&format!("  at {:>7.3} s {fault}\n", *at as f64 / 1000.0));
     }
     let (heal, end) = (plan.heal_at as f64 / 1000.0, failure.at as f64 / 1000.0);

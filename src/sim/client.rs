@@ -53,7 +53,7 @@ impl World {
     pub fn guard_is_found(&mut self, at: usize) {
         let local = self.local(at);
         let Some(daemon) = &self.nodes[at].daemon else { return };
-        if let Some((epoch, deadline)) = daemon.core.counted_on(local) {
+        if let Some((epoch, deadline)) = daemon.core.write_deadline(local) {
             self.deadline_moved(at, epoch, Some(deadline));
         }
     }
@@ -99,7 +99,7 @@ impl World {
         }
         guard.fires = true;
         self.say(at, "the guard's deadline has passed");
-        let took = self.luck.between(KILL_MS_MAX / 2, KILL_MS_MAX);
+        let took = self.rng.between(KILL_MS_MAX / 2, KILL_MS_MAX);
         self.after(took, Event::GuardKill { node: at, guard: life });
     }
 
@@ -110,7 +110,7 @@ impl World {
         self.say(at, "the guard has stopped PostgreSQL");
         let right = self.nodes[at].right_until;
         self.postgres_ends(at, false);
-        self.nodes[at].right_until = right; // luck let it end sooner than it might have
+        self.nodes[at].right_until = right; // rng let it end sooner than it might have
     }
 
     // ---- PostgreSQL by itself
@@ -123,7 +123,7 @@ impl World {
         self.nodes[at].postgres.gone(clean);
         self.nodes[at].right_until = None;
         let life = self.nodes[at].life;
-        let wait = self.luck.between(1, 20);
+        let wait = self.rng.between(1, 20);
         self.after(wait, Event::Died { node: at, life });
     }
 
@@ -131,8 +131,8 @@ impl World {
         if !self.nodes[at].postgres.is_generation(generation) {
             return;
         }
-        let rate = if self.healed { 0 } else { self.plan.deeds_fail };
-        if self.luck.in_thousand(rate) {
+        let rate = if self.healed { 0 } else { self.plan.operations_fail };
+        if self.rng.in_thousand(rate) {
             self.say(at, "PostgreSQL fails to start");
             return self.postgres_ends(at, false);
         }
@@ -237,7 +237,7 @@ impl World {
 
     /// A replica receives what its upstream has, if both run and their histories agree.
     pub fn stream(&mut self, at: usize) {
-        let wait = self.luck.between(10, self.plan.stream_ms_max);
+        let wait = self.rng.between(10, self.plan.stream_ms_max);
         self.after(wait, Event::Stream { node: at });
         let Some(server) = &self.nodes[at].postgres.server else { return };
         if !server.in_recovery || !server.accepts || self.now < self.streams_stall_until {
@@ -260,7 +260,7 @@ impl World {
         }
         let there = self.flushed(from);
         let free = there.saturating_sub(ours.wal.len() + self.nodes[at].held_back);
-        let count = (1 + self.luck.below(30)).min(free);
+        let count = (1 + self.rng.below(30)).min(free);
         let news = theirs.wal.after(ours.wal.len(), count);
         let ours = self.nodes[at].postgres.cluster_mut().expect("it was just looked at");
         ours.wal.receive(news);
@@ -269,7 +269,7 @@ impl World {
             server.streamed_at = Some(self.now);
             server.replayed = flushed;
         }
-        for delay in self.network.arrivals(at, from, &mut self.luck) {
+        for delay in self.network.arrivals(at, from, &mut self.rng) {
             self.after(delay, Event::Ack { primary: from, generation, from: at, flushed });
         }
     }
@@ -289,7 +289,7 @@ impl World {
     // ---- clients
 
     pub fn client_writes(&mut self) {
-        let wait = self.luck.between(5, self.plan.write_ms_max);
+        let wait = self.rng.between(5, self.plan.write_ms_max);
         self.after(wait, Event::Client);
         let Some(identity) = self.checks.identity.clone() else { return };
         for at in 0..self.nodes.len() {

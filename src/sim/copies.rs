@@ -1,11 +1,11 @@
-//! The deeds between two made-up servers: whom one reaches, copies, compares and rewinds.
-use super::crew::Work;
-use super::deeds::Look::{self, Again, Done};
-use super::deeds::failed;
+//! The operations between two made-up servers: whom one reaches, copies, compares and rewinds.
+use super::flows::Work;
+use super::operations::Look::{self, Again, Done};
+use super::operations::failed;
 use super::postgres::{Cluster, Data};
 use super::remote::REMOTE;
 use super::world::World;
-use crate::pure::deed::{Report, Source};
+use crate::pure::operation::{Report, Source};
 use crate::pure::postgres::history::{divergence, namesake};
 
 /// Of a thousand copies, so many need WAL of their source before they are consistent.
@@ -31,7 +31,7 @@ impl World {
     pub(super) fn check_method(&mut self, at: usize, source: Option<&Source>) -> Look {
         let ours = |from: &usize| self.is_of_this_cluster(&self.nodes[*from]);
         let answers = |source: &Source| {
-            self.answering(at, source).filter(ours).is_some() || self.remote_is_kin(source)
+            self.answering(at, source).filter(ours).is_some() || self.remote_is_same_cluster(source)
         };
         match source.map(answers) {
             Some(false) => failed("the source does not answer, or is of another cluster"),
@@ -43,7 +43,7 @@ impl World {
         let Some(source) = source else { return failed("there is nobody to copy from") };
         let from = self.answering(at, source);
         let fails = self.fails();
-        let remote = self.remote_is_kin(source);
+        let remote = self.remote_is_same_cluster(source);
         let Some(from) = from.or(remote.then_some(REMOTE)) else {
             return failed("the source does not answer");
         };
@@ -58,7 +58,7 @@ impl World {
             return failed("pg_basebackup failed");
         }
         if work.looks <= 4 {
-            return Again(self.luck.between(50, self.plan.copy_ms_max / 4));
+            return Again(self.rng.between(50, self.plan.copy_ms_max / 4));
         }
         let Some(cluster) = self.data_of(from) else {
             return failed("the source has no data");
@@ -66,7 +66,7 @@ impl World {
         let names = String::new();
         // A copy brings the WAL that makes it consistent along; one that was cut short, or whose source
         // wrote on, needs more. The other site keeps what its copies need; a member may be gone.
-        let unripe = from != REMOTE && self.luck.in_thousand(UNRIPE);
+        let unripe = from != REMOTE && self.rng.in_thousand(UNRIPE);
         let copy = self.fresh();
         self.nodes[at].postgres.unproven = true;
         self.nodes[at].postgres.data = Data::Present(Cluster {
@@ -133,7 +133,7 @@ impl World {
         let fails = self.fails();
         let Some(from) = from.filter(|_| !fails) else { return failed("pg_rewind failed") };
         if work.looks == 1 {
-            return Again(self.luck.between(200, 1500));
+            return Again(self.rng.between(200, 1500));
         }
         let Some(source) = self.data_of(from) else {
             return failed("the source has no data");

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::pure::cluster::state::ClusterState;
-use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::founding::FoundingRecord;
 use crate::pure::consensus::group::{LogWrite, genesis_hard_state};
 use crate::pure::consensus::log::MemoryLog;
 use crate::pure::machine::any::{AnyJournal, JournalEntry};
@@ -39,7 +39,7 @@ pub enum JournalFate {
 
 #[derive(Debug)]
 pub struct Disk {
-    pub promises: Promises,
+    pub founding_record: FoundingRecord,
     pub log: DurableLog,
     /// Writes that were asked for and are not durable yet.
     pub unflushed: VecDeque<LogWrite>,
@@ -61,7 +61,7 @@ impl Default for Disk {
 impl Disk {
     pub fn new() -> Disk {
         Disk {
-            promises: Promises::default(),
+            founding_record: FoundingRecord::default(),
             log: DurableLog::default(),
             unflushed: VecDeque::new(),
             journal: BTreeMap::new(),
@@ -89,7 +89,7 @@ impl Disk {
     /// The log as a restarted daemon reads it; none if this node was never in a group.
     pub fn read_log(&self) -> Option<MemoryLog> {
         let log = &self.log;
-        let snapshot = match (&log.snapshot, self.promises.first_snapshot()) {
+        let snapshot = match (&log.snapshot, self.founding_record.first_snapshot()) {
             (Some(snapshot), _) => snapshot.clone(),
             (None, Some(first)) => first,
             (None, None) if log.hard_state.is_some() => Snapshot::default(),

@@ -1,14 +1,14 @@
 //! What of a made-up primary's WAL is on its disk, and for whom its commits wait.
-use super::crew::Work;
-use super::deeds::Look::{self, Again, Done};
-use super::deeds::failed;
+use super::flows::Work;
+use super::operations::Look::{self, Again, Done};
+use super::operations::failed;
 use super::world::{Event, World};
 use crate::pure::cluster::sync::STRICT_PLACEHOLDER;
-use crate::pure::deed::Report;
+use crate::pure::operation::Report;
 
 /// Between two looks at whether commits wait.
 const STEP_MS: u64 = 20;
-/// After so many looks the step is given up, to be tried again at the next beat.
+/// After so many looks the step is given up, to be tried again at the next cycle.
 const LOOKS_MAX: u32 = 250;
 /// A flush that waits for its disk is tried again.
 const STUCK_MS: u64 = 50;
@@ -37,7 +37,7 @@ impl World {
             self.flush_all(at);
             return self.release_commits(at);
         }
-        let wait = self.luck.between(0, self.plan.wal_flush_ms_max);
+        let wait = self.rng.between(0, self.plan.wal_flush_ms_max);
         let Some(server) = &mut self.nodes[at].postgres.server else { return };
         let generation = server.generation;
         if !std::mem::replace(&mut server.flush_is_due, true) {
@@ -97,7 +97,7 @@ impl World {
         if self.plan.reload_ms_max == 0 {
             return self.names_in_force(at, generation);
         }
-        let wait = self.luck.between(0, self.plan.reload_ms_max);
+        let wait = self.rng.between(0, self.plan.reload_ms_max);
         self.after(wait, Event::NamesInForce { node: at, generation });
     }
 

@@ -1,19 +1,19 @@
-//! Misfortunes: what can happen to hosts, processes, disks and the network, as values and in words.
+//! Faults: what can happen to hosts, processes, disks and the network, as values and in words.
 use serde::{Deserialize, Serialize};
 
 use super::disk::JournalFate;
-use super::luck::Luck;
+use super::rng::Rng;
 use super::settings::Settings;
 use crate::pure::cluster::Millis;
 
-/// Whom a misfortune hits; in a scenario file `leader`, `arbiter`, or a node, `n0`.
+/// Whom a fault hits; in a scenario file `leader`, `arbiter`, or a node, `n0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Whom {
+pub enum Target {
     Node(usize),
-    /// Whoever holds the lease when it strikes.
+    /// Whoever holds the lease when it injects.
     Holder,
-    /// Whoever arbitrates when it strikes.
+    /// Whoever arbitrates when it injects.
     Arbiter,
 }
 
@@ -22,19 +22,19 @@ pub enum Whom {
 pub enum Fault {
     /// kill -9 of the daemon, and a new one after a while.
     KillDaemon {
-        whom: Whom,
+        target: Target,
         back_ms: Millis,
     },
     /// SIGSTOP, and SIGCONT after a while.
     Freeze {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     Thaw {
         node: usize,
     },
     PowerCut {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     PowerBack {
@@ -42,7 +42,7 @@ pub enum Fault {
     },
     /// PostgreSQL dies.
     KillPostgres {
-        whom: Whom,
+        target: Target,
     },
     /// Nothing gets from the one to the other.
     CutOneWay {
@@ -51,14 +51,14 @@ pub enum Fault {
         ms: Millis,
     },
     Isolate {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     MendNode {
         node: usize,
     },
     StickDisk {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     Unstick {
@@ -66,14 +66,14 @@ pub enum Fault {
     },
     /// The next record of the journal meets this.
     Journal {
-        whom: Whom,
+        target: Target,
         fate: JournalFate,
     },
     /// The operator asks for a switchover.
     Switchover,
     /// The operator orders a switchover to this member so much later (0: at once), or a failover.
     Order {
-        whom: Whom,
+        target: Target,
         failover: bool,
         in_ms: Millis,
     },
@@ -81,7 +81,7 @@ pub enum Fault {
     Patch(Settings),
     /// The operator stops the daemon, and starts it again after a while.
     Stop {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     Start {
@@ -112,37 +112,37 @@ pub enum Fault {
     /// The data directory is gone, and PostgreSQL with it; a scenario's, never drawn: it takes what
     /// was acknowledged with it, unless another copy has it.
     LoseData {
-        whom: Whom,
+        target: Target,
     },
     /// The operator asks for a new copy.
     Reinitialize {
-        whom: Whom,
+        target: Target,
     },
     /// The operator calls the running copy off.
     CancelBuild {
-        whom: Whom,
+        target: Target,
     },
     /// The operator asks for a restart of PostgreSQL.
     Restart {
-        whom: Whom,
+        target: Target,
     },
     /// Of what a node begins from now on, so much fails at once, whatever it is.
-    FailDeeds {
-        whom: Whom,
+    FailOperations {
+        target: Target,
         count: u64,
     },
     /// So much of it hangs, for up to a minute and a half.
-    HangDeeds {
-        whom: Whom,
+    HangOperations {
+        target: Target,
         count: u64,
     },
     /// Somebody removes the files under a server that runs: it goes on for a while, on nothing.
     RemoveData {
-        whom: Whom,
+        target: Target,
     },
     /// The whole host is suspended.
     Sleep {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     Wake {
@@ -150,18 +150,18 @@ pub enum Fault {
     },
     /// The state directory is lost: Raft log, promises, journal. The daemon is back after a while.
     WipeState {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     /// Another machine takes its place, with neither state nor data.
     Replace {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     /// Its host is lost for good, and the operator removes the member; much later there is another
     /// machine under its name, with neither state nor data. A scenario's, never drawn.
     RemoveMember {
-        whom: Whom,
+        target: Target,
         ms: Millis,
     },
     /// What follows from it.
@@ -171,7 +171,7 @@ pub enum Fault {
     },
     /// Another cluster's data lies in its directory, and may run there.
     Stranger {
-        whom: Whom,
+        target: Target,
         runs: bool,
     },
     /// The other site is promoted by a mistake while this one leads.
@@ -183,12 +183,12 @@ pub enum Fault {
     },
 }
 
-impl std::fmt::Display for Whom {
+impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Whom::Node(node) => write!(f, "n{node}"),
-            Whom::Holder => f.write_str("the leader"),
-            Whom::Arbiter => f.write_str("the arbiter"),
+            Target::Node(node) => write!(f, "n{node}"),
+            Target::Holder => f.write_str("the leader"),
+            Target::Arbiter => f.write_str("the arbiter"),
         }
     }
 }
@@ -198,17 +198,19 @@ impl Fault {
     fn request(&self) -> Option<String> {
         Some(match self {
             Fault::Switchover => "asks for a switchover".into(),
-            Fault::Order { whom, failover, in_ms } => {
+            Fault::Order { target, failover, in_ms } => {
                 let what = if *failover { "failover" } else { "switchover" };
-                format!("orders a {what} to {whom}, in {in_ms} ms")
+                format!("orders a {what} to {target}, in {in_ms} ms")
             }
             Fault::Patch(settings) => {
                 format!("changes {}", serde_json::to_string(settings).unwrap_or_default())
             }
-            Fault::Stop { whom, ms } => format!("stops {whom}, and starts it again {ms} ms later"),
-            Fault::Reinitialize { whom } => format!("reinitializes {whom}"),
-            Fault::CancelBuild { whom } => format!("calls off the copy on {whom}"),
-            Fault::Restart { whom } => format!("restarts PostgreSQL of {whom}"),
+            Fault::Stop { target, ms } => {
+                format!("stops {target}, and starts it again {ms} ms later")
+            }
+            Fault::Reinitialize { target } => format!("reinitializes {target}"),
+            Fault::CancelBuild { target } => format!("calls off the copy on {target}"),
+            Fault::Restart { target } => format!("restarts PostgreSQL of {target}"),
             _ => return None,
         })
     }
@@ -221,50 +223,56 @@ impl std::fmt::Display for Fault {
             return write!(f, "the operator {request}");
         }
         match self {
-            Fault::KillDaemon { whom, back_ms } => {
-                write!(f, "the daemon of {whom} is killed, and started again {back_ms} ms later")
+            Fault::KillDaemon { target, back_ms } => {
+                write!(f, "the daemon of {target} is killed, and started again {back_ms} ms later")
             }
-            Fault::Freeze { whom, ms } => {
-                write!(f, "the daemon of {whom} is frozen for {ms} ms")
+            Fault::Freeze { target, ms } => {
+                write!(f, "the daemon of {target} is frozen for {ms} ms")
             }
-            Fault::PowerCut { whom, ms } => write!(f, "{whom} has no power for {ms} ms"),
-            Fault::KillPostgres { whom } => write!(f, "PostgreSQL of {whom} is killed"),
+            Fault::PowerCut { target, ms } => write!(f, "{target} has no power for {ms} ms"),
+            Fault::KillPostgres { target } => write!(f, "PostgreSQL of {target} is killed"),
             Fault::CutOneWay { from, to, ms } => {
                 write!(f, "nothing gets from n{from} to n{to} for {ms} ms")
             }
-            Fault::Isolate { whom, ms } => write!(f, "{whom} is cut off for {ms} ms"),
-            Fault::StickDisk { whom, ms } => write!(f, "the disk of {whom} is stuck for {ms} ms"),
-            Fault::Journal { whom, fate } => {
-                write!(f, "the next record of {whom}'s journal: {fate:?}")
+            Fault::Isolate { target, ms } => write!(f, "{target} is cut off for {ms} ms"),
+            Fault::StickDisk { target, ms } => {
+                write!(f, "the disk of {target} is stuck for {ms} ms")
             }
-            Fault::FailDeeds { whom, count } => {
-                write!(f, "whatever {whom} begins next fails, {count} times")
+            Fault::Journal { target, fate } => {
+                write!(f, "the next record of {target}'s journal: {fate:?}")
             }
-            Fault::HangDeeds { whom, count } => {
-                write!(f, "whatever {whom} begins next hangs, {count} times")
+            Fault::FailOperations { target, count } => {
+                write!(f, "whatever {target} begins next fails, {count} times")
             }
-            Fault::RemoveData { whom } => {
-                write!(f, "somebody removes the data under the server of {whom}")
+            Fault::HangOperations { target, count } => {
+                write!(f, "whatever {target} begins next hangs, {count} times")
             }
-            Fault::Sleep { whom, ms } => write!(f, "the host of {whom} is suspended for {ms} ms"),
-            Fault::WipeState { whom, ms } => {
-                write!(f, "{whom} loses its state directory, and its daemon is back {ms} ms later")
+            Fault::RemoveData { target } => {
+                write!(f, "somebody removes the data under the server of {target}")
             }
-            Fault::Replace { whom, ms } => {
-                write!(f, "another machine takes the place of {whom} {ms} ms later")
+            Fault::Sleep { target, ms } => {
+                write!(f, "the host of {target} is suspended for {ms} ms")
             }
-            Fault::RemoveMember { whom, .. } => write!(f, "{whom} is lost for good and removed"),
-            Fault::Stranger { whom, runs: true } => {
-                write!(f, "another cluster runs on the data directory of {whom}")
+            Fault::WipeState { target, ms } => {
+                write!(f, "{target} loses its state directory and its daemon, back in {ms} ms")
             }
-            Fault::Stranger { whom, .. } => {
-                write!(f, "another cluster's data lies in the data directory of {whom}")
+            Fault::Replace { target, ms } => {
+                write!(f, "another machine takes the place of {target} {ms} ms later")
+            }
+            Fault::RemoveMember { target, .. } => {
+                write!(f, "{target} is lost for good and removed")
+            }
+            Fault::Stranger { target, runs: true } => {
+                write!(f, "another cluster runs on the data directory of {target}")
+            }
+            Fault::Stranger { target, .. } => {
+                write!(f, "another cluster's data lies in the data directory of {target}")
             }
             Fault::BothSitesWrite => f.write_str("the other site is promoted by a mistake"),
             Fault::ComesLate { node, ms } => {
                 write!(f, "n{node} is switched on only {ms} ms after the others")
             }
-            Fault::LoseData { whom } => write!(f, "the data directory of {whom} is gone"),
+            Fault::LoseData { target } => write!(f, "the data directory of {target} is gone"),
             Fault::RemoteDown { ms } => write!(f, "the other site is away for {ms} ms"),
             Fault::RemoteReplaced { ms } => {
                 write!(f, "another cluster answers for the other site for {ms} ms")
@@ -280,50 +288,50 @@ impl std::fmt::Display for Fault {
     }
 }
 
-impl TryFrom<String> for Whom {
+impl TryFrom<String> for Target {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Whom, String> {
+    fn try_from(text: String) -> Result<Target, String> {
         let number = |digits: &str| digits.parse().ok();
         match text.as_str() {
-            "leader" => Ok(Whom::Holder),
-            "arbiter" => Ok(Whom::Arbiter),
-            node => node.strip_prefix('n').and_then(number).map(Whom::Node).ok_or_else(|| {
+            "leader" => Ok(Target::Holder),
+            "arbiter" => Ok(Target::Arbiter),
+            node => node.strip_prefix('n').and_then(number).map(Target::Node).ok_or_else(|| {
                 format!("`{text}` is nobody: write leader, arbiter, or a node as n0, n1, …")
             }),
         }
     }
 }
 
-impl From<Whom> for String {
-    fn from(whom: Whom) -> String {
-        match whom {
-            Whom::Node(node) => format!("n{node}"),
-            Whom::Holder => String::from("leader"),
-            Whom::Arbiter => String::from("arbiter"),
+impl From<Target> for String {
+    fn from(target: Target) -> String {
+        match target {
+            Target::Node(node) => format!("n{node}"),
+            Target::Holder => String::from("leader"),
+            Target::Arbiter => String::from("arbiter"),
         }
     }
 }
 
-pub fn whom(luck: &mut Luck, nodes: usize) -> Whom {
-    match luck.below(5) {
-        0 | 1 => Whom::Holder,
-        2 => Whom::Arbiter,
-        _ => Whom::Node(luck.below(nodes)),
+pub fn target(rng: &mut Rng, nodes: usize) -> Target {
+    match rng.below(5) {
+        0 | 1 => Target::Holder,
+        2 => Target::Arbiter,
+        _ => Target::Node(rng.below(nodes)),
     }
 }
 
-/// One misfortune of these kinds, of any kind where none is named.
-pub fn draw_of(kinds: &[String], luck: &mut Luck, nodes: usize, ttl_ms: Millis) -> Fault {
+/// One fault of these kinds, of any kind where none is named.
+pub fn draw_of(kinds: &[String], rng: &mut Rng, nodes: usize, ttl_ms: Millis) -> Fault {
     loop {
-        let fault = draw(luck, nodes, ttl_ms);
+        let fault = draw(rng, nodes, ttl_ms);
         if fault.is_one_of(kinds) || !kinds.iter().any(|kind| DRAWN.contains(&kind.as_str())) {
             return fault;
         }
     }
 }
 
-/// What [`draw`] can give; the other site's misfortunes are drawn elsewhere.
+/// What [`draw`] can give; the other site's faults are drawn elsewhere.
 pub const DRAWN: [&str; 11] = [
     "kill_daemon",
     "freeze",
@@ -338,7 +346,7 @@ pub const DRAWN: [&str; 11] = [
     "reinitialize",
 ];
 
-/// What a plan adds by itself: the misfortunes of a standby cluster's other site, lag, and an operator.
+/// What a plan adds by itself: the faults of a standby cluster's other site, lag, and an operator.
 pub const ADDED: [&str; 18] = [
     "order",
     "patch",
@@ -349,8 +357,8 @@ pub const ADDED: [&str; 18] = [
     "stall_streams",
     "restart",
     "cancel_build",
-    "fail_deeds",
-    "hang_deeds",
+    "fail_operations",
+    "hang_operations",
     "remove_data",
     "sleep",
     "wipe_state",
@@ -380,41 +388,41 @@ impl Fault {
         let fields = serde_json::to_value(self).unwrap_or_default();
         let fields = fields.as_object().and_then(|kinds| kinds.values().next()?.as_object());
         let number = |value: &serde_json::Value| match value {
-            serde_json::Value::String(whom) => whom.strip_prefix('n')?.parse().ok(),
+            serde_json::Value::String(target) => target.strip_prefix('n')?.parse().ok(),
             value => value.as_u64().map(|node| node as usize),
         };
         let of = |key: &str| fields?.get(key).and_then(number);
-        ["whom", "node", "from", "to"].into_iter().filter_map(of).collect()
+        ["target", "node", "from", "to"].into_iter().filter_map(of).collect()
     }
 }
 
-/// One misfortune; long ones outlast the lease.
-pub fn draw(luck: &mut Luck, nodes: usize, ttl_ms: Millis) -> Fault {
-    let ms = match luck.below(4) {
-        3 => luck.between(ttl_ms * 95 / 100, ttl_ms * 120 / 100), // it ends when the lease does
-        0 => luck.between(20, ttl_ms / 2),
-        1 => luck.between(ttl_ms / 2, 2 * ttl_ms),
-        _ => luck.between(ttl_ms, 5 * ttl_ms),
+/// One fault; long ones outlast the lease.
+pub fn draw(rng: &mut Rng, nodes: usize, ttl_ms: Millis) -> Fault {
+    let ms = match rng.below(4) {
+        3 => rng.between(ttl_ms * 95 / 100, ttl_ms * 120 / 100), // it ends when the lease does
+        0 => rng.between(20, ttl_ms / 2),
+        1 => rng.between(ttl_ms / 2, 2 * ttl_ms),
+        _ => rng.between(ttl_ms, 5 * ttl_ms),
     };
-    let whom = whom(luck, nodes);
-    let (from, to) = (luck.below(nodes), luck.below(nodes));
-    match luck.below(18) {
-        0..=2 => Fault::KillDaemon { whom, back_ms: ms },
-        3..=4 => Fault::Freeze { whom, ms },
-        5..=6 => Fault::PowerCut { whom, ms },
-        7..=8 => Fault::KillPostgres { whom },
+    let target = target(rng, nodes);
+    let (from, to) = (rng.below(nodes), rng.below(nodes));
+    match rng.below(18) {
+        0..=2 => Fault::KillDaemon { target, back_ms: ms },
+        3..=4 => Fault::Freeze { target, ms },
+        5..=6 => Fault::PowerCut { target, ms },
+        7..=8 => Fault::KillPostgres { target },
         9 => Fault::CutOneWay { from, to: if to == from { (from + 1) % nodes } else { to }, ms },
-        10..=12 => Fault::Isolate { whom, ms },
-        13 => Fault::StickDisk { whom, ms },
-        14 => Fault::Journal { whom, fate: fate(luck) },
+        10..=12 => Fault::Isolate { target, ms },
+        13 => Fault::StickDisk { target, ms },
+        14 => Fault::Journal { target, fate: fate(rng) },
         15 => Fault::Switchover,
-        16 => Fault::Stop { whom, ms },
-        _ => Fault::Reinitialize { whom },
+        16 => Fault::Stop { target, ms },
+        _ => Fault::Reinitialize { target },
     }
 }
 
-fn fate(luck: &mut Luck) -> JournalFate {
-    match luck.below(5) {
+fn fate(rng: &mut Rng) -> JournalFate {
+    match rng.below(5) {
         0 | 1 => JournalFate::DiesBefore,
         2 | 3 => JournalFate::DiesAfter,
         _ => JournalFate::Refuses,
@@ -427,11 +435,11 @@ mod tests {
 
     use super::*;
 
-    /// What a person may ask for is what luck can give.
+    /// What a person may ask for is what randomness can give.
     #[test]
     fn every_kind_that_is_drawn_is_listed_and_the_other_way_round() {
-        let mut luck = Luck::new(1);
-        let drawn: BTreeSet<String> = (0..2000).map(|_| draw(&mut luck, 3, 3000).kind()).collect();
+        let mut rng = Rng::new(1);
+        let drawn: BTreeSet<String> = (0..2000).map(|_| draw(&mut rng, 3, 3000).kind()).collect();
         assert_eq!(drawn, DRAWN.iter().map(|kind| kind.to_string()).collect());
     }
 }

@@ -27,7 +27,7 @@ impl World {
             return;
         }
         self.network.sleeps(at);
-        self.after(ms, Event::Misfortune(super::fault::Fault::Wake { node: at }));
+        self.after(ms, Event::Fault(super::fault::Fault::Wake { node: at }));
     }
 
     /// Everything goes on at once. Whatever its guard should have stopped meanwhile lives until the
@@ -87,7 +87,7 @@ impl World {
         let steady = all && members.len() == self.nodes.len() && !group.has_pending_conf();
         let awake = self.nodes[at].powered && !self.network.is_asleep(at);
         // A vote that is being given up is one that the others will lack.
-        let stays = |n: &Node| !n.is_away && n.daemon.as_ref().is_none_or(|d| !d.wishes.stop);
+        let stays = |n: &Node| !n.is_away && n.daemon.as_ref().is_none_or(|d| !d.requests.stop);
         let steady = steady && awake && self.nodes.iter().all(stays);
         self.checks.identity.is_some() && steady && enough_votes(self, group, at)
     }
@@ -95,7 +95,7 @@ impl World {
     /// Somebody else has a copy that nobody wants to remove, and no disk was lost before.
     pub(super) fn may_lose_data(&self, at: usize) -> bool {
         let keeps = |n: &Node| {
-            let wanted = n.daemon.as_ref().is_some_and(|daemon| !daemon.wishes.reinitialize);
+            let wanted = n.daemon.as_ref().is_some_and(|daemon| !daemon.requests.reinitialize);
             let stays = ["following", "leading"].contains(&self.node_state(n.at));
             n.at != at && wanted && stays && n.postgres.answers() && !n.postgres.is_its_builds()
         };
@@ -119,10 +119,7 @@ impl World {
         let others = self.nodes.iter().filter(|n| n.at != at && n.daemon.is_some() && !n.frozen);
         let Some(by) = others.map(|n| n.at).next().filter(|_| lost) else { return };
         self.say(by, &format!("the operator removes {}", self.nodes[at].name));
-        self.after(
-            REMOVED_AFTER_MS,
-            Event::Misfortune(super::fault::Fault::OrderRemoval { by, id }),
-        );
+        self.after(REMOVED_AFTER_MS, Event::Fault(super::fault::Fault::OrderRemoval { by, id }));
     }
 
     /// Ordered again until it is so: without an arbiter nothing is.
@@ -131,10 +128,7 @@ impl World {
         if daemon.is_some_and(|d| d.core.cluster().removed.contains(&id)) {
             return;
         }
-        self.after(
-            REMOVED_AFTER_MS,
-            Event::Misfortune(super::fault::Fault::OrderRemoval { by, id }),
-        );
+        self.after(REMOVED_AFTER_MS, Event::Fault(super::fault::Fault::OrderRemoval { by, id }));
         let ticket = self.fresh();
         self.feed(by, Input::Propose { ticket, command: Command::RemoveMember { id } });
     }
@@ -162,7 +156,7 @@ impl World {
         postgres.removed = true;
         postgres.aside.clear();
         self.only_kept_counts();
-        let dies = self.luck.between(300, 30_000);
+        let dies = self.rng.between(300, 30_000);
         self.after(dies, Event::PgStopped { node: at, generation, clean: false });
     }
 
@@ -185,7 +179,7 @@ impl World {
         let begins = self.nodes[at].daemon.is_none() && !self.nodes[at].is_away;
         if begins && !self.nodes[at].disk.journal.contains_key(NodeFlow::ID) {
             self.nodes[at].is_away = true;
-            self.after(ms, Event::Misfortune(super::fault::Fault::Start { node: at }));
+            self.after(ms, Event::Fault(super::fault::Fault::Start { node: at }));
         }
     }
 }
@@ -203,7 +197,7 @@ impl World {
     pub(super) fn person_looks(&mut self) {
         self.after(PERSON_MS / 2, Event::PersonLooks);
         for at in 0..self.nodes.len() {
-            if self.node_state(at) == "standing_aside" {
+            if self.node_state(at) == "blocked" {
                 self.say(at, "the operator moves the data away");
                 self.postgres_ends(at, false);
                 self.move_aside(at);

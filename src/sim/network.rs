@@ -3,13 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::luck::Luck;
+use super::rng::Rng;
 use crate::pure::cluster::Millis;
 
 /// How the network misbehaves for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Weather {
+pub struct LinkProfile {
     pub delay_min: Millis,
     pub delay_max: Millis,
     /// In a thousand messages.
@@ -19,17 +19,18 @@ pub struct Weather {
     pub late: u64,
 }
 
-pub const FAIR: Weather = Weather { delay_min: 1, delay_max: 4, lost: 0, doubled: 0, late: 0 };
+pub const FAIR: LinkProfile =
+    LinkProfile { delay_min: 1, delay_max: 4, lost: 0, doubled: 0, late: 0 };
 
-impl Default for Weather {
-    fn default() -> Weather {
+impl Default for LinkProfile {
+    fn default() -> LinkProfile {
         FAIR
     }
 }
 
 #[derive(Debug)]
 pub struct Network {
-    pub weather: Weather,
+    pub link_profile: LinkProfile,
     /// Nothing gets from the first to the second.
     cut: BTreeSet<(usize, usize)>,
     /// Hosts that are suspended: whatever else ends, nothing gets there.
@@ -39,9 +40,9 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(weather: Weather) -> Network {
+    pub fn new(link_profile: LinkProfile) -> Network {
         Network {
-            weather,
+            link_profile,
             cut: BTreeSet::new(),
             asleep: BTreeSet::new(),
             connected: BTreeMap::new(),
@@ -88,18 +89,18 @@ impl Network {
     }
 
     /// When the copies of a message arrive, counted from now; none if it is lost.
-    pub fn arrivals(&self, from: usize, to: usize, luck: &mut Luck) -> Vec<Millis> {
-        let w = self.weather;
-        if !self.passes(from, to) || luck.in_thousand(w.lost) {
+    pub fn arrivals(&self, from: usize, to: usize, rng: &mut Rng) -> Vec<Millis> {
+        let w = self.link_profile;
+        if !self.passes(from, to) || rng.in_thousand(w.lost) {
             return Vec::new();
         }
-        let mut delay = luck.between(w.delay_min, w.delay_max);
-        if luck.in_thousand(w.late) {
-            delay += luck.between(10, 400);
+        let mut delay = rng.between(w.delay_min, w.delay_max);
+        if rng.in_thousand(w.late) {
+            delay += rng.between(10, 400);
         }
         let mut arrivals = vec![delay];
-        if luck.in_thousand(w.doubled) {
-            arrivals.push(delay + luck.between(1, 200));
+        if rng.in_thousand(w.doubled) {
+            arrivals.push(delay + rng.between(1, 200));
         }
         arrivals
     }

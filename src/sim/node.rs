@@ -1,33 +1,33 @@
-//! A host: clock, disk, PostgreSQL, guard, and perhaps a daemon with its consensus and its crew.
+//! A host: clock, disk, PostgreSQL, guard, and perhaps a daemon with its consensus and its flows.
 use std::collections::{BTreeSet, VecDeque};
 
-use super::crew::Crew;
 use super::disk::Disk;
+use super::flows::Flows;
 use super::guard::Guard;
-use super::luck::{Clock, Luck};
 use super::plan::Plan;
 use super::postgres::Postgres;
+use super::rng::{Clock, Rng};
 use super::world::{Event, World};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::facts::Facts;
-use crate::pure::cluster::looks::Looks;
+use crate::pure::cluster::poll_sequence::PollSequence;
 use crate::pure::cluster::state::Member;
-use crate::pure::consensus::core::{Core, Input, Output, Seat};
-use crate::pure::consensus::message::{Greeting, PeerMessage, Standing};
+use crate::pure::consensus::core::{Core, Input, Options, Output};
+use crate::pure::consensus::message::{FoundingStatus, Greeting, PeerMessage};
+use crate::pure::node::situation::OperatorRequests;
 use crate::pure::postgres::lsn::Lsn;
-use crate::pure::situation::Wishes;
 
 /// The daemon: what a kill -9 ends.
 pub struct Daemon {
     pub core: Core,
-    pub crew: Crew,
+    pub flows: Flows,
     pub facts: Facts,
-    pub wishes: Wishes,
+    pub requests: OperatorRequests,
     pub targets: Vec<String>,
-    /// After a restart under an armed guard: no beat before our own lease is heard of again, or
+    /// After a restart under an armed guard: no cycle before our own lease is heard of again, or
     /// the guard's deadline has passed. What is not known yet is not lost.
     pub settles_until: Option<Millis>,
-    pub pump_is_due: bool,
+    pub notify_is_due: bool,
     /// The PostgreSQL that this daemon knows to run.
     pub knows_generation: Option<u64>,
 }
@@ -59,12 +59,12 @@ pub struct Node {
     pub facts_serial: u64,
     /// A look at PostgreSQL is under way; these rounds want one afterwards.
     pub looking: bool,
-    pub looks: Looks,
+    pub looks: PollSequence,
     pub wanted_looks: BTreeSet<u64>,
-    /// Of the deeds that begin here, so many fail at once.
-    pub deeds_to_fail: u64,
+    /// Of the operations that begin here, so many fail at once.
+    pub operations_to_fail: u64,
     /// So many of those after them hang.
-    pub deeds_to_hang: u64,
+    pub operations_to_hang: u64,
     /// So many records its copy stays behind, for as long as faults last.
     pub held_back: usize,
     /// Until when (real time) a guard of this epoch might have let its PostgreSQL write.
@@ -93,7 +93,7 @@ pub fn raft_id(node: usize) -> u64 {
 }
 
 impl Node {
-    pub fn new(at: usize, plan: &Plan, luck: &mut Luck) -> Node {
+    pub fn new(at: usize, plan: &Plan, rng: &mut Rng) -> Node {
         let name = plan.names.get(at).cloned().unwrap_or_else(|| format!("n{at}"));
         let member = Member {
             name: name.clone(),
@@ -101,7 +101,7 @@ impl Node {
             conn_url: format!("postgres://10.0.0.{}:5432/postgres", at + 1),
             ..Member::default()
         };
-        let clock = Clock { offset: luck.between(1_000_000, 9_000_000), ppm: plan.ppm[at] };
+        let clock = Clock { offset: rng.between(1_000_000, 9_000_000), ppm: plan.ppm[at] };
         Node {
             at,
             raft_id: raft_id(at),
@@ -122,10 +122,10 @@ impl Node {
             is_away: false,
             facts_serial: 0,
             looking: false,
-            looks: Looks::default(),
+            looks: PollSequence::default(),
             wanted_looks: BTreeSet::new(),
-            deeds_to_fail: 0,
-            deeds_to_hang: 0,
+            operations_to_fail: 0,
+            operations_to_hang: 0,
             held_back: 0,
             right_until: None,
             guard_found_at: 0,
@@ -168,26 +168,26 @@ impl World {
         node.wanted_looks.clear();
         let life = node.life;
         let partners = (0..self.plan.nodes).filter(|other| *other != at).map(addr_of).collect();
-        let core = Core::new(Seat {
+        let core = Core::new(Options {
             id: node.raft_id,
             member: node.member.clone(),
             partners,
             voters_max: self.plan.voters_max,
             ttl_ms: self.plan.ttl_ms,
             seed: self.plan.seed.wrapping_mul(31).wrapping_add((at as u64) << 8),
-            promises: node.disk.promises.clone(),
+            founding_record: node.disk.founding_record.clone(),
             log: node.disk.read_log(),
             now: local,
         });
         let guarded = node.guard.as_ref().filter(|g| !g.fires).map(|g| g.deadline());
         node.daemon = Some(Daemon {
             core,
-            crew: Crew::default(),
+            flows: Flows::default(),
             facts: Facts::default(),
-            wishes: Wishes::default(),
+            requests: OperatorRequests::default(),
             targets: (0..self.plan.nodes).filter(|o| *o != at).map(addr_of).collect(),
             settles_until: guarded.filter(|_| node.postgres.server.is_some()),
-            pump_is_due: false,
+            notify_is_due: false,
             knows_generation: node.postgres.server.as_ref().map(|s| s.generation),
         });
         self.say(at, "the daemon starts");
@@ -198,7 +198,7 @@ impl World {
         self.after(10, Event::LoopWait { node: at, life });
         let found_in = self.nodes[at].guard_found_at - now;
         self.after(found_in, Event::GuardFound { node: at, life });
-        self.crew_begins(at);
+        self.flows_begin(at);
     }
 
     /// kill -9: of the writes under way some may have reached the disk.
@@ -207,7 +207,7 @@ impl World {
             return;
         }
         self.say(at, &format!("the daemon is gone: {why}"));
-        let survive = self.luck.below(4);
+        let survive = self.rng.below(4);
         let node = &mut self.nodes[at];
         node.disk.crash(survive);
         node.daemon = None;
@@ -236,7 +236,7 @@ impl World {
 
     pub fn give_power(&mut self, at: usize) {
         self.nodes[at].powered = true;
-        let wait = self.luck.between(50, 800);
+        let wait = self.rng.between(50, 800);
         self.after(wait, Event::StartDaemon { node: at });
     }
 
@@ -271,21 +271,21 @@ impl World {
             }
             match output {
                 Output::SendRaft { addr, message } => {
-                    self.check_promise_is_durable(at, &message);
+                    self.check_founding_vote_is_durable(at, &message);
                     self.send(at, node_of(&addr), Input::Raft { from: own, message });
                 }
                 Output::SendPeer { addr, message } => {
                     self.send(at, node_of(&addr), Input::Peer { from: own, message });
                 }
-                Output::Keep(promises) => {
-                    self.check_one_promise(at, &promises);
-                    self.check_one_founding(at, &promises);
-                    self.nodes[at].disk.promises = promises;
+                Output::Keep(founding_record) => {
+                    self.check_one_founding_vote(at, &founding_record);
+                    self.check_one_founding(at, &founding_record);
+                    self.nodes[at].disk.founding_record = founding_record;
                 }
                 Output::Write(write) => {
                     self.nodes[at].disk.unflushed.push_back(write);
                     let boot = self.nodes[at].boot;
-                    let took = self.luck.between(1, self.plan.flush_ms_max);
+                    let took = self.rng.between(1, self.plan.flush_ms_max);
                     self.after(took, Event::Flush { node: at, boot });
                 }
                 Output::Deadline { epoch, deadline } => {
@@ -294,7 +294,7 @@ impl World {
                 }
                 Output::Receipt { ticket, outcome } => self.receipt(at, ticket, outcome),
                 Output::AskFresh { round } => {
-                    let wait = self.luck.between(2, 40);
+                    let wait = self.rng.between(2, 40);
                     self.after(wait, Event::Fresh { node: at, life, round });
                 }
                 Output::Greeting(standing) => self.greet_all(at, &standing),
@@ -303,7 +303,7 @@ impl World {
                         daemon.targets = targets;
                     }
                 }
-                Output::Changed => self.pump_soon(at),
+                Output::Changed => self.notify_soon(at),
                 Output::Halt(sentence) => self.kill_daemon(at, &sentence),
                 Output::Told(sentence) => {
                     self.say(at, &sentence);
@@ -319,7 +319,7 @@ impl World {
             return;
         }
         let life = self.nodes[to].life;
-        for delay in self.network.arrivals(from, to, &mut self.luck) {
+        for delay in self.network.arrivals(from, to, &mut self.rng) {
             let input = Box::new(input.clone());
             self.after(delay, Event::Told { node: to, life, input });
         }
@@ -353,22 +353,25 @@ impl World {
     // ---- connections
 
     fn greeting(&self, at: usize) -> Option<Greeting> {
-        let promises = self.nodes[at].daemon.as_ref()?.core.promises();
+        let founding_record = self.nodes[at].daemon.as_ref()?.core.founding_record();
         Some(Greeting {
             id: self.nodes[at].raft_id,
             name: self.nodes[at].name.clone(),
             addr: addr_of(at),
-            standing: Standing {
+            standing: FoundingStatus {
                 cluster_epoch: 0,
-                cluster_id: promises.cluster_id.clone(),
-                promised_to: promises.promised_to,
-                heard_of: promises.heard_of.clone().filter(|_| promises.cluster_id.is_none()),
+                cluster_id: founding_record.cluster_id.clone(),
+                voted_for: founding_record.voted_for,
+                heard_of: founding_record
+                    .heard_of
+                    .clone()
+                    .filter(|_| founding_record.cluster_id.is_none()),
             },
         })
     }
 
     /// A connection keeps the order of what is said on it, and says all of it or ends.
-    fn greet_all(&mut self, at: usize, _standing: &Standing) {
+    fn greet_all(&mut self, at: usize, _standing: &FoundingStatus) {
         let Some(greeting) = self.greeting(at) else { return };
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             if self.network.is_connected(at, other) {
@@ -388,8 +391,8 @@ impl World {
                 let both = self.nodes[a].daemon.is_some() && self.nodes[b].daemon.is_some();
                 let stands = both && self.network.reaches(a, b);
                 match (self.network.is_connected(a, b), stands) {
-                    (false, true) if self.luck.in_thousand(600) => self.connect(a, b),
-                    (true, false) if self.luck.in_thousand(120) => self.disconnect(a, b),
+                    (false, true) if self.rng.in_thousand(600) => self.connect(a, b),
+                    (true, false) if self.rng.in_thousand(120) => self.disconnect(a, b),
                     _ => {}
                 }
             }

@@ -8,10 +8,10 @@ use crate::pure::cluster::state::Lease;
 use crate::pure::cluster::sync;
 use crate::pure::config::Dynamic;
 use crate::pure::consensus::core::Input;
-use crate::pure::deed::Method;
+use crate::pure::node::situation::{Situation, Sources};
+use crate::pure::operation::Method;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::sync_names;
-use crate::pure::situation::{Situation, Sources};
 use crate::pure::view::Heard;
 
 /// A replica that was not heard for this long is no longer streaming, on the primary's books.
@@ -20,7 +20,7 @@ const SENDER_MS: u64 = 2500;
 impl World {
     pub fn observe_again(&mut self, at: usize, life: u64) {
         self.observe(at, 0);
-        let wait = self.luck.between(300, 700);
+        let wait = self.rng.between(300, 700);
         self.after(wait, Event::Observe { node: at, life });
     }
 
@@ -42,7 +42,7 @@ impl World {
         let number = self.nodes[at].looks.begin();
         self.nodes[at].looking = true;
         let (sql, life) = (Box::new(self.sql(at)), self.nodes[at].life);
-        let takes = self.luck.between(0, self.plan.look_ms_max);
+        let takes = self.rng.between(0, self.plan.look_ms_max);
         self.after(takes, Event::Looked { node: at, life, round, number, sql });
     }
 
@@ -52,7 +52,7 @@ impl World {
         self.look_when_free(at);
     }
 
-    /// A deed that has changed something looks for itself, beside whatever look is under way.
+    /// A operation that has changed something looks for itself, beside whatever look is under way.
     pub(super) fn look_at_once(&mut self, at: usize, round: u64) {
         let (number, sql) = (self.nodes[at].looks.begin(), self.sql(at));
         self.looked(at, (round, number), sql);
@@ -71,7 +71,7 @@ impl World {
         daemon.facts = facts.clone();
         self.feed(at, Input::Local(Box::new(facts)));
         if changed {
-            self.pump_soon(at);
+            self.notify_soon(at);
         }
     }
 
@@ -98,7 +98,7 @@ impl World {
             sql,
             tags: node.member.tags.clone(),
             node_state: self.node_state(at).to_owned(),
-            leaving: node.daemon.as_ref().is_some_and(|daemon| daemon.wishes.stop),
+            leaving: node.daemon.as_ref().is_some_and(|daemon| daemon.requests.stop),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
             begins_as_standby: self.plan.standby,
             ..Facts::default()
@@ -107,8 +107,10 @@ impl World {
 
     /// Where the node's own machine is.
     pub(super) fn node_state(&self, at: usize) -> &'static str {
-        let crew = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.crew.slots);
-        crew.and_then(|slots| slots.first()).map_or("starting", |slot| slot.frame.machine().state())
+        let flows = self.nodes[at].daemon.as_ref().map(|daemon| &daemon.flows.slots);
+        flows
+            .and_then(|slots| slots.first())
+            .map_or("starting", |slot| slot.frame.machine().state())
     }
 
     pub(super) fn sql(&self, at: usize) -> Option<SqlFacts> {
@@ -157,7 +159,7 @@ impl World {
         fresh.map(sender).collect()
     }
 
-    /// The level that the crew is told. `None` while the daemon still finds out what it holds.
+    /// The level that the flows is told. `None` while the daemon still finds out what it holds.
     pub fn situation(&mut self, at: usize) -> Option<Situation> {
         let local = self.local(at);
         let known = self.nodes[at].daemon.as_ref().map(|daemon| daemon.core.cluster());
@@ -194,7 +196,7 @@ impl World {
             dynamic,
             live_epoch: live,
             heard: &facts,
-            wishes: daemon.wishes.clone(),
+            requests: daemon.requests.clone(),
             methods: if self.plan.has_tool { tool_first() } else { Vec::new() },
             postmaster_alive: node.postgres.server.is_some(),
             data_is_gone: node.postgres.removed,

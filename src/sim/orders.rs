@@ -5,8 +5,8 @@
 //! everything, or it is an ordinary decision.
 use jiff::Timestamp;
 
-use super::fault::{Fault, Whom};
-use super::luck::Luck;
+use super::fault::{Fault, Target};
+use super::rng::Rng;
 use super::world::World;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
@@ -86,9 +86,9 @@ fn moment(at: Millis) -> String {
 }
 
 /// A switchover or failover to a member, most of them for later.
-pub fn draw(luck: &mut Luck, nodes: usize) -> Fault {
-    let whom = Whom::Node(luck.below(nodes));
-    let failover = luck.in_thousand(300);
-    let in_ms = [0, 2_000, 600_000][luck.below(3)];
-    Fault::Order { whom, failover, in_ms }
+pub fn draw(rng: &mut Rng, nodes: usize) -> Fault {
+    let target = Target::Node(rng.below(nodes));
+    let failover = rng.in_thousand(300);
+    let in_ms = [0, 2_000, 600_000][rng.below(3)];
+    Fault::Order { target, failover, in_ms }
 }

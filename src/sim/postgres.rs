@@ -15,7 +15,7 @@ pub const RECORD_BYTES: u64 = 96;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub timeline: u32,
-    /// The transaction; or the birth of a timeline. Never used twice.
+    /// The transaction; or the bootstrap of a timeline. Never used twice.
     pub id: u64,
     chain: u64,
 }
@@ -42,8 +42,8 @@ impl Wal {
     }
 
     pub fn push(&mut self, timeline: u32, id: u64) {
-        let mut luck = self.0.last().map_or(7, |record| record.chain) ^ id.rotate_left(17);
-        self.0.push(Record { timeline, id, chain: draw(&mut luck) });
+        let mut rng = self.0.last().map_or(7, |record| record.chain) ^ id.rotate_left(17);
+        self.0.push(Record { timeline, id, chain: draw(&mut rng) });
     }
 
     pub fn has(&self, place: usize, id: u64) -> bool {

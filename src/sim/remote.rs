@@ -8,7 +8,7 @@ use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::state::Purpose;
 use crate::pure::consensus::core::Input;
-use crate::pure::deed::Source;
+use crate::pure::operation::Source;
 
 /// Stands for a node's number where a server streams from the other site.
 pub const REMOTE: usize = usize::MAX;
@@ -110,7 +110,7 @@ impl World {
 
     /// A standby takes what the other site has, if it is the cluster that it copied.
     pub fn stream_from_remote(&mut self, at: usize) {
-        let count = 1 + self.luck.below(30);
+        let count = 1 + self.rng.below(30);
         let now = self.now;
         let remote = &self.remote;
         let Some(ours) = self.nodes[at].postgres.cluster_mut() else { return };
@@ -154,7 +154,7 @@ impl World {
     }
 
     /// The other site, and nobody else under its address.
-    pub fn remote_is_kin(&self, source: &Source) -> bool {
+    pub fn remote_is_same_cluster(&self, source: &Source) -> bool {
         source.is_remote() && self.remote.is_itself()
     }
 

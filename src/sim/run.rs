@@ -1,9 +1,9 @@
-//! One seed from beginning to end: misfortunes, healing, and the demand that all is well again.
+//! One seed from beginning to end: faults, healing, and the demand that all is well again.
 use serde_json::{Map, Value};
 
 use super::check::Violation;
+use super::coverage::StepWalked;
 use super::plan::Plan;
-use super::reach::StepWalked;
 use super::world::World;
 use crate::pure::cluster::Millis;
 use crate::pure::replay::history::History;
@@ -62,17 +62,17 @@ pub type Watch<'a> = &'a mut dyn FnMut(&mut World, Millis) -> Result<bool, Viola
 ///
 /// # Errors
 /// The promise that was broken, with the last events.
-pub fn run(plan: Plan, aloud: bool) -> Result<Summary, Box<Failure>> {
-    watched(plan, aloud, &mut |_, _| Ok(true))
+pub fn run(plan: Plan, verbose: bool) -> Result<Summary, Box<Failure>> {
+    watched(plan, verbose, &mut |_, _| Ok(true))
 }
 
 /// Runs a plan to its end, and as long as the watch waits for something.
 ///
 /// # Errors
 /// The promise that was broken or what the watch objects to, with the last events.
-pub fn watched(plan: Plan, aloud: bool, watch: Watch) -> Result<Summary, Box<Failure>> {
+pub fn watched(plan: Plan, verbose: bool, watch: Watch) -> Result<Summary, Box<Failure>> {
     let mut world = World::new(plan);
-    world.aloud = aloud;
+    world.verbose = verbose;
     ended(world, watch)
 }
 

@@ -1,4 +1,4 @@
-//! A scenario: a cluster's settings, a story of misfortunes, and what must come of it, as a file.
+//! A scenario: a cluster's settings, a story of faults, and what must come of it, as a file.
 //!
 //! ```yaml
 //! scenario: The leader's host dies.
@@ -6,7 +6,7 @@
 //! cluster: {nodes: 3, seed: 7, config: {ttl: 3, loop_wait: 1, synchronous_mode: true}}
 //! story:
 //!   - {at_ms: 9950, expect: {leader: some}}
-//!   - {at_ms: 10000, fault: {power_cut: {whom: leader, ms: 300000}}}
+//!   - {at_ms: 10000, fault: {power_cut: {target: leader, ms: 300000}}}
 //!   - {at_ms: 15000, expect: {leader: another, lost: 0}}
 //! ```
 //!
@@ -104,7 +104,7 @@ impl Scenario {
                 None if expect.is_none() => return wrong("neither `fault` nor `expect`"),
                 _ => {}
             }
-            plan.misfortunes.extend(fault.map(|fault| (at_ms, fault)));
+            plan.faults.extend(fault.map(|fault| (at_ms, fault)));
             expects.extend(expect.map(|expect| (at_ms, expect)));
         }
         expects.sort_by_key(|(at, _)| *at);
@@ -114,7 +114,7 @@ impl Scenario {
 
     /// The file's text that parses to this.
     pub fn text(&self) -> String {
-        let faults = self.plan.misfortunes.iter().map(|(at_ms, fault)| Moment {
+        let faults = self.plan.faults.iter().map(|(at_ms, fault)| Moment {
             at_ms: *at_ms,
             fault: Some(*fault),
             expect: None,
@@ -136,11 +136,11 @@ impl Scenario {
     ///
     /// # Errors
     /// The promise or the expectation that was broken.
-    pub fn run(&self, aloud: bool) -> Result<Summary, Box<Failure>> {
+    pub fn run(&self, verbose: bool) -> Result<Summary, Box<Failure>> {
         let mut expects = self.expects.iter();
         let mut next = expects.next();
         let mut led_by = None;
-        run::watched(self.plan.clone(), aloud, &mut |world: &mut World, before: Millis| {
+        run::watched(self.plan.clone(), verbose, &mut |world: &mut World, before: Millis| {
             while let Some((at, expect)) = next.filter(|(at, _)| *at < before) {
                 expect.judge(world, &mut led_by).map_err(|what| Violation {
                     promise: "expectation",
@@ -227,11 +227,11 @@ mod tests {
             ("scenario: x\nstory:\n  - {at_ms: 1, fault: swichover}\n", "line 3 column 23"),
             ("scenario: x\nstory:\n  - {at_ms: 1}\n", "line 3 column 5: neither"),
             (
-                "scenario: x\nstory:\n  - {at_ms: 1, fault: {freeze: {whom: n12, ms: 4}}}\n",
+                "scenario: x\nstory:\n  - {at_ms: 1, fault: {freeze: {target: n12, ms: 4}}}\n",
                 "n0 to n2",
             ),
             (
-                "scenario: x\nstory:\n  - {at_ms: 1, fault: {freeze: {whom: me, ms: 4}}}\n",
+                "scenario: x\nstory:\n  - {at_ms: 1, fault: {freeze: {target: me, ms: 4}}}\n",
                 "`me` is nobody",
             ),
             ("scenario: x\ncluster: {nods: 3}\nstory: []\n", "nods"),

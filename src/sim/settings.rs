@@ -2,9 +2,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::fault::{Fault, Whom};
-use super::luck::Luck;
+use super::fault::{Fault, Target};
 use super::plan::Plan;
+use super::rng::Rng;
 use super::world::World;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
@@ -34,19 +34,17 @@ pub struct Settings {
 
 impl Settings {
     /// One setting; the ttl as often as all others together.
-    fn drawn(luck: &mut Luck, standby: bool) -> Settings {
+    fn drawn(rng: &mut Rng, standby: bool) -> Settings {
         let none = Settings::default();
-        match luck.below(12) {
-            0 => Settings { loop_wait: Some([1, 2, 5][luck.below(3)]), ..none },
-            1 => Settings { retry_timeout: Some([1, 3][luck.below(2)]), ..none },
-            2 => {
-                Settings { maximum_lag_on_failover: Some([960, 1_048_576][luck.below(2)]), ..none }
-            }
+        match rng.below(12) {
+            0 => Settings { loop_wait: Some([1, 2, 5][rng.below(3)]), ..none },
+            1 => Settings { retry_timeout: Some([1, 3][rng.below(2)]), ..none },
+            2 => Settings { maximum_lag_on_failover: Some([960, 1_048_576][rng.below(2)]), ..none },
             // What a standby cluster acknowledges is the other site's.
-            3 | 4 if !standby => Settings { synchronous_mode: Some(luck.in_thousand(600)), ..none },
-            5 => Settings { synchronous_node_count: Some(1 + luck.below(2) as u64), ..none },
-            6 => Settings { primary_start_timeout: Some([0, 2, 300][luck.below(3)]), ..none },
-            _ => Settings { ttl: Some([2, 2, 3, 5, 30, 30][luck.below(6)]), ..none },
+            3 | 4 if !standby => Settings { synchronous_mode: Some(rng.in_thousand(600)), ..none },
+            5 => Settings { synchronous_node_count: Some(1 + rng.below(2) as u64), ..none },
+            6 => Settings { primary_start_timeout: Some([0, 2, 300][rng.below(3)]), ..none },
+            _ => Settings { ttl: Some([2, 2, 3, 5, 30, 30][rng.below(6)]), ..none },
         }
     }
 
@@ -55,46 +53,46 @@ impl Settings {
     }
 }
 
-/// One change, as a misfortune.
-pub(super) fn change(luck: &mut Luck, standby: bool) -> Fault {
-    Fault::Patch(Settings::drawn(luck, standby))
+/// One change, as a fault.
+pub(super) fn change(rng: &mut Rng, standby: bool) -> Fault {
+    Fault::Patch(Settings::drawn(rng, standby))
 }
 
 impl Plan {
     /// Settings change, often two of them at nearly the same time, and often just before something else
-    /// happens to the leader or to the arbiter. Three of eight seeds; with luck of its own.
+    /// happens to the leader or to the arbiter. Three of eight seeds; with randomness of its own.
     pub fn changes_settings(&mut self) {
-        let mut luck = Luck::new(self.seed ^ 0x5E77_1465);
-        if !luck.in_thousand(375) {
+        let mut rng = Rng::new(self.seed ^ 0x5E77_1465);
+        if !rng.in_thousand(375) {
             return;
         }
-        for _ in 0..luck.between(1, 3) {
-            let at = luck.between(5_000, self.heal_at.max(5_001));
+        for _ in 0..rng.between(1, 3) {
+            let at = rng.between(5_000, self.heal_at.max(5_001));
             let standby = self.standby;
-            self.misfortunes.push((at, change(&mut luck, standby)));
-            if luck.in_thousand(600) {
-                let later = at + luck.between(1, 2_500);
-                self.misfortunes.push((later, change(&mut luck, standby)));
+            self.faults.push((at, change(&mut rng, standby)));
+            if rng.in_thousand(600) {
+                let later = at + rng.between(1, 2_500);
+                self.faults.push((later, change(&mut rng, standby)));
             }
-            if luck.in_thousand(500) {
-                self.meets_a_change(at, &mut luck);
+            if rng.in_thousand(500) {
+                self.meets_a_change(at, &mut rng);
             }
         }
     }
 
     /// The leader's daemon stands still or is gone, and so is the arbiter, soon after a setting changed.
-    fn meets_a_change(&mut self, at: Millis, luck: &mut Luck) {
-        let ms = luck.between(1_000, 40_000);
-        let (whom, soon) = (Whom::Holder, at + luck.between(1, 4_000));
-        self.misfortunes.push(match luck.below(3) {
-            0 => (soon, Fault::KillDaemon { whom, back_ms: ms / 8 }),
-            1 => (soon, Fault::Isolate { whom, ms }),
-            _ => (soon, Fault::Freeze { whom, ms }),
+    fn meets_a_change(&mut self, at: Millis, rng: &mut Rng) {
+        let ms = rng.between(1_000, 40_000);
+        let (target, soon) = (Target::Holder, at + rng.between(1, 4_000));
+        self.faults.push(match rng.below(3) {
+            0 => (soon, Fault::KillDaemon { target, back_ms: ms / 8 }),
+            1 => (soon, Fault::Isolate { target, ms }),
+            _ => (soon, Fault::Freeze { target, ms }),
         });
-        let (whom, back_ms) = (Whom::Arbiter, luck.between(100, 3_000));
-        if luck.in_thousand(700) {
-            let at = soon + luck.between(0, 1_500);
-            self.misfortunes.push((at, Fault::KillDaemon { whom, back_ms }));
+        let (target, back_ms) = (Target::Arbiter, rng.between(100, 3_000));
+        if rng.in_thousand(700) {
+            let at = soon + rng.between(0, 1_500);
+            self.faults.push((at, Fault::KillDaemon { target, back_ms }));
         }
         self.heal_at = self.heal_at.max(soon + ms);
     }

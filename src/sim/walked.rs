@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
-use super::reach::StepWalked;
+use super::coverage::StepWalked;
 use crate::pure::flow::BUILT_IN;
 
 /// Adds these steps to those of the file, which need not exist; all of them, which stand in the file now.

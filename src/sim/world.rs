@@ -1,4 +1,4 @@
-//! The queue: what happens next, to whom; one seed decides everything that luck decides.
+//! The queue: what happens next, to whom; one seed decides everything that randomness decides.
 //!
 //! Real time is in milliseconds since the beginning. What belongs to a daemon carries its `life`:
 //! an earlier incarnation's messages, timers and results are void. What reaches a frozen daemon
@@ -9,11 +9,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::check::{Checks, Violation};
 use super::client::Client;
 use super::fault::Fault;
-use super::luck::Luck;
 use super::network::Network;
 use super::node::Node;
 use super::plan::Plan;
 use super::remote::RemoteSite;
+use super::rng::Rng;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::facts::SqlFacts;
 use crate::pure::consensus::core::Input;
@@ -51,8 +51,8 @@ pub enum Event {
         number: u64,
         sql: Box<Option<SqlFacts>>,
     },
-    /// The crew is told the situation.
-    Pump {
+    /// The flows is told the situation.
+    Notify {
         node: usize,
         life: u64,
     },
@@ -77,7 +77,7 @@ pub enum Event {
         visit: u64,
         delay: usize,
     },
-    /// A deed that was called off reports all the same.
+    /// A operation that was called off reports all the same.
     Late {
         node: usize,
         life: u64,
@@ -135,7 +135,7 @@ pub enum Event {
     },
     Connections,
     Client,
-    Misfortune(Fault),
+    Fault(Fault),
     RemoteWrites,
     /// The other site stopped writing, and this one takes over.
     HandOver,
@@ -154,7 +154,7 @@ impl Event {
             | Event::Observe { node, life }
             | Event::Fresh { node, life, .. }
             | Event::Looked { node, life, .. }
-            | Event::Pump { node, life }
+            | Event::Notify { node, life }
             | Event::LoopWait { node, life }
             | Event::GuardFound { node, life }
             | Event::Died { node, life }
@@ -174,7 +174,7 @@ impl Event {
             | Event::Ack { .. }
             | Event::Connections
             | Event::Client
-            | Event::Misfortune(_)
+            | Event::Fault(_)
             | Event::RemoteWrites
             | Event::HandOver
             | Event::PersonLooks
@@ -200,11 +200,11 @@ impl Event {
         }
     }
 
-    /// The crew waits for the journal; the consensus does not.
-    fn is_for_crew(&self) -> bool {
+    /// The flows waits for the journal; the consensus does not.
+    fn is_for_flows(&self) -> bool {
         matches!(
             self,
-            Event::Pump { .. }
+            Event::Notify { .. }
                 | Event::Work { .. }
                 | Event::Late { .. }
                 | Event::Wake { .. }
@@ -220,7 +220,7 @@ impl Event {
             Event::Told { node, life, .. } => (3, *node as u64, *life),
             Event::Observe { node, .. } => (4, *node as u64, 0),
             Event::Fresh { node, round, .. } => (5, *node as u64, *round),
-            Event::Pump { node, .. } => (6, *node as u64, 0),
+            Event::Notify { node, .. } => (6, *node as u64, 0),
             Event::LoopWait { node, .. } => (7, *node as u64, 0),
             Event::GuardFound { node, .. } => (7, *node as u64, 1),
             Event::Died { node, .. } => (8, *node as u64, 0),
@@ -236,7 +236,7 @@ impl Event {
             Event::Ack { primary, flushed, .. } => (18, *primary as u64, *flushed as u64),
             Event::Connections => (19, 0, 0),
             Event::Client => (20, 0, 0),
-            Event::Misfortune(_) => (21, 0, 0),
+            Event::Fault(_) => (21, 0, 0),
             Event::Heal => (22, 0, 0),
             Event::RemoteWrites => (23, 0, 0),
             Event::HandOver => (24, 0, 0),
@@ -254,7 +254,7 @@ const LINES_MAX: usize = 400;
 
 pub struct World {
     pub now: Millis,
-    pub luck: Luck,
+    pub rng: Rng,
     pub plan: Plan,
     pub nodes: Vec<Node>,
     pub network: Network,
@@ -270,7 +270,7 @@ pub struct World {
     fingerprint: DefaultHasher,
     pub lines: VecDeque<String>,
     /// Print every line as it comes.
-    pub aloud: bool,
+    pub verbose: bool,
     pub events: u64,
     /// Every transition of every machine, where it is wanted ([`World::keep_history`]).
     pub history: Vec<Transition>,
@@ -278,12 +278,12 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan) -> World {
-        let mut luck = Luck::new(plan.seed);
-        let nodes = (0..plan.nodes).map(|at| Node::new(at, &plan, &mut luck)).collect();
-        let network = Network::new(plan.weather);
+        let mut rng = Rng::new(plan.seed);
+        let nodes = (0..plan.nodes).map(|at| Node::new(at, &plan, &mut rng)).collect();
+        let network = Network::new(plan.link_profile);
         let mut world = World {
             now: 0,
-            luck,
+            rng,
             nodes,
             network,
             client: Client::default(),
@@ -296,14 +296,14 @@ impl World {
             serial: 0,
             fingerprint: DefaultHasher::new(),
             lines: VecDeque::new(),
-            aloud: false,
+            verbose: false,
             events: 0,
             history: Vec::new(),
             plan,
         };
         world.lay_down();
         for node in 0..world.nodes.len() {
-            let at = world.luck.between(1, 2500);
+            let at = world.rng.between(1, 2500);
             world.after(at, Event::StartDaemon { node });
             world.after(at, Event::Stream { node });
         }
@@ -312,9 +312,9 @@ impl World {
         if world.plan.standby {
             world.remote_writes();
         }
-        let misfortunes = world.plan.misfortunes.clone();
-        for (at, fault) in misfortunes {
-            world.after(at, Event::Misfortune(fault));
+        let faults = world.plan.faults.clone();
+        for (at, fault) in faults {
+            world.after(at, Event::Fault(fault));
         }
         let heal_at = world.plan.heal_at;
         world.after(heal_at, Event::Heal);
@@ -368,7 +368,7 @@ impl World {
             }
             let host = &self.nodes[node];
             let stands = host.frozen || self.network.is_asleep(host.at);
-            if stands || (host.disk.stuck && event.is_for_crew()) {
+            if stands || (host.disk.stuck && event.is_for_flows()) {
                 self.nodes[node].stalled.push_back(event);
                 return Ok(());
             }
@@ -408,7 +408,7 @@ impl World {
             }
             Event::NamesInForce { node, generation } => self.names_in_force(node, generation),
             Event::WalFlush { node, generation } => self.flush_wal(node, generation),
-            Event::Pump { node, .. } => self.pump(node),
+            Event::Notify { node, .. } => self.notify(node),
             Event::LoopWait { node, life } => self.loop_wait(node, life),
             Event::GuardFound { node, .. } => self.guard_is_found(node),
             Event::Died { node, .. } => self.postgres_died(node),
@@ -431,7 +431,7 @@ impl World {
             }
             Event::Connections => self.look_at_connections(),
             Event::Client => self.client_writes(),
-            Event::Misfortune(fault) => self.strike(fault),
+            Event::Fault(fault) => self.inject(fault),
             Event::RemoteWrites => self.remote_writes(),
             Event::HandOver => self.hand_over_here(),
             Event::Heal => self.heal(),
@@ -451,7 +451,7 @@ impl World {
     pub fn say(&mut self, node: usize, text: &str) {
         text.hash(&mut self.fingerprint);
         let line = format!("{:>7} n{node} {text}", self.now);
-        if self.aloud {
+        if self.verbose {
             eprintln!("{line}");
         }
         self.lines.push_back(line);

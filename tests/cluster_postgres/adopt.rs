@@ -86,7 +86,7 @@ fn a_running_primary_is_adopted_without_a_restart() {
     assert!(dump.to_string().contains(&identity.expect("known")), "{known}");
     let config = http::get_json(&node.rest(), "/config").expect("a configuration");
     assert_eq!(config["ttl"], 3);
-    assert!(lines(&born).is_empty(), "nothing was born");
+    assert!(lines(&born).is_empty(), "nothing was created");
     wait_until("on_start, once", 10, || lines(&told) == ["on_start primary e2e"]);
     let slots = || {
         node.sql("SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots")

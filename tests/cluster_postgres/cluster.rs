@@ -460,7 +460,7 @@ fn open_to_all(dir: &Path) {
 /// Below the range that the kernel gives to outgoing connections, so that none takes them.
 fn free_ports(count: usize) -> Vec<u16> {
     let mut bytes = [0u8; 2];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).expect("luck");
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).expect("rng");
     let first = 10_000 + u16::from_ne_bytes(bytes) % 20_000;
     let free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
     let ports: Vec<u16> = (first..32_000).filter(free).take(count).collect();

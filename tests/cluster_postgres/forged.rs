@@ -45,7 +45,7 @@ fn forge(holder: &HostPort, arbiter: u64) -> bool {
             tokio::time::sleep(Duration::from_millis(100)).await;
             for (epoch, serial) in (1..4).flat_map(|epoch| (1..150).map(move |s| (epoch, s))) {
                 let answer = serde_json::json!(
-                    {"beat_answer": {"epoch": epoch, "serial": serial, "applied": 1}}
+                    {"renewal_answer": {"epoch": epoch, "serial": serial, "applied": 1}}
                 );
                 sent |= peers.send(holder, Frame::Peer(answer.to_string().into_bytes()));
             }

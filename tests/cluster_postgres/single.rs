@@ -84,7 +84,7 @@ fn a_failing_initdb_is_told_and_tried_again() {
     let text = fs::read_to_string(&program).expect("it was written");
     let fails = format!(
         "test -e {} || {{ for to; do :; done; echo 15 > $to/PG_VERSION; \
-         echo 'initdb: error: out of luck' >&2; exit 7; }}\necho begun",
+         echo 'initdb: error: out of rng' >&2; exit 7; }}\necho begun",
         flag.display()
     );
     fs::write(&program, text.replacen("echo begun", &fails, 1)).expect("it can be written");
@@ -94,7 +94,7 @@ fn a_failing_initdb_is_told_and_tried_again() {
     wait_until("its failure to be shown", 20, || state() == Some(json!("initdb failed")));
     let seen = http::get_json(&node.rest(), "/cluster").expect("a body");
     let failure = seen["surus"]["initialize_failure"]["reason"].as_str().unwrap_or_default();
-    let said = "initdb ended with exit code 7: initdb: error: out of luck";
+    let said = "initdb ended with exit code 7: initdb: error: out of rng";
     assert!(failure.contains(said), "{seen}");
     let metrics = http::get(&node.rest(), "/metrics").expect("metrics").1;
     assert!(metrics.contains("patroni_postgres_state{scope=\"e2e\",name=\"n1\"} 1\n"), "{metrics}");

@@ -18,7 +18,7 @@ fn set(cluster: &Cluster, k: usize, change: &Value) {
 }
 
 /// Whom `GET /cluster` calls synchronous.
-fn counted_on(cluster: &Cluster, k: usize) -> Vec<String> {
+fn write_deadline(cluster: &Cluster, k: usize) -> Vec<String> {
     let seen = http::get_json(&cluster.nodes[k].rest(), "/cluster").unwrap_or_default();
     let members = seen["members"].as_array().cloned().unwrap_or_default();
     let sync = members.iter().filter(|member| member["role"] == "sync_standby");
@@ -41,7 +41,7 @@ fn nobody_is_counted_on_before_commits_wait() {
     set(&cluster, leader, &json!({"synchronous_mode": true}));
     let until = Instant::now() + Duration::from_secs(8);
     while Instant::now() < until {
-        assert_eq!(counted_on(&cluster, leader), Vec::<String>::new());
+        assert_eq!(write_deadline(&cluster, leader), Vec::<String>::new());
         let begun = Instant::now();
         let wrote = cluster.nodes[leader].sql("INSERT INTO acked VALUES (-1) RETURNING id");
         assert_eq!(wrote.as_deref(), Some("-1"), "nobody has to wait meanwhile");
@@ -49,8 +49,8 @@ fn nobody_is_counted_on_before_commits_wait() {
         std::thread::sleep(Duration::from_millis(100));
     }
     process::signal(frozen, Signal::CONT);
-    wait_until("somebody to be counted on", 20, || counted_on(&cluster, leader).len() == 1);
-    assert_eq!(cluster.nodes[leader].sql(NAMES), Some(counted_on(&cluster, leader).concat()));
+    wait_until("somebody to be counted on", 20, || write_deadline(&cluster, leader).len() == 1);
+    assert_eq!(cluster.nodes[leader].sql(NAMES), Some(write_deadline(&cluster, leader).concat()));
 }
 
 /// Neither a daemon that comes back nor its reload makes PostgreSQL forget for whom it waits; the
@@ -63,7 +63,7 @@ fn a_daemon_that_comes_back_leaves_commits_waiting() {
     let leader = cluster.wait_settled(30);
     let own = json!({"synchronous_standby_names": "ANY 1 (nobody, n1, n2, n3)"});
     set(&cluster, leader, &json!({"synchronous_mode": true, "postgresql": {"parameters": own}}));
-    wait_until("somebody to be counted on", 20, || counted_on(&cluster, leader).len() == 1);
+    wait_until("somebody to be counted on", 20, || write_deadline(&cluster, leader).len() == 1);
     let names = cluster.nodes[leader].sql(NAMES);
 
     cluster.nodes[leader].kill_daemon();
@@ -82,7 +82,7 @@ fn a_daemon_that_comes_back_leaves_commits_waiting() {
     set(&cluster, leader, &json!({"synchronous_mode": false}));
     let users = || cluster.nodes[leader].sql(NAMES).is_some_and(|names| names.contains("nobody"));
     wait_until("the operator's own names", 10, users);
-    assert_eq!(counted_on(&cluster, leader), Vec::<String>::new());
+    assert_eq!(write_deadline(&cluster, leader), Vec::<String>::new());
 }
 
 /// Switched off while its standbys are gone, nothing waits for them.
@@ -94,7 +94,7 @@ fn switched_off_nobody_waits() {
     let leader = cluster.wait_settled(30);
     let strict = json!({"synchronous_mode": true, "synchronous_mode_strict": true});
     set(&cluster, leader, &strict);
-    wait_until("somebody to be counted on", 20, || counted_on(&cluster, leader).len() == 1);
+    wait_until("somebody to be counted on", 20, || write_deadline(&cluster, leader).len() == 1);
     let other = cluster.others(leader)[0];
     assert_eq!(cluster.nodes[other].stop(30), Some(0));
     let placeholder = || {
@@ -117,7 +117,7 @@ fn a_copy_without_a_number_gets_one_and_is_counted_on_again() {
     let standby = cluster.others(leader)[0];
     let file = cluster.nodes[standby].data().join("surus.copy");
     set(&cluster, leader, &json!({"synchronous_mode": true, "synchronous_node_count": 2}));
-    wait_until("both to be counted on", 20, || counted_on(&cluster, leader).len() == 2);
+    wait_until("both to be counted on", 20, || write_deadline(&cluster, leader).len() == 2);
 
     let first = fs::read_to_string(&file).expect("each copy has a number");
     cluster.nodes[standby].stop(30);
@@ -135,6 +135,6 @@ fn a_copy_without_a_number_gets_one_and_is_counted_on_again() {
 fn another_number(cluster: &Cluster, leader: usize, file: &Path, known: &str) -> String {
     let read = || fs::read_to_string(file).ok().filter(|number| number != known);
     wait_until("another number", 30, || read().is_some());
-    wait_until("both to be counted on", 30, || counted_on(cluster, leader).len() == 2);
+    wait_until("both to be counted on", 30, || write_deadline(cluster, leader).len() == 2);
     read().expect("it stays")
 }

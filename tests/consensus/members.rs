@@ -180,7 +180,7 @@ fn the_second_of_a_name_is_refused_on_both_sides_while_the_first_counts() {
 fn two_of_one_name_do_not_found_a_cluster() {
     let mut net = Net::named(&["x-y", "n1", "x.y"]);
     net.run(8000);
-    assert!(net.cores.iter().all(|core| core.promises().cluster_id.is_none()));
+    assert!(net.cores.iter().all(|core| core.founding_record().cluster_id.is_none()));
     let waits = net.cores[0].view(net.now).joining.unwrap_or_default();
     assert!(waits.contains("x-y at") && waits.contains("x.y at"), "{waits}");
 }
@@ -208,19 +208,19 @@ fn nodes_that_take_turns_do_not_defeat_the_pause() {
 }
 
 /// What a node whose state directory was moved aside begins with.
-fn without_state(i: usize, promises: Promises, now: u64) -> Core {
+fn without_state(i: usize, founding_record: FoundingRecord, now: u64) -> Core {
     let addr = |i: usize| format!("127.0.0.1:{}", 9000 + i);
     let member = Member { name: format!("n{i}"), raft_addr: addr(i), ..Member::default() };
     let partners = (0..3).filter(|j| *j != i).map(addr).collect();
     let (id, seed) = (100 + i as u64, 77 + i as u64);
-    Core::new(Seat {
+    Core::new(Options {
         id,
         member,
         partners,
         voters_max: 5,
         ttl_ms: 2000,
         seed,
-        promises,
+        founding_record,
         log: None,
         now,
     })
@@ -239,13 +239,14 @@ fn two_of_three_without_their_state_found_no_second_cluster() {
         net.queue.clear();
         for i in 0..2 {
             let heard_of = heard_of.clone().filter(|_| i == 1);
-            net.cores[i] = without_state(i, Promises { heard_of, ..Promises::default() }, 0);
+            net.cores[i] =
+                without_state(i, FoundingRecord { heard_of, ..FoundingRecord::default() }, 0);
             let facts = Facts { copy: if i == 1 { copy } else { 0 }, ..facts(i) };
             net.queue.push_back((i, Input::Local(Box::new(facts))));
             net.greet(i);
         }
         net.run(20_000);
-        let founded = net.cores[0].promises().cluster_id.is_some();
+        let founded = net.cores[0].founding_record().cluster_id.is_some();
         assert_eq!(founded, fresh, "copy {copy}");
         let waits = net.cores[0].view(net.now).joining.unwrap_or_default();
         assert!(fresh || waits.contains("`surus recover`"), "{waits}");
@@ -260,7 +261,7 @@ fn two_of_three_without_their_state_found_no_second_cluster() {
         net.queue.push_back((2, Input::Local(Box::new(facts(2)))));
         (0..3).for_each(|i| net.greet(i));
         net.run(6000);
-        assert!(net.cores[0].promises().cluster_id.is_some(), "copy {copy}");
+        assert!(net.cores[0].founding_record().cluster_id.is_some(), "copy {copy}");
     }
 }
 
@@ -273,8 +274,11 @@ fn a_member_of_a_cluster_that_was_heard_once_is_not_forgotten() {
     net.queue.push_back((1, Input::Greeted(greeting)));
     net.queue.push_back((1, Input::Gone { addr: "127.0.0.1:9002".into(), id: 102 }));
     net.run(20_000);
-    assert_eq!(net.cores[1].promises().heard_of.as_ref().map(|h| h.name.as_str()), Some("n2"));
-    assert!(net.cores.iter().all(|core| core.promises().cluster_id.is_none()));
+    assert_eq!(
+        net.cores[1].founding_record().heard_of.as_ref().map(|h| h.name.as_str()),
+        Some("n2")
+    );
+    assert!(net.cores.iter().all(|core| core.founding_record().cluster_id.is_none()));
     let waits = net.cores[0].view(net.now).joining.unwrap_or_default();
     assert!(
         waits.contains("n2 at 127.0.0.1:9002, a member of the cluster c that exists"),

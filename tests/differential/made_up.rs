@@ -1,7 +1,7 @@
 //! The made-up side: a quiet simulated cluster of three.
 use std::collections::BTreeSet;
 
-use surus::sim::fault::{Fault, Whom};
+use surus::sim::fault::{Fault, Target};
 use surus::sim::plan::Plan;
 use surus::sim::world::World;
 
@@ -24,8 +24,8 @@ impl MadeUp {
         made_up
     }
 
-    fn strike_all(&mut self, fault: impl Fn(usize) -> Fault) {
-        (0..3).for_each(|node| self.world.strike(fault(node)));
+    fn inject_all(&mut self, fault: impl Fn(usize) -> Fault) {
+        (0..3).for_each(|node| self.world.inject(fault(node)));
     }
 }
 
@@ -50,22 +50,24 @@ impl Side for MadeUp {
     }
 
     fn act(&mut self, step: &str, node: usize) {
-        let (whom, ms) = (Whom::Node(node), LONG_MS);
+        let (target, ms) = (Target::Node(node), LONG_MS);
         match step {
             "write" => (0..20).for_each(|_| self.world.client_writes()),
-            "kill leader" | "kill replica" => self.world.strike(Fault::PowerCut { whom, ms }),
-            "kill all" => self.strike_all(|k| Fault::PowerCut { whom: Whom::Node(k), ms }),
-            "kill postmaster" => self.world.strike(Fault::KillPostgres { whom }),
-            "restart daemon" => self.world.strike(Fault::KillDaemon { whom, back_ms: 500 }),
-            "freeze leader" => self.world.strike(Fault::Freeze { whom, ms }),
-            "thaw" => self.strike_all(|node| Fault::Thaw { node }),
-            "isolate leader" | "isolate replica" => self.world.strike(Fault::Isolate { whom, ms }),
-            "heal" => self.strike_all(|node| Fault::MendNode { node }),
-            "switchover" => self.world.strike(Fault::Switchover),
-            "stop leader" => self.world.strike(Fault::Stop { whom, ms }),
+            "kill leader" | "kill replica" => self.world.inject(Fault::PowerCut { target, ms }),
+            "kill all" => self.inject_all(|k| Fault::PowerCut { target: Target::Node(k), ms }),
+            "kill postmaster" => self.world.inject(Fault::KillPostgres { target }),
+            "restart daemon" => self.world.inject(Fault::KillDaemon { target, back_ms: 500 }),
+            "freeze leader" => self.world.inject(Fault::Freeze { target, ms }),
+            "thaw" => self.inject_all(|node| Fault::Thaw { node }),
+            "isolate leader" | "isolate replica" => {
+                self.world.inject(Fault::Isolate { target, ms })
+            }
+            "heal" => self.inject_all(|node| Fault::MendNode { node }),
+            "switchover" => self.world.inject(Fault::Switchover),
+            "stop leader" => self.world.inject(Fault::Stop { target, ms }),
             "revive" => {
-                self.strike_all(|node| Fault::PowerBack { node });
-                self.strike_all(|node| Fault::Start { node });
+                self.inject_all(|node| Fault::PowerBack { node });
+                self.inject_all(|node| Fault::Start { node });
             }
             other => panic!("unknown step `{other}`"),
         }

@@ -108,7 +108,7 @@ fn histories() -> Vec<History> {
     serde_json::from_str(include_str!("histories.json")).expect("the histories can be read")
 }
 
-/// On the simulator alone, several seeds say the same: what is compared is no matter of luck.
+/// On the simulator alone, several seeds say the same: what is compared is no matter of randomness.
 #[test]
 fn made_up_clusters_agree_with_each_other() {
     for history in histories() {

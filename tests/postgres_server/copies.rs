@@ -9,7 +9,7 @@ use surus::host::postgres::replica::{COPIED, Call, News, Remote, STARTED};
 use surus::host::postgres::start::Ready;
 use surus::pure::cluster::facts::DataDirectory;
 use surus::pure::config::ReplicaMethod;
-use surus::pure::deed::StopMode;
+use surus::pure::operation::StopMode;
 
 use crate::data::Mount;
 use crate::place::*;

@@ -8,7 +8,7 @@ use surus::host::postgres::query::Monitor;
 use surus::host::postgres::replica::Remote;
 use surus::host::postgres::start::Ready;
 use surus::pure::cluster::facts::{DataDirectory, SqlFacts};
-use surus::pure::deed::StopMode;
+use surus::pure::operation::StopMode;
 
 use crate::place::*;
 

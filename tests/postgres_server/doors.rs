@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use surus::host::postgres::Server;
-use surus::host::postgres::aside::make_data_dir;
+use surus::host::postgres::removal::make_data_dir;
 use surus::host::postgres::start::Ready;
 
 use crate::place::*;

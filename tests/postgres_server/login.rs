@@ -153,6 +153,6 @@ async fn a_refused_login_is_named_and_asked_again_with_a_pause() {
     assert!((1..10).contains(&attempts), "{attempts} attempts of 20");
     monitor.facts(&server.connection).await.expect("another password is tried at once");
     // A start does not wait for our own login.
-    server.stop(surus::pure::deed::StopMode::Fast, Some(LONG)).await.expect("stop");
+    server.stop(surus::pure::operation::StopMode::Fast, Some(LONG)).await.expect("stop");
     wrong.start(&files(&server, None), LONG, Ready::ReadWrite).await.expect("it is up");
 }

@@ -8,7 +8,7 @@ use surus::host::postgres::Server;
 use surus::host::postgres::held::Held;
 use surus::host::postgres::start::Ready;
 use surus::host::postgres::stop::StoppedBy;
-use surus::pure::deed::StopMode;
+use surus::pure::operation::StopMode;
 
 use super::place::{LONG, Place, files, kill};
 

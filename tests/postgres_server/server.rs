@@ -9,7 +9,7 @@ use surus::host::postgres::replica::Remote;
 use surus::host::postgres::start::Ready;
 use surus::host::postgres::stop::StoppedBy;
 use surus::pure::cluster::facts::{DataDirectory, SqlFacts};
-use surus::pure::deed::StopMode;
+use surus::pure::operation::StopMode;
 
 use crate::place::*;
 

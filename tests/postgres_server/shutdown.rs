@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use surus::host::postgres::start::Ready;
 use surus::host::postgres::stop::StoppedBy;
-use surus::pure::deed::StopMode;
+use surus::pure::operation::StopMode;
 
 use rustix::process::Signal;
 

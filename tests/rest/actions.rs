@@ -13,7 +13,7 @@ use crate::node::{Node, leader, replica};
 const NOW: u64 = 1_795_332_227;
 
 fn asked(node: &Node, action: Action, body: Value) -> Result<Accepted, Answer> {
-    check(&node.look(), action, body.as_object().expect("an object"), NOW)
+    check(&node.snapshot(), action, body.as_object().expect("an object"), NOW)
 }
 
 fn refused(node: &Node, action: Action, body: Value) -> (u16, String) {
@@ -141,7 +141,7 @@ fn without_a_quorum_nothing_is_asked_of_the_log() {
 #[test]
 fn only_replicas_with_a_leader_are_reinitialized() {
     let check = |node: &Node, body: Value| {
-        reinit::check(&node.look(), body.as_object().expect("an object"))
+        reinit::check(&node.snapshot(), body.as_object().expect("an object"))
     };
     let text = |node: &Node| check(node, json!({})).expect_err("refused").text;
     assert_eq!(text(&leader()), "I am the leader, can not reinitialize");
@@ -173,7 +173,7 @@ fn only_replicas_with_a_leader_are_reinitialized() {
 
 #[test]
 fn restart_conditions_are_compared_with_the_node() {
-    let applies = |node: &Node, restart: Restart| restart::applies(&restart, &node.look());
+    let applies = |node: &Node, restart: Restart| restart::applies(&restart, &node.snapshot());
     let role = |role: &str| Restart { role: Some(role.into()), ..Restart::default() };
     assert!(applies(&leader(), role("primary")) && !applies(&leader(), role("replica")));
     let older = |n| Restart { postgres_version: Some(("x".into(), n)), ..Restart::default() };

@@ -13,7 +13,7 @@ use crate::node::{LEADER_LSN, Node, leader, replica};
 
 /// The body of `/patroni` without our own last key.
 fn body(node: &Node) -> String {
-    let mut body = status::body(&node.look());
+    let mut body = status::body(&node.snapshot());
     let keys: Vec<_> = body.as_object().expect("an object").keys().cloned().collect();
     assert_eq!(keys.last().map(String::as_str), Some("surus"));
     body.as_object_mut().expect("an object").shift_remove("surus");
@@ -70,7 +70,7 @@ fn pending_and_scheduled_restarts_are_shown() {
 }
 
 fn member(node: &Node, index: usize) -> String {
-    dumps(&cluster::body(&node.look())["members"][index])
+    dumps(&cluster::body(&node.snapshot())["members"][index])
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn the_cluster_lists_its_members() {
     assert_eq!(member(&replica(), 1), wanted);
     let wanted = r#"{"name": "pg0", "role": "leader", "state": "running", "api_url": "http://127.0.0.1:18008/patroni", "host": "127.0.0.1", "port": 15432, "timeline": 1, "tags": {"clonefrom": true}}"#;
     assert_eq!(member(&replica(), 0), wanted);
-    let body = cluster::body(&leader().look());
+    let body = cluster::body(&leader().snapshot());
     let keys: Vec<_> = body.as_object().expect("an object").keys().collect();
     assert_eq!(keys, ["members", "scope", "surus"]);
     assert_eq!(body["scope"], "batman");
@@ -113,7 +113,7 @@ fn roles_and_schedules_follow_the_cluster() {
         candidate: None,
         scheduled_at: Some("2030-01-01T00:00:00+00:00".into()),
     });
-    let body = cluster::body(&node.look());
+    let body = cluster::body(&node.snapshot());
     assert_eq!(body["members"][2]["role"], "quorum_standby");
     let scheduled = r#"{"at": "2030-01-01T00:00:00+00:00", "from": "pg0"}"#;
     assert_eq!(dumps(&body["scheduled_switchover"]), scheduled);
@@ -123,7 +123,7 @@ fn roles_and_schedules_follow_the_cluster() {
 #[test]
 fn a_standby_cluster_shows_its_remote() {
     let mut node = replica().standby_cluster();
-    let body = cluster::body(&node.look());
+    let body = cluster::body(&node.snapshot());
     assert_eq!(body["members"][0]["role"], "leader", "it has not stopped writing yet");
     for heard in node.view.facts.values_mut() {
         heard.facts.sql.as_mut().expect("it answers").in_recovery = true;
@@ -137,27 +137,27 @@ fn a_standby_cluster_shows_its_remote() {
         });
     }
     node.dynamic.leaves_standby = true;
-    let body = cluster::body(&node.look());
+    let body = cluster::body(&node.snapshot());
     assert_eq!(body["members"][0]["role"], "standby_leader");
     let own = &body["surus"]["standby"];
     assert_eq!((&own["remote"], &own["system_identifier"]), (&"remote:5432".into(), &"999".into()));
     assert_eq!(own["problems"][0], "it is another cluster");
     assert_eq!(own["promotion_waits_for"], "the remote is being asked");
     let mut node = leader().standby_cluster();
-    assert!(surus::pure::patroni::probe::readiness(&node.look(), &Vec::new()));
+    assert!(surus::pure::patroni::probe::readiness(&node.snapshot(), &Vec::new()));
     node.facts().remote = Some(RemoteFacts {
         address: "remote:5432".into(),
         answered_by: Some("remote:5432".into()),
         system_identifier: "999".into(),
         ..RemoteFacts::default()
     });
-    assert!(!surus::pure::patroni::probe::readiness(&node.look(), &Vec::new()));
+    assert!(!surus::pure::patroni::probe::readiness(&node.snapshot(), &Vec::new()));
 }
 
 #[test]
 fn history_rows_are_arrays() {
     let mut node = leader();
-    assert_eq!(dumps(&cluster::history(&node.look())), "[]");
+    assert_eq!(dumps(&cluster::history(&node.snapshot())), "[]");
     node.view.cluster.history.push(HistoryRow {
         timeline: 1,
         lsn: Lsn(67_417_112),
@@ -166,13 +166,13 @@ fn history_rows_are_arrays() {
         new_leader: "pg1".into(),
     });
     let wanted = r#"[[1, 67417112, "no recovery target specified", "2026-11-22T07:28:27.506007+00:00", "pg1"]]"#;
-    assert_eq!(dumps(&cluster::history(&node.look())), wanted);
+    assert_eq!(dumps(&cluster::history(&node.snapshot())), wanted);
 }
 
 #[test]
 fn store_keys_have_patronis_values() {
     let mut node = replica().synchronous(SynchronousMode::On, &["pg1", "pg2"]);
-    let get = |node: &Node, key: &str| keys::value(&node.look(), key);
+    let get = |node: &Node, key: &str| keys::value(&node.snapshot(), key);
     assert_eq!(get(&node, "leader").as_deref(), Some("pg0"));
     assert_eq!(get(&node, "initialize").as_deref(), Some("7710893189902435061"));
     let sync = r#"{"leader":"pg0","quorum":0,"sync_standby":"pg1,pg2"}"#;
@@ -211,7 +211,7 @@ fn status_names_the_leaders_slots_and_the_leader_itself() {
     };
     let sql = node.facts().sql.as_mut().expect("it answers");
     sql.slots = vec![slot("pg1", 7), slot("pg0", 8), slot("ours", 9)];
-    let status = |node: &Node| keys::value(&node.look(), "status").expect("a key");
+    let status = |node: &Node| keys::value(&node.snapshot(), "status").expect("a key");
     assert_eq!(status(&node), r#"{"optime":67108960,"slots":{"pg1":7,"ours":9,"pg0":67108960}}"#);
     let permanent = json!({"member_slots_ttl": 0, "slots": {"ours": {"type": "physical"}}});
     node.dynamic = Dynamic::from_value(Some(&permanent));
@@ -220,7 +220,7 @@ fn status_names_the_leaders_slots_and_the_leader_itself() {
 }
 
 fn metric(node: &Node, name: &str) -> Option<String> {
-    let text = metrics::text(&node.look());
+    let text = metrics::text(&node.snapshot());
     let start = format!("{name}{{scope=\"batman\",name=\"pg");
     let line = text.lines().find(|line| line.starts_with(&start))?;
     line.rsplit(' ').next().map(str::to_owned)
@@ -247,7 +247,7 @@ fn metrics_follow_the_node() {
 
 #[test]
 fn every_series_has_help_and_type_in_patronis_order() {
-    let text = metrics::text(&leader().look());
+    let text = metrics::text(&leader().snapshot());
     let names: Vec<&str> = text
         .lines()
         .filter(|line| line.starts_with("patroni_"))

@@ -26,9 +26,9 @@ fn code(node: &Node, path: &str) -> u16 {
 fn asked(node: &Node, path: &str, query: &[(&str, &str)]) -> u16 {
     let query: Vec<_> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     if path == "/readiness" {
-        return if probe::readiness(&node.look(), &query) { 200 } else { 503 };
+        return if probe::readiness(&node.snapshot(), &query) { 200 } else { 503 };
     }
-    health::code(&node.look(), path, &query)
+    health::code(&node.snapshot(), path, &query)
 }
 
 /// A row of the matrix: `+` is 200, `-` is 503, a dot is not looked at.
@@ -41,7 +41,7 @@ fn row(situation: &str, node: &Node, wanted: &str) {
             _ => {}
         }
     }
-    assert!(probe::liveness(&node.look()), "{situation}: /liveness");
+    assert!(probe::liveness(&node.snapshot()), "{situation}: /liveness");
 }
 
 fn standby_leader() -> Node {

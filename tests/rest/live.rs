@@ -95,7 +95,7 @@ impl Live {
     fn ctl(&self, words: &[&str]) -> i32 {
         let address = format!("127.0.0.1:{}", self.port);
         let words = ["-d", &address].into_iter().chain(words.iter().copied());
-        surus::host::ctl::run(words.map(OsString::from).collect(), "patronictl")
+        surus::ctl::run(words.map(OsString::from).collect(), "patronictl")
     }
 }
 
@@ -136,8 +136,8 @@ async fn answer(
                 note(String::from("CancelReinitialize"));
                 reply.send(Ok(true)).ok();
             }
-            Request::Reinitialize { force, wish, reply } => {
-                note(format!("Reinitialize {force} {}", wish.from_leader));
+            Request::Reinitialize { force, reinit, reply } => {
+                note(format!("Reinitialize {force} {}", reinit.from_leader));
                 let _ = reply.send(Ok(()));
             }
             Request::Reload { reply } => {
@@ -340,9 +340,9 @@ fn the_operators_commands_reach_the_node() {
 fn without_anybody_the_commands_say_so() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port");
     let words = ["-d", &free.to_string(), "list"].map(OsString::from).to_vec();
-    assert_eq!(surus::host::ctl::run(words, "patronictl"), 1);
+    assert_eq!(surus::ctl::run(words, "patronictl"), 1);
     let words = ["-c", "nowhere.yml", "list"].map(OsString::from).to_vec();
-    assert_eq!(surus::host::ctl::run(words, "patronictl"), 1);
+    assert_eq!(surus::ctl::run(words, "patronictl"), 1);
 }
 
 /// SEC-8, SEC-41: half-open requests of one address leave places for another.

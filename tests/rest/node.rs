@@ -8,7 +8,7 @@ use surus::pure::config::{
     Config, Ctl, Dynamic, HostPort, Log, PostgresSettings, Raft, RestApi, StandbyCluster,
     SynchronousMode, Tags, Watchdog,
 };
-use surus::pure::patroni::look::Look;
+use surus::pure::patroni::snapshot::Snapshot;
 use surus::pure::postgres::lsn::Lsn;
 use surus::pure::postgres::state::{PgState, Role};
 use surus::pure::view::{Heard, LeaseView, LocalView, RaftView, View};
@@ -28,12 +28,12 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn look(&self) -> Look<'_> {
+    pub fn snapshot(&self) -> Snapshot<'_> {
         self.look_at(NOW)
     }
 
-    pub fn look_at(&self, now: u64) -> Look<'_> {
-        Look {
+    pub fn look_at(&self, now: u64) -> Snapshot<'_> {
+        Snapshot {
             view: &self.view,
             local: &self.local,
             dynamic: &self.dynamic,

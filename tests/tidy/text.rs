@@ -135,14 +135,15 @@ fn body_end(code: &str, from: usize) -> Option<usize> {
 ///
 /// Understands `crate::…`, `super::…` and `{…}` lists of imports; `module` is where the code is.
 pub fn paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
-    let dense: String = code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ::", "::");
+    let clustered: String =
+        code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ::", "::");
     let mut found = vec![];
     for root in ["crate::", "super::"] {
-        for (at, _) in dense.match_indices(root) {
-            if dense[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+        for (at, _) in clustered.match_indices(root) {
+            if clustered[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
                 continue;
             }
-            let mut rest = &dense[at..];
+            let mut rest = &clustered[at..];
             let mut base: Vec<String> = vec![];
             if let Some(tail) = rest.strip_prefix("crate::") {
                 rest = tail;

@@ -1,12 +1,12 @@
 //! What happens to the cluster, and when: all of it from one seed, before anything begins.
 use std::fmt;
 
-use surus::sim::luck::Luck;
+use surus::sim::rng::Rng;
 
 /// Whom a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Whom {
-    /// Whoever acknowledged a write last when it strikes.
+pub enum Target {
+    /// Whoever acknowledged a write last when it injects.
     Leader,
     Node(usize),
 }
@@ -85,41 +85,41 @@ const WEIGHTS: &[(Fault, usize)] = &[
 pub struct Step {
     pub at_ms: u64,
     pub fault: Fault,
-    pub whom: Whom,
+    pub target: Target,
     /// After this it ends, if it is one that lasts.
     pub ms: u64,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whom = match self.whom {
-            Whom::Leader => String::from("the leader"),
-            Whom::Node(k) => format!("n{}", k + 1),
+        let target = match self.target {
+            Target::Leader => String::from("the leader"),
+            Target::Node(k) => format!("n{}", k + 1),
         };
-        write!(f, "{:?} of {whom} for {:.1} s", self.fault, self.ms as f64 / 1e3)
+        write!(f, "{:?} of {target} for {:.1} s", self.fault, self.ms as f64 / 1e3)
     }
 }
 
-/// The misfortunes of so much time. They overlap: a majority may be gone for a while.
+/// The faults of so much time. They overlap: a majority may be gone for a while.
 pub fn schedule(seed: u64, nodes: usize, ttl_ms: u64, until_ms: u64) -> Vec<Step> {
-    let mut luck = Luck::new(seed);
+    let mut rng = Rng::new(seed);
     let mut steps = Vec::new();
-    let mut at_ms = luck.between(1_000, 3_000);
+    let mut at_ms = rng.between(1_000, 3_000);
     while at_ms < until_ms {
-        let (fault, whom) = (draw(&mut luck), whom(&mut luck, nodes));
-        let ms = lasts(&mut luck, ttl_ms);
-        steps.push(Step { at_ms, fault, whom, ms });
-        at_ms += match luck.below(4) {
-            0 => luck.between(100, 2_000),
-            1 | 2 => luck.between(2_000, 6_000),
-            _ => luck.between(6_000, 15_000),
+        let (fault, target) = (draw(&mut rng), target(&mut rng, nodes));
+        let ms = lasts(&mut rng, ttl_ms);
+        steps.push(Step { at_ms, fault, target, ms });
+        at_ms += match rng.below(4) {
+            0 => rng.between(100, 2_000),
+            1 | 2 => rng.between(2_000, 6_000),
+            _ => rng.between(6_000, 15_000),
         };
     }
     steps
 }
 
-fn draw(luck: &mut Luck) -> Fault {
-    let mut left = luck.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
+fn draw(rng: &mut Rng) -> Fault {
+    let mut left = rng.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
     for (fault, weight) in WEIGHTS {
         match left.checked_sub(*weight) {
             Some(rest) => left = rest,
@@ -129,16 +129,16 @@ fn draw(luck: &mut Luck) -> Fault {
     Fault::Switchover
 }
 
-fn whom(luck: &mut Luck, nodes: usize) -> Whom {
-    if luck.in_thousand(550) { Whom::Leader } else { Whom::Node(luck.below(nodes)) }
+fn target(rng: &mut Rng, nodes: usize) -> Target {
+    if rng.in_thousand(550) { Target::Leader } else { Target::Node(rng.below(nodes)) }
 }
 
 /// A moment, about a ttl, or long.
-fn lasts(luck: &mut Luck, ttl_ms: u64) -> u64 {
-    match luck.below(4) {
-        0 => luck.between(50, ttl_ms / 2),
-        1 => luck.between(ttl_ms * 9 / 10, ttl_ms * 13 / 10),
-        _ => luck.between(ttl_ms, 5 * ttl_ms),
+fn lasts(rng: &mut Rng, ttl_ms: u64) -> u64 {
+    match rng.below(4) {
+        0 => rng.between(50, ttl_ms / 2),
+        1 => rng.between(ttl_ms * 9 / 10, ttl_ms * 13 / 10),
+        _ => rng.between(ttl_ms, 5 * ttl_ms),
     }
 }
 
@@ -156,7 +156,7 @@ pub fn longest_ttl_s(steps: &[Step], usual_s: u32) -> u32 {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_misfortunes() {
+fn the_same_seed_gives_the_same_faults() {
     let told = |seed| -> Vec<String> {
         schedule(seed, 3, 3000, 600_000).iter().map(|s| format!("{} {s}", s.at_ms)).collect()
     };
@@ -172,7 +172,7 @@ fn the_same_seed_gives_the_same_misfortunes() {
 fn timings_go_up_and_down_and_the_longest_ttl_is_known() {
     let all: Vec<(u32, u32)> = (0..21).map(timings_s).collect();
     assert!(all.contains(&(2, 1)) && all.contains(&(8, 1)) && all.contains(&(8, 3)), "{all:?}");
-    let step = |fault, ms| Step { at_ms: 0, fault, whom: Whom::Leader, ms };
+    let step = |fault, ms| Step { at_ms: 0, fault, target: Target::Leader, ms };
     let steps = [step(Fault::ChangeTimings, 0), step(Fault::ChangeTimings, 6)];
     assert_eq!(longest_ttl_s(&steps[..1], 3), 3);
     assert_eq!(longest_ttl_s(&steps, 3), 8);

@@ -19,6 +19,7 @@ mod faults;
 mod history;
 #[path = "../cluster_postgres/http.rs"]
 mod http;
+mod inject;
 #[path = "../cluster_postgres/network.rs"]
 mod network;
 #[path = "../cluster_postgres/node.rs"]
@@ -30,7 +31,6 @@ mod run;
 mod sql;
 #[path = "../cluster_postgres/state_disks.rs"]
 mod state_disks;
-mod strike;
 mod wall_clock;
 #[path = "../cluster_postgres/writers.rs"]
 mod writers;

@@ -1,4 +1,4 @@
-//! One run from beginning to end: a cluster, clients, misfortunes, healing, and the judgement.
+//! One run from beginning to end: a cluster, clients, faults, healing, and the judgement.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -14,10 +14,10 @@ use super::clocks::Clocks;
 use super::cluster::{Cluster, Spec};
 use super::faults::{Step, longest_ttl_s, schedule};
 use super::history::{Entry, Final, lsn_of};
+use super::inject::{Means, Torturer};
 use super::network::Network;
 use super::sql::Sql;
 use super::state_disks::state_disks;
-use super::strike::{Means, Torturer};
 use super::wall_clock::WallClocks;
 use super::{http, process};
 
@@ -153,7 +153,7 @@ fn torment(
     let mut torturer = Torturer::new(cluster, means, clients.began());
     for step in &steps {
         torturer.run_until(began + Duration::from_millis(step.at_ms));
-        torturer.strike(step, clients.writable());
+        torturer.inject(step, clients.writable());
     }
     torturer.run_until(began + Duration::from_secs(settings.seconds));
     torturer.heal();

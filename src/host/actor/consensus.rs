@@ -21,9 +21,9 @@ use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::config::HostPort;
 use crate::pure::consensus::core::{Core, Input, Output};
-use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::founding::FoundingRecord;
 use crate::pure::consensus::group;
-use crate::pure::consensus::message::{Greeting, PeerMessage, Standing};
+use crate::pure::consensus::message::{FoundingStatus, Greeting, PeerMessage};
 use crate::pure::view::View;
 use protobuf::Message as _;
 
@@ -41,7 +41,7 @@ pub struct Deadline {
     pub guard: Option<GuardHandle>,
     /// No guard is armed that this daemon does not know of: an earlier one's was looked for.
     pub knows_guard: bool,
-    /// Fed by every answered beat while this node leads.
+    /// Fed by every answered renewal while this node leads.
     pub watchdog: Option<Watchdog>,
 }
 
@@ -154,7 +154,7 @@ impl Consensus {
                     let bytes = serde_json::to_vec(&message).expect("a message is plain data");
                     self.send(&addr, Frame::Peer(bytes));
                 }
-                Output::Keep(promises) => self.keep(&promises),
+                Output::Keep(founding_record) => self.keep(&founding_record),
                 Output::Write(write) => self.write(write),
                 Output::Deadline { epoch, deadline } => self.move_deadline(epoch, deadline),
                 Output::Receipt { ticket, outcome } => self.answer(ticket, outcome),
@@ -182,14 +182,14 @@ impl Consensus {
     }
 
     /// Durable before this returns; happens a few times in a node's life.
-    fn keep(&mut self, promises: &Promises) {
+    fn keep(&mut self, founding_record: &FoundingRecord) {
         self.keeps += 1;
         let identity = Identity {
             raft_id: self.core.id(),
-            cluster_id: promises.cluster_id.clone(),
-            cluster_epoch: promises.cluster_epoch,
+            cluster_id: founding_record.cluster_id.clone(),
+            cluster_epoch: founding_record.cluster_epoch,
         };
-        let genesis = serde_json::to_value(promises).expect("promises are plain data");
+        let genesis = serde_json::to_value(founding_record).expect("promises are plain data");
         let write =
             LogWrite { identity: Some(identity), genesis: Some(genesis), ..LogWrite::default() };
         self.writer.submit(KEEP_NUMBERS + self.keeps, write);
@@ -241,7 +241,7 @@ impl Consensus {
         }
     }
 
-    fn greet(&mut self, standing: Standing) {
+    fn greet(&mut self, standing: FoundingStatus) {
         self.hello.cluster_id = standing.cluster_id.clone();
         self.hello.cluster_epoch = standing.cluster_epoch;
         self.hello.state = serde_json::to_value(&standing).expect("a standing is plain data");

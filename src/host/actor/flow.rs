@@ -13,12 +13,12 @@ use serde_json::Value;
 
 use crate::host::actor::consensus::fence;
 use crate::host::clock;
-use crate::host::node::{World, perform};
-use crate::pure::deed::{Brief, Deed, Report};
+use crate::host::node::{NodeContext, execute};
 use crate::pure::flow::any as flows;
 use crate::pure::machine::any::{Answer, AnyJournal, JournalEntry, Occurrence};
 use crate::pure::machine::stack::{ChildOf, Frame, Order, Outcome};
-use crate::pure::situation::Situation;
+use crate::pure::node::situation::Situation;
+use crate::pure::operation::{FlowInput, Operation, Report};
 use crate::pure::view::{MachineView, Recorded, TransitionView};
 
 /// Transitions kept in memory for `dump`.
@@ -27,7 +27,7 @@ const TRANSITIONS_MAX: usize = 50;
 /// The level, told again and again.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
-pub struct Hear(pub Arc<Situation>);
+pub struct SituationChanged(pub Arc<Situation>);
 
 /// The postmaster ended.
 #[derive(Message, Clone, Copy)]
@@ -50,7 +50,7 @@ pub type OnEnd = Box<dyn FnOnce(Result<Report, String>)>;
 pub struct FlowActor {
     frame: Frame,
     first: Vec<Order>,
-    world: Rc<World>,
+    context: Rc<NodeContext>,
     work: Vec<SpawnHandle>,
     child: Option<Addr<FlowActor>>,
     on_end: Option<OnEnd>,
@@ -59,14 +59,14 @@ pub struct FlowActor {
 
 /// The journal of all flows, and what was written there last.
 struct Ledger<'a> {
-    world: &'a World,
+    context: &'a NodeContext,
     written: Vec<(JournalEntry, Recorded)>,
 }
 
 impl AnyJournal for Ledger<'_> {
     fn append(&mut self, mut entry: JournalEntry) -> io::Result<()> {
         entry.value["at_wall"] = Value::String(clock::wall());
-        self.world.journal.borrow_mut().append(entry.flow, entry.seq, &entry.value)?;
+        self.context.journal.borrow_mut().append(entry.flow, entry.seq, &entry.value)?;
         crash_if_asked(entry.flow, &entry.to);
         let recorded = Recorded::of(&entry.value);
         self.written.push((entry, recorded));
@@ -76,25 +76,38 @@ impl AnyJournal for Ledger<'_> {
 
 impl FlowActor {
     /// The node's own flow; its first record is written, or was in an earlier life.
-    pub fn node(world: Rc<World>, on_end: OnEnd) -> FlowActor {
-        let last = last_record(&world, flows::IDS[0]);
-        FlowActor::with(world, on_end, |journal| Frame::node(last, fresh_id(), journal))
+    pub fn node(context: Rc<NodeContext>, on_end: OnEnd) -> FlowActor {
+        let last = last_record(&context, flows::IDS[0]);
+        let known = last.is_some();
+        let begin = |journal: &mut Ledger<'_>| Frame::node(last, fresh_id(), journal);
+        let actor = FlowActor::with(context, on_end, begin);
+        if known && !actor.frame.is_resumed() {
+            tracing::info!(
+                "the journal ends with a shutdown or is of another version: begins anew"
+            );
+        }
+        actor
     }
 
-    fn child(world: Rc<World>, input: Brief, child_of: ChildOf, on_end: OnEnd) -> FlowActor {
-        let last = last_record(&world, flows::id_of(&input));
-        let own = (fresh_id(), perform::flow_local(&world, &input));
-        FlowActor::with(world, on_end, |journal| {
+    fn child(
+        context: Rc<NodeContext>,
+        input: FlowInput,
+        child_of: ChildOf,
+        on_end: OnEnd,
+    ) -> FlowActor {
+        let last = last_record(&context, flows::id_of(&input));
+        let own = (fresh_id(), execute::flow_local(&context, &input));
+        FlowActor::with(context, on_end, |journal| {
             Frame::child((input, child_of), last, own, journal)
         })
     }
 
     fn with(
-        world: Rc<World>,
+        context: Rc<NodeContext>,
         on_end: OnEnd,
         begin: impl FnOnce(&mut Ledger<'_>) -> io::Result<(Frame, Vec<Order>)>,
     ) -> FlowActor {
-        let mut ledger = Ledger { world: &world, written: Vec::new() };
+        let mut ledger = Ledger { context: &context, written: Vec::new() };
         let (frame, first) = begin(&mut ledger).unwrap_or_else(|error| refused(&error));
         let written = ledger.written;
         let flow = frame.machine().flow().to_string();
@@ -103,7 +116,7 @@ impl FlowActor {
         }
         let view = MachineView { flow, ..MachineView::default() };
         let (work, child, on_end) = (Vec::new(), None, Some(on_end));
-        let mut actor = FlowActor { frame, first, world, work, child, on_end, view };
+        let mut actor = FlowActor { frame, first, context, work, child, on_end, view };
         written.into_iter().for_each(|(entry, recorded)| actor.note(entry, recorded));
         actor.show();
         actor
@@ -116,7 +129,7 @@ impl FlowActor {
         if from != to {
             tracing::info!(flow, seq, from, to, because = cause, "moved");
         }
-        self.world.moved(flow, &from, &to, &cause);
+        self.context.moved(flow, &from, &to, &cause);
         let (at, at_wall) = (clock::now(), clock::wall());
         let shown = TransitionView { seq, at, at_wall, from, to, cause, record };
         self.view.transitions.push(shown);
@@ -131,7 +144,7 @@ impl FlowActor {
         self.view.since_wall = clock::wall();
         self.view.waiting_for = machine.waiting_for();
         self.view.knowledge = machine.knowledge();
-        self.world.show(self.view.clone());
+        self.context.show(self.view.clone());
     }
 
     fn take(
@@ -139,8 +152,8 @@ impl FlowActor {
         ctx: &mut Context<Self>,
         input: impl FnOnce(&mut Frame, &mut Ledger<'_>) -> Outcome,
     ) {
-        let world = self.world.clone();
-        let mut ledger = Ledger { world: &world, written: Vec::new() };
+        let context = self.context.clone();
+        let mut ledger = Ledger { context: &context, written: Vec::new() };
         let moved = match input(&mut self.frame, &mut ledger) {
             Ok(Some(moved)) => moved,
             Ok(None) => return,
@@ -150,7 +163,7 @@ impl FlowActor {
         self.view.until = None;
         self.carry_out(moved.orders, ctx);
         self.show();
-        self.world.changed.notify_one();
+        self.context.changed.notify_one();
     }
 
     fn answer(&mut self, answer: Answer, ctx: &mut Context<Self>) {
@@ -164,7 +177,7 @@ impl FlowActor {
                 Order::RunFlow { visit, input, child_of } => {
                     self.run(visit, input, child_of, ctx);
                 }
-                Order::Begin { visit, deed } => self.begin(visit, deed, ctx),
+                Order::Begin { visit, operation } => self.begin(visit, operation, ctx),
                 Order::Wake { visit, delay, after } => self.wake((visit, delay), after, ctx),
                 Order::End(result) => self.end(result, ctx),
             }
@@ -180,9 +193,9 @@ impl FlowActor {
         }
     }
 
-    fn begin(&mut self, visit: u64, deed: Deed, ctx: &mut Context<Self>) {
-        let world = self.world.clone();
-        let doing = async move { perform::perform(world, deed).await };
+    fn begin(&mut self, visit: u64, operation: Operation, ctx: &mut Context<Self>) {
+        let context = self.context.clone();
+        let doing = async move { execute::execute(context, operation).await };
         let work = ctx.spawn(doing.into_actor(self).map(move |result, actor, ctx| {
             actor.answer(Answer::of(visit, result), ctx);
         }));
@@ -197,13 +210,13 @@ impl FlowActor {
         self.work.push(wake);
     }
 
-    fn run(&mut self, visit: u64, input: Brief, child_of: ChildOf, ctx: &mut Context<Self>) {
+    fn run(&mut self, visit: u64, input: FlowInput, child_of: ChildOf, ctx: &mut Context<Self>) {
         let parent = ctx.address();
         let on_end: OnEnd =
             Box::new(move |result| parent.do_send(ChildEnded(Answer::of(visit, result))));
-        let child = FlowActor::child(self.world.clone(), input, child_of, on_end);
+        let child = FlowActor::child(self.context.clone(), input, child_of, on_end);
         self.child = Some(child.start());
-        self.world.changed.notify_one();
+        self.context.changed.notify_one();
     }
 
     fn end(&mut self, result: Result<Report, String>, ctx: &mut Context<Self>) {
@@ -219,8 +232,8 @@ fn fresh_id() -> String {
     format!("{} {}", clock::wall(), clock::now())
 }
 
-fn last_record(world: &World, flow: &str) -> Option<Value> {
-    world.journal.borrow().last(flow).ok().flatten().map(|(_, value)| value)
+fn last_record(context: &NodeContext, flow: &str) -> Option<Value> {
+    context.journal.borrow().last(flow).ok().flatten().map(|(_, value)| value)
 }
 
 fn refused(error: &io::Error) -> ! {
@@ -247,7 +260,7 @@ impl Actor for FlowActor {
         let orders = std::mem::take(&mut self.first);
         self.carry_out(orders, ctx);
         self.show();
-        self.world.changed.notify_one();
+        self.context.changed.notify_one();
     }
 }
 
@@ -261,13 +274,13 @@ impl Handler<ChildEnded> for FlowActor {
     }
 }
 
-impl Handler<Hear> for FlowActor {
+impl Handler<SituationChanged> for FlowActor {
     type Result = ();
-    fn handle(&mut self, Hear(situation): Hear, ctx: &mut Self::Context) {
+    fn handle(&mut self, SituationChanged(situation): SituationChanged, ctx: &mut Self::Context) {
         let what = Occurrence::Situation(&situation);
         self.take(ctx, |frame, journal| frame.occurred(what, journal));
         if let Some(child) = &self.child {
-            child.do_send(Hear(situation));
+            child.do_send(SituationChanged(situation));
         }
     }
 }
@@ -286,7 +299,7 @@ impl Handler<Halt> for FlowActor {
     type Result = ();
     fn handle(&mut self, _: Halt, ctx: &mut Self::Context) {
         self.cancel(ctx);
-        self.world.hide(self.frame.machine().flow());
+        self.context.hide(self.frame.machine().flow());
         ctx.stop();
     }
 }

@@ -224,9 +224,9 @@ pub fn from_sled(e: sled::Error) -> io::Error {
 /// Opens a copy of a stopped database's files, and removes it afterwards: reading for a dump must
 /// not change what it looks at, and opening with sled does.
 pub fn with_copy<T>(path: &Path, read: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let mut luck = [0u8; 8];
-    rustix::rand::getrandom(&mut luck[..], rustix::rand::GetRandomFlags::empty())?;
-    let copy = std::env::temp_dir().join(format!("surus-read-{:x}", u64::from_ne_bytes(luck)));
+    let mut rng = [0u8; 8];
+    rustix::rand::getrandom(&mut rng[..], rustix::rand::GetRandomFlags::empty())?;
+    let copy = std::env::temp_dir().join(format!("surus-read-{:x}", u64::from_ne_bytes(rng)));
     DirBuilder::new().mode(0o700).create(&copy)?;
     let outcome = copy_files(path, &copy).and_then(|()| read(&copy));
     fs::remove_dir_all(&copy).ok();

@@ -17,9 +17,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::memory::{LINK_PREFIX, Memory, Page};
 use super::{GUARD_FD, Guard, invalid};
 use crate::host::config::is_withheld;
-use crate::host::luck::draw_id;
 use crate::host::postgres::processes::identity;
 use crate::host::private;
+use crate::host::rng::random_id;
 
 /// How long one may take from its start to its first look.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -135,7 +135,7 @@ pub fn start(
         page.epoch.store(before.epoch.load(SeqCst), SeqCst);
         page.set_grant(before.grant());
     }
-    page.nonce.store(draw_id(), SeqCst);
+    page.nonce.store(random_id(), SeqCst);
     page.daemon_pid.store(std::process::id(), SeqCst);
     let child = spawn(binary.unwrap_or(Path::new(OWN_BINARY)), data_dir, &fd)?;
     let pid = child.id();

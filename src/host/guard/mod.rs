@@ -1,7 +1,7 @@
 //! The guard beside PostgreSQL, as the daemon sees it: find or start it, arm it, move its deadline.
 //!
 //! No promotion without an armed guard. A guard that is not alive is replaced ([`Guard::ensure`]
-//! again) before the next beat, or the lease is released. The guard outlives the daemon: who comes
+//! again) before the next cycle, or the lease is released. The guard outlives the daemon: who comes
 //! back in time finds PostgreSQL untouched and goes on moving the deadline.
 mod launch;
 mod memory;

@@ -3,10 +3,10 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::{World, conf};
+use super::{NodeContext, start_stop};
 use crate::host::postgres::Server;
 use crate::host::postgres::processes::blocking;
-use crate::pure::deed::Report;
+use crate::pure::operation::Report;
 
 /// Patroni's own copy of its dynamic configuration; it may be old, so it is compared and never taken.
 const CACHE: &str = "patroni.dynamic.json";
@@ -18,17 +18,17 @@ const NAMED_MAX: usize = 40;
 ///
 /// # Errors
 /// Something cannot be looked at: nothing is known, and nothing follows from it.
-pub async fn inspect(world: &Rc<World>) -> Result<Report, String> {
-    let report = conf::inspect(world).await?;
+pub async fn inspect(context: &Rc<NodeContext>) -> Result<Report, String> {
+    let report = start_stop::inspect(context).await?;
     let Report::Inspected(mut inspection) = report else { return Ok(report) };
-    let server = world.server()?;
+    let server = context.server()?;
     inspection.numbered = server.knows_copy(server.copy_id().await).await?;
     Ok(Report::Inspected(inspection))
 }
 
 /// Warns, once, of a running server that is adopted; nothing of it stands in the way of the adoption.
-pub async fn warn(world: &World, server: &Server) {
-    let config = world.config();
+pub async fn warn(context: &NodeContext, server: &Server) {
+    let config = context.config();
     let ours = config.bootstrap.as_ref().map(|b| b.dcs.clone()).unwrap_or_default();
     tracing::warn!(
         "adopts a running PostgreSQL: what stood only in its former manager's store (ttl, synchronous_mode, \

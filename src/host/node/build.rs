@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::World;
+use super::NodeContext;
 use super::copy::{arguments, clear, replication_remote};
 use crate::host::clock;
 use crate::host::postgres::processes::blocking;
@@ -12,8 +12,8 @@ use crate::host::postgres::replica::{Call, CopyProgress, Meter, News, Remote};
 use crate::host::postgres::{Server, disk, method};
 use crate::pure::cluster::facts::BuildProgress;
 use crate::pure::config::{HostPort, ReplicaMethod};
-use crate::pure::deed::{Report, Source, WipePermission};
 use crate::pure::flow::replica_build::{BASEBACKUP, ReplicaBuild};
+use crate::pure::operation::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::pgpass;
 use crate::pure::postgres::state::{PgState, Role};
 
@@ -36,17 +36,17 @@ pub struct Live {
 
 /// Can the method run, and is its source the cluster that we want? Nothing is touched.
 pub async fn check(
-    world: &Rc<World>,
+    context: &Rc<NodeContext>,
     name: &str,
     source: Option<Source>,
 ) -> Result<Report, String> {
-    let server = world.server()?;
-    let own = world.postgresql()?;
-    *world.copying.borrow_mut() = Live::default();
+    let server = context.server()?;
+    let own = context.postgresql()?;
+    *context.copying.borrow_mut() = Live::default();
     if source.as_ref().is_some_and(Source::is_remote) {
-        super::remote::must_be_kin(world).await?;
+        super::remote::must_be_same_cluster(context).await?;
     }
-    if let Some(custom) = custom(world, name)? {
+    if let Some(custom) = custom(context, name)? {
         let program = server.script(method::command(&custom))?;
         if let Some(shown) = program.missing() {
             return Err(format!(
@@ -54,33 +54,33 @@ pub async fn check(
             ));
         }
         if !custom.keep_data {
-            super::room::for_copy(world, &server, source.as_ref()).await?;
+            super::room::for_copy(context, &server, source.as_ref()).await?;
         }
         return Ok(Report::Done);
     }
     server.check_basebackup(&arguments(&own.basebackup)).await?;
     let source = source.ok_or("there is nobody to copy from")?;
-    let lineage = server.lineage(&remote(world, Some(&source)).await?).await?;
-    match world.view().cluster.system_identifier() {
+    let lineage = server.lineage(&remote(context, Some(&source)).await?).await?;
+    match context.view().cluster.system_identifier() {
         Some(wanted) if wanted != lineage.system_identifier => Err(format!(
             "{} at {}:{} has the system identifier {}, this cluster has {wanted}: nothing is copied \
              from it",
             source.member, source.host, source.port, lineage.system_identifier
         )),
         _ => {
-            super::room::for_copy(world, &server, Some(&source)).await?;
+            super::room::for_copy(context, &server, Some(&source)).await?;
             Ok(Report::Done)
         }
     }
 }
 
 /// The user's method of this name; nothing for the one that is built in.
-fn custom(world: &World, name: &str) -> Result<Option<ReplicaMethod>, String> {
+fn custom(context: &NodeContext, name: &str) -> Result<Option<ReplicaMethod>, String> {
     if name == BASEBACKUP {
         return Ok(None);
     }
-    let own = world.postgresql()?;
-    let all = own.methods(world.dynamic().standby_cluster.as_ref());
+    let own = context.postgresql()?;
+    let all = own.methods(context.dynamic().standby_cluster.as_ref());
     let found = all.into_iter().find(|method| method.name == name);
     found.map(Some).ok_or_else(|| {
         format!("`{name}` is no longer among postgresql.create_replica_methods: reinitialize")
@@ -88,47 +88,47 @@ fn custom(world: &World, name: &str) -> Result<Option<ReplicaMethod>, String> {
 }
 
 /// How a tool reaches the source; only the replication user's password goes with it.
-async fn remote(world: &Rc<World>, source: Option<&Source>) -> Result<Remote, String> {
+async fn remote(context: &Rc<NodeContext>, source: Option<&Source>) -> Result<Remote, String> {
     let Some(source) = source else { return Ok(Remote::default()) };
     let address = HostPort { host: source.host.clone(), port: source.port };
-    let passfile = pgpass(&world.postgresql()?.replication, &address);
-    Ok(Remote { passfile, ..replication_remote(world, source).await? })
+    let passfile = pgpass(&context.postgresql()?.replication, &address);
+    Ok(Remote { passfile, ..replication_remote(context, source).await? })
 }
 
 /// Runs one replica method. What an earlier life left running or lying here goes first.
 pub async fn copy(
-    world: &Rc<World>,
+    context: &Rc<NodeContext>,
     name: &str,
     source: Option<Source>,
     keep_data: bool,
 ) -> Result<Report, String> {
-    let server = world.server()?;
+    let server = context.server()?;
     if server.kill_leftovers().await? > 0 {
         tracing::warn!("ended a copy that an earlier life had left running");
     }
     if !keep_data {
-        clear(world, WipePermission::OwnLeftovers).await?;
+        clear(context, WipePermission::OwnLeftovers).await?;
     } else {
-        super::unarchived::hand_over(world, &server).await?;
+        super::unarchived::hand_over(context, &server).await?;
     }
-    let _doing = world.doing(PgState::CreatingReplica);
-    world.seen.borrow_mut().role = Role::Uninitialized;
-    *world.copying.borrow_mut() = Live::default();
-    let remote = remote(world, source.as_ref()).await?;
-    match (custom(world, name)?, source) {
+    let _doing = context.doing(PgState::CreatingReplica);
+    context.seen.borrow_mut().role = Role::Uninitialized;
+    *context.copying.borrow_mut() = Live::default();
+    let remote = remote(context, source.as_ref()).await?;
+    match (custom(context, name)?, source) {
         (Some(method), _) => {
-            run_method(world, &server, &method, &remote, keep_data).await?;
+            run_method(context, &server, &method, &remote, keep_data).await?;
             if server.files().exists(&server.data_dir.join("PG_VERSION")) {
                 server.complete_restored(Vec::new()).await?;
-                keep_recovery(world, &server, &method).await?;
+                keep_recovery(context, &server, &method).await?;
             }
         }
         (None, Some(source)) => {
-            let options = arguments(&world.postgresql()?.basebackup);
-            let copying = basebackup(world, &server, &remote, &options);
-            tokio::join!(copying, super::conf::foresee(world, &server, &source)).0?;
+            let options = arguments(&context.postgresql()?.basebackup);
+            let copying = basebackup(context, &server, &remote, &options);
+            tokio::join!(copying, super::start_stop::foresee(context, &server, &source)).0?;
             server.keep_restore_command(None).await?;
-            world.seen.borrow_mut().flushed_copy = true;
+            context.seen.borrow_mut().flushed_copy = true;
         }
         (None, None) => return Err(String::from("there is nobody to copy from")),
     }
@@ -137,14 +137,14 @@ pub async fn copy(
 
 /// The restore_command that the tool wrote: kept, or left out with a word.
 async fn keep_recovery(
-    world: &World,
+    context: &NodeContext,
     server: &Server,
     method: &ReplicaMethod,
 ) -> Result<(), String> {
     let left = server.restore_command_of_tool().await?;
-    let dynamic = world.dynamic();
+    let dynamic = context.dynamic();
     let section = dynamic.standby_cluster.as_ref();
-    let named = world.settings().recovery_conf.contains_key("restore_command")
+    let named = context.settings().recovery_conf.contains_key("restore_command")
         || section.is_some_and(|section| section.restore_command.is_some());
     if left.is_some() && !named && !method.keep_existing_recovery_conf {
         tracing::warn!(
@@ -158,7 +158,7 @@ async fn keep_recovery(
 }
 
 async fn basebackup(
-    world: &Rc<World>,
+    context: &Rc<NodeContext>,
     server: &Server,
     remote: &Remote,
     options: &[String],
@@ -171,13 +171,13 @@ async fn basebackup(
     tokio::pin!(copying);
     let mut moved = Instant::now();
     loop {
-        let before = world.copying.borrow().seen.bytes_done;
+        let before = context.copying.borrow().seen.bytes_done;
         tokio::select! {
             done = &mut copying => return done,
-            Some(news) = heard.recv() => note(world, news),
+            Some(news) = heard.recv() => note(context, news),
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
         }
-        if world.copying.borrow().seen.bytes_done != before {
+        if context.copying.borrow().seen.bytes_done != before {
             moved = Instant::now();
         } else if before > 0 && moved.elapsed() > STALL {
             return Err(format!("no byte came for {} s: given up", STALL.as_secs()));
@@ -186,13 +186,13 @@ async fn basebackup(
 }
 
 async fn run_method(
-    world: &Rc<World>,
+    context: &Rc<NodeContext>,
     server: &Server,
     method: &ReplicaMethod,
     remote: &Remote,
     keep_data: bool,
 ) -> Result<(), String> {
-    let config = world.config();
+    let config = context.config();
     let call = method::MethodCall {
         scope: &config.scope,
         data_dir: &server.data_dir,
@@ -210,37 +210,37 @@ async fn run_method(
     };
     tokio::select! {
         ran = server.run_method(&call, remote, &mut on_news) => ran.map(|_| ()),
-        () = weigh(world, server, heard) => Err(String::from("nobody watches the copy")),
+        () = weigh(context, server, heard) => Err(String::from("nobody watches the copy")),
     }
 }
 
 /// How much of the copy is on the disk, and what the method says; never ends by itself.
-async fn weigh(world: &Rc<World>, server: &Server, mut heard: UnboundedReceiver<News>) {
+async fn weigh(context: &Rc<NodeContext>, server: &Server, mut heard: UnboundedReceiver<News>) {
     let mut meter = Meter::default();
     let mut nap = DISK_LOOK;
     loop {
         tokio::select! {
-            Some(news) = heard.recv() => note(world, news),
+            Some(news) = heard.recv() => note(context, news),
             () = tokio::time::sleep(nap) => {
                 let (weighed, begun) = (server.clone(), Instant::now());
                 let weigh = move || disk::bytes_in(weighed.files(), &weighed.data_dir);
                 let bytes = blocking(weigh).await.unwrap_or(0);
                 nap = DISK_LOOK.max(begun.elapsed() * 10);
-                note(world, News::Bytes(meter.read(bytes, 0)));
+                note(context, News::Bytes(meter.read(bytes, 0)));
             }
         }
     }
 }
 
-fn note(world: &World, news: News) {
+fn note(context: &NodeContext, news: News) {
     match news {
         News::Bytes(seen) => {
-            world.copying.borrow_mut().seen = seen;
-            world.look.notify_one();
+            context.copying.borrow_mut().seen = seen;
+            context.look.notify_one();
         }
         News::Said(line) => {
             tracing::debug!(line, "the method says");
-            let live = &mut *world.copying.borrow_mut();
+            let live = &mut *context.copying.borrow_mut();
             live.lines.push(line.chars().take(LINE_CHARS_MAX).collect());
             let excess = live.lines.len().saturating_sub(LINES_SHOWN);
             live.lines.drain(..excess);
@@ -249,14 +249,14 @@ fn note(world: &World, news: News) {
 }
 
 /// The build that is under way here, as people are shown it.
-pub fn progress(world: &World) -> Option<BuildProgress> {
-    let machines = world.machines.borrow();
+pub fn progress(context: &NodeContext) -> Option<BuildProgress> {
+    let machines = context.machines.borrow();
     let builds = ["building", "initialising"];
     machines.get("node").filter(|node| builds.contains(&node.state.as_str()))?;
     let view = machines.get("replica_build")?;
     let known: ReplicaBuild = serde_json::from_value(view.knowledge.clone()).ok()?;
     let mut progress = known.progress(&view.state)?;
-    let live = world.copying.borrow();
+    let live = context.copying.borrow();
     if !matches!(view.state.as_str(), "waiting" | "leaderless" | "backing_off") {
         let seen = live.seen;
         (progress.bytes_done, progress.bytes_total) = (seen.bytes_done, seen.bytes_total);
@@ -299,12 +299,12 @@ pub async fn waits_in_vain(server: &Server) -> String {
 }
 
 /// Until the walreceiver streams; a node that shall not stream is done when it runs.
-pub async fn watch_replay(world: &Rc<World>) -> Result<Report, String> {
-    let nostream = world.config().tags.nostream();
+pub async fn watch_replay(context: &Rc<NodeContext>) -> Result<Report, String> {
+    let nostream = context.config().tags.nostream();
     loop {
-        super::observe::look(world, 0).await;
+        super::monitor::look(context, 0).await;
         let (alive, streams) = {
-            let seen = world.seen.borrow();
+            let seen = context.seen.borrow();
             let streams = seen
                 .sql
                 .as_ref()

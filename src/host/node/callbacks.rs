@@ -4,25 +4,25 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::World;
+use super::NodeContext;
 use crate::host::postgres::callback::Action;
 use crate::pure::config::Dynamic;
 use crate::pure::postgres::state::Role;
 
-fn call(world: &World, action: Action, role: Role) {
+fn call(context: &NodeContext, action: Action, role: Role) {
     // Until the cluster exists there is nothing to tell; then one word tells all of it.
-    if world.view().cluster.system_identifier().is_some() {
-        run(world, action, role);
+    if context.view().cluster.system_identifier().is_some() {
+        run(context, action, role);
     }
 }
 
 /// The cluster was just created here and its primary is in service.
-pub fn created(world: &World) {
-    let (view, file) = (world.view(), world.config());
+pub fn created(context: &NodeContext) {
+    let (view, file) = (context.view(), context.config());
     let first = file.bootstrap.as_ref().map(|bootstrap| &bootstrap.dcs);
     let role = role_at_creation(view.cluster.config.as_ref().or(first));
-    world.seen.borrow_mut().told_role = Some(role);
-    run(world, Action::OnStart, role);
+    context.seen.borrow_mut().told_role = Some(role);
+    run(context, Action::OnStart, role);
 }
 
 /// What is in force on the node may be older than the cluster: its first configuration is what
@@ -34,8 +34,8 @@ fn role_at_creation(config: Option<&Value>) -> Role {
     }
 }
 
-fn run(world: &World, action: Action, role: Role) {
-    let callbacks = world.settings().callbacks;
+fn run(context: &NodeContext, action: Action, role: Role) {
+    let callbacks = context.settings().callbacks;
     let command = match action {
         Action::OnStart => callbacks.on_start,
         Action::OnStop => callbacks.on_stop,
@@ -44,19 +44,19 @@ fn run(world: &World, action: Action, role: Role) {
         Action::OnRoleChange => callbacks.on_role_change,
     };
     if let Some(command) = command {
-        let scope = world.config().scope.clone();
-        world.callbacks.borrow_mut().call(action, &command, role.text(), &scope);
+        let scope = context.config().scope.clone();
+        context.callbacks.borrow_mut().call(action, &command, role.text(), &scope);
     }
 }
 
 /// PostgreSQL accepts connections in this role.
-pub fn started(world: &Rc<World>, role: Role) {
+pub fn started(context: &Rc<NodeContext>, role: Role) {
     let (before, restarting) = {
-        let mut seen = world.seen.borrow_mut();
+        let mut seen = context.seen.borrow_mut();
         seen.told_stop = false;
         (seen.told_role.replace(role), seen.node_state == "restarting")
     };
-    call(world, of_start(before, role, restarting), role);
+    call(context, of_start(before, role, restarting), role);
 }
 
 fn of_start(before: Option<Role>, role: Role, restarting: bool) -> Action {
@@ -68,24 +68,24 @@ fn of_start(before: Option<Role>, role: Role, restarting: bool) -> Action {
 }
 
 /// The server as it is now: the last look may be older than the lease.
-fn role_now(world: &World) -> Role {
-    let standby = world.standby_role();
-    let seen = world.seen.borrow();
+fn role_now(context: &NodeContext) -> Role {
+    let standby = context.standby_role();
+    let seen = context.seen.borrow();
     let in_recovery = seen.sql.as_ref().map(|sql| sql.in_recovery);
     if in_recovery == Some(true) { standby } else { seen.role }
 }
 
-/// At every beat: a leader whose server is gone, and its lease too, leads no more. Nothing was
+/// At every cycle: a leader whose server is gone, and its lease too, leads no more. Nothing was
 /// stopped, so no `on_stop` said it; whoever holds an address for this role must let it go.
-pub fn gave_up(world: &World) {
-    let held = world.view().lease.held;
+pub fn gave_up(context: &NodeContext) {
+    let held = context.view().lease.held;
     let over = {
-        let seen = world.seen.borrow();
+        let seen = context.seen.borrow();
         leads_no_more(seen.told_role, seen.told_stop, seen.postmaster_alive, held)
     };
     if over {
-        world.seen.borrow_mut().told_role = Some(Role::Demoted);
-        call(world, Action::OnRoleChange, Role::Demoted);
+        context.seen.borrow_mut().told_role = Some(Role::Demoted);
+        call(context, Action::OnRoleChange, Role::Demoted);
     }
 }
 
@@ -95,41 +95,41 @@ fn leads_no_more(told: Option<Role>, told_stop: bool, alive: bool, held: bool) -
 
 /// A PostgreSQL that ran before this daemon is in service: told as a start, as Patroni does, and
 /// so that the next change of role is one.
-pub fn adopted(world: &Rc<World>) {
+pub fn adopted(context: &Rc<NodeContext>) {
     let untold = {
-        let seen = world.seen.borrow();
+        let seen = context.seen.borrow();
         let serves =
             matches!(seen.node_state.as_str(), "leading" | "following" | "standby_leading");
         let told = seen.told_role.is_some();
         seen.sql.is_some() && serves && !told
     };
     if untold {
-        started(world, role_now(world));
+        started(context, role_now(context));
     }
 }
 
-pub fn stopped(world: &Rc<World>, role: Role) {
-    if world.seen.borrow().node_state != "restarting" {
-        let state = world.seen.borrow().node_state.clone();
-        let switching = matches!(state.as_str(), "switching_over" | "standing_down");
+pub fn stopped(context: &Rc<NodeContext>, role: Role) {
+    if context.seen.borrow().node_state != "restarting" {
+        let state = context.seen.borrow().node_state.clone();
+        let switching = matches!(state.as_str(), "switching_over" | "stepping_down");
         let told = if switching && role == Role::Primary { Role::Demoted } else { role };
-        world.seen.borrow_mut().told_stop = true;
-        call(world, Action::OnStop, told);
+        context.seen.borrow_mut().told_stop = true;
+        call(context, Action::OnStop, told);
     }
 }
 
 /// PostgreSQL follows somebody else from now on, perhaps in another role.
-pub fn pointed(world: &Rc<World>) {
-    let role = world.standby_role();
-    if world.seen.borrow().told_role.is_some_and(|told| told != role) {
-        started(world, role);
+pub fn pointed(context: &Rc<NodeContext>) {
+    let role = context.standby_role();
+    if context.seen.borrow().told_role.is_some_and(|told| told != role) {
+        started(context, role);
     } else {
-        reloaded(world);
+        reloaded(context);
     }
 }
 
-pub fn reloaded(world: &Rc<World>) {
-    call(world, Action::OnReload, role_now(world));
+pub fn reloaded(context: &Rc<NodeContext>) {
+    call(context, Action::OnReload, role_now(context));
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! After a promotion: the archive gets the histories of the timelines below the leader's own.
 use std::rc::Rc;
 
-use super::World;
+use super::NodeContext;
 use crate::host::clock;
 use crate::host::postgres::Server;
 use crate::host::postgres::timelines::Passage;
@@ -23,10 +23,10 @@ pub struct Progress {
 }
 
 /// At every pulse, without waiting for any command.
-pub fn keep_histories(world: &Rc<World>) {
-    let Ok(server) = world.server() else { return };
-    let leads = world.view().lease.held;
-    let mut seen = world.seen.borrow_mut();
+pub fn keep_histories(context: &Rc<NodeContext>) {
+    let Ok(server) = context.server() else { return };
+    let leads = context.view().lease.held;
+    let mut seen = context.seen.borrow_mut();
     let Some(sql) = seen.sql.as_ref().filter(|sql| leads && !sql.in_recovery) else { return };
     let of = (sql.timeline, sql.postmaster_start_time.clone());
     if seen.histories.of != of {
@@ -37,10 +37,10 @@ pub fn keep_histories(world: &Rc<World>) {
         return;
     }
     seen.histories.rests = true;
-    let world = world.clone();
+    let context = context.clone();
     actix::spawn(async move {
         let outcome = complete(&server, of.0).await;
-        note(&world, &of, outcome);
+        note(&context, &of, outcome);
     });
 }
 
@@ -49,8 +49,8 @@ async fn complete(server: &Server, timeline: u32) -> Result<Passage, String> {
     server.archive_way_to(timeline, &archiving).await
 }
 
-fn note(world: &World, of: &(u32, String), outcome: Result<Passage, String>) {
-    let mut seen = world.seen.borrow_mut();
+fn note(context: &NodeContext, of: &(u32, String), outcome: Result<Passage, String>) {
+    let mut seen = context.seen.borrow_mut();
     let progress = &mut seen.histories;
     if progress.of != *of {
         return;

@@ -2,25 +2,25 @@
 //!
 //! Everything here lives on the flows' thread; the consensus has its own and is only sent to.
 mod adopted;
-pub mod beat;
-pub mod birth;
+pub mod bootstrap;
+pub mod bootstrap_retry;
 pub mod build;
 pub mod callbacks;
-pub mod conf;
 pub mod copy;
-pub mod desk;
+pub mod cycle;
+pub mod execute;
 pub mod histories;
-pub mod lead;
-pub mod observe;
-pub mod perform;
-pub mod recover;
+pub mod monitor;
+pub mod promote;
+pub mod recovery_target;
 pub mod reload;
 pub mod remote;
+pub mod requests;
 mod room;
 pub mod slots;
+pub mod start_stop;
 pub mod sync;
 pub mod unarchived;
-pub mod upheld;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -40,21 +40,21 @@ use crate::host::rest::Interface;
 use crate::host::watchdog;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, SqlFailure};
-use crate::pure::cluster::looks::Looks;
+use crate::pure::cluster::poll_sequence::PollSequence;
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::slots::Orphans;
 use crate::pure::cluster::state::{CopyId, Purpose};
 use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, Postgresql, effective};
 use crate::pure::consensus::core::Input;
-use crate::pure::patroni::look::Look;
+use crate::pure::node::situation::OperatorRequests;
+use crate::pure::patroni::snapshot::Snapshot;
 use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::target::RecoveryProgress;
-use crate::pure::situation::Wishes;
 use crate::pure::view::{LocalView, MachineView, View};
 
 /// What the flows of one node share.
-pub struct World {
+pub struct NodeContext {
     pub id: RaftId,
     pub config: Arc<std::sync::RwLock<Arc<Config>>>,
     pub server: RefCell<Option<Server>>,
@@ -63,7 +63,7 @@ pub struct World {
     pub rest: Rc<Interface>,
     pub deadline: SharedDeadline,
     pub guard: RefCell<Option<Rc<Guard>>>,
-    pub guarding: lead::Guarding,
+    pub guarding: promote::Guarding,
     pub view: watch::Receiver<Arc<View>>,
     pub local: watch::Sender<Arc<LocalView>>,
     pub dynamic: watch::Sender<Arc<Dynamic>>,
@@ -73,8 +73,8 @@ pub struct World {
     pub look: Notify,
     /// A postmaster may have come up.
     pub started: Notify,
-    pub seen: RefCell<Seen>,
-    pub wishes: RefCell<Wishes>,
+    pub seen: RefCell<LocalState>,
+    pub requests: RefCell<OperatorRequests>,
     /// The copy that is being made, or was made last.
     pub copying: RefCell<build::Live>,
     pub restart_reply: RefCell<Option<oneshot::Sender<Result<(), String>>>>,
@@ -91,7 +91,7 @@ pub struct World {
 
 /// What was last seen of the own PostgreSQL.
 #[derive(Default)]
-pub struct Seen {
+pub struct LocalState {
     pub data: DataDirectory,
     pub postmaster_alive: bool,
     /// When it ended though nothing was being done with it.
@@ -101,7 +101,7 @@ pub struct Seen {
     pub left: Option<(u32, Option<Switch>)>,
     /// Why the last look brought none from a server that accepts connections.
     pub sql_failure: Option<SqlFailure>,
-    /// A deed that is under way says what the state is.
+    /// A operation that is under way says what the state is.
     pub doing: Option<PgState>,
     /// The state to show while nothing is done and PostgreSQL is down.
     pub rest: PgState,
@@ -124,7 +124,7 @@ pub struct Seen {
     /// How long the restart that was asked for may take.
     pub restart_timeout_ms: Option<u64>,
     pub serial: u64,
-    pub looks: Looks,
+    pub looks: PollSequence,
     /// The control file is not where PostgreSQL, which runs, has it.
     pub data_is_gone: bool,
     /// Slots that nobody speaks for, since when.
@@ -145,7 +145,7 @@ pub struct Seen {
     pub config_version: Option<u64>,
 }
 
-impl World {
+impl NodeContext {
     pub fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
@@ -192,7 +192,7 @@ impl World {
         config.postgresql.as_ref().map(|p| effective(p, &dynamic)).unwrap_or_default()
     }
 
-    pub fn tell_consensus(&self, input: Input) {
+    pub fn feed_consensus(&self, input: Input) {
         self.consensus.do_send(Tell(input));
     }
 
@@ -219,14 +219,14 @@ impl World {
     fn node_moved(&self, from: &str, to: &str, cause: &str) {
         self.seen.borrow_mut().node_state = to.to_string();
         if to == "restarting" {
-            self.wishes.borrow_mut().restart = false;
+            self.requests.borrow_mut().restart = false;
         }
         if to == "rebuilding" {
-            let mut wishes = self.wishes.borrow_mut();
-            (wishes.reinitialize, wishes.build) = (false, Default::default());
+            let mut requests = self.requests.borrow_mut();
+            (requests.reinitialize, requests.build) = (false, Default::default());
         }
         if from == "building" && to != "building" {
-            self.wishes.borrow_mut().cancel_build = false;
+            self.requests.borrow_mut().cancel_build = false;
         }
         if from == "restarting" && to != "restarting" {
             let outcome =
@@ -238,10 +238,10 @@ impl World {
         if matches!(to, "leading" | "following" | "standby_leading") {
             self.pulse_now.set(true);
         }
-        if to == "troubled" {
+        if to == "waiting_to_retry" {
             tracing::warn!(cause, "something needs a look");
         }
-        if to == "standing_aside" {
+        if to == "blocked" {
             self.warn_once(&why_aside(&self.seen_data(), self.view().cluster.system_identifier()));
         }
         self.look.notify_one();
@@ -279,7 +279,7 @@ impl World {
             "building" | "rebuilding" => Some("reinitialize"),
             "restarting" | "recovering" => Some("restart"),
             "promoting" => Some("promote"),
-            "demoting" | "resigning" | "switching_over" => Some("demote"),
+            "demoting" | "releasing_lease" | "switching_over" => Some("demote"),
             "rejoining" => Some("rejoin"),
             _ => None,
         };
@@ -293,10 +293,10 @@ impl World {
     }
 
     /// Judges what is known now, as REST does.
-    pub fn with_look<T>(&self, judge: impl FnOnce(&Look) -> T) -> T {
+    pub fn with_snapshot<T>(&self, judge: impl FnOnce(&Snapshot) -> T) -> T {
         let (view, dynamic, config) = (self.view(), self.dynamic(), self.config());
         let local = self.local.borrow().clone();
-        judge(&Look {
+        judge(&Snapshot {
             view: &view,
             local: &local,
             dynamic: &dynamic,
@@ -306,7 +306,7 @@ impl World {
     }
 
     /// Patroni's one sentence about this cycle.
-    fn sentence(&self, node: &str, seen: &Seen) -> String {
+    fn sentence(&self, node: &str, seen: &LocalState) -> String {
         if let Some(recovery) = &seen.recovery {
             return format!("{node}; {}", recovery.text());
         }
@@ -320,7 +320,7 @@ impl World {
             ("recovering" | "restarting", _) if overdue => String::from(
                 "primary start has timed out, but continuing to wait because failover is not possible",
             ),
-            ("standing_aside", _) => why_aside(data, view.cluster.system_identifier()),
+            ("blocked", _) => why_aside(data, view.cluster.system_identifier()),
             ("following", _) if !sure => {
                 format!("no quorum: no majority is heard. I am ({own}), a secondary, and wait")
             }
@@ -364,12 +364,12 @@ impl World {
     }
 
     /// Why nobody may have this data directory replaced from afar: it is another cluster's.
-    pub fn holds_anothers_data(&self) -> Option<String> {
+    pub fn holds_foreign_data(&self) -> Option<String> {
         let (data, view) = (self.seen_data(), self.view());
         let cluster = view.cluster.system_identifier();
-        let anothers = matches!(&data, DataDirectory::Present { system_identifier, .. }
+        let foreign = matches!(&data, DataDirectory::Present { system_identifier, .. }
             if cluster.is_some_and(|ours| ours != system_identifier));
-        anothers.then(|| why_aside(&data, cluster))
+        foreign.then(|| why_aside(&data, cluster))
     }
 
     fn seen_data(&self) -> DataDirectory {
@@ -428,16 +428,16 @@ impl World {
             build,
             remote: seen.remote.clone(),
             scheduled_restart: self.scheduled_restart.borrow().clone(),
-            leaving: self.wishes.borrow().stop,
+            leaving: self.requests.borrow().stop,
             version: env!("CARGO_PKG_VERSION").to_string(),
         }
     }
 
     /// While the result lives, the node shows this state.
-    pub fn doing(self: &Rc<Self>, state: PgState) -> Doing {
+    pub fn doing(self: &Rc<Self>, state: PgState) -> StateOverride {
         self.seen.borrow_mut().doing = Some(state);
         self.look.notify_one();
-        Doing(self.clone())
+        StateOverride(self.clone())
     }
 }
 
@@ -472,10 +472,10 @@ fn why_aside(data: &DataDirectory, cluster: Option<&str>) -> String {
     }
 }
 
-/// Ends when the deed does, also when it is cancelled.
-pub struct Doing(Rc<World>);
+/// Ends when the operation does, also when it is cancelled.
+pub struct StateOverride(Rc<NodeContext>);
 
-impl Drop for Doing {
+impl Drop for StateOverride {
     fn drop(&mut self) {
         self.0.seen.borrow_mut().doing = None;
         self.0.look.notify_one();

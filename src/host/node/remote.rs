@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::World;
+use super::NodeContext;
 use crate::host::postgres::Server;
 use crate::host::postgres::upstream::Probe;
 use crate::pure::cluster::apply::merge;
-use crate::pure::cluster::remote::{RemoteFacts, RemoteStanding, SLOT_LOOKS};
+use crate::pure::cluster::remote::{RemoteFacts, RemoteRelation, SLOT_LOOKS};
 use crate::pure::config::{Dynamic, HostPort, StandbyCluster};
-use crate::pure::deed::{Report, Source};
+use crate::pure::operation::{Report, Source};
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::state::Role;
 use crate::pure::postgres::wal;
@@ -31,35 +31,35 @@ struct Duty {
     config_version: u64,
 }
 
-fn duty(world: &World) -> Option<Duty> {
-    let view = world.view();
-    let leads = world.standby_role() == Role::StandbyLeader;
-    let section = world.dynamic().standby_cluster.clone().filter(|_| leads)?;
+fn duty(context: &NodeContext) -> Option<Duty> {
+    let view = context.view();
+    let leads = context.standby_role() == Role::StandbyLeader;
+    let section = context.dynamic().standby_cluster.clone().filter(|_| leads)?;
     Some(Duty { section, config_version: view.cluster.config_version })
 }
 
 /// For as long as the daemon lives.
-pub async fn keep_watch(world: Rc<World>) {
-    let mut view = world.view.clone();
-    let mut dynamic = world.dynamic.subscribe();
+pub async fn keep_watch(context: Rc<NodeContext>) {
+    let mut view = context.view.clone();
+    let mut dynamic = context.dynamic.subscribe();
     loop {
-        let duty_now = duty(&world);
+        let duty_now = duty(&context);
         let mut streamed = false;
         let nap = match &duty_now {
             None => {
-                world.seen.borrow_mut().remote = None;
+                context.seen.borrow_mut().remote = None;
                 IDLE
             }
             Some(duty) => {
-                let facts = look(&world, duty).await;
-                let calm = facts.as_ref().is_none_or(|facts| is_calm(&world, facts));
-                note(&world, facts);
-                streamed = calm && streams(&world);
-                if calm { CALM } else { Duration::from_millis(world.dynamic().loop_wait_ms) }
+                let facts = look(&context, duty).await;
+                let calm = facts.as_ref().is_none_or(|facts| is_calm(&context, facts));
+                note(&context, facts);
+                streamed = calm && streams(&context);
+                if calm { CALM } else { Duration::from_millis(context.dynamic().loop_wait_ms) }
             }
         };
         let wake = tokio::time::Instant::now() + nap;
-        while duty(&world) == duty_now && (!streamed || streams(&world)) {
+        while duty(&context) == duty_now && (!streamed || streams(&context)) {
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { return },
                 _ = dynamic.changed() => {}
@@ -69,20 +69,20 @@ pub async fn keep_watch(world: Rc<World>) {
     }
 }
 
-fn is_calm(world: &World, facts: &RemoteFacts) -> bool {
-    let seen = world.seen.borrow();
+fn is_calm(context: &NodeContext, facts: &RemoteFacts) -> bool {
+    let seen = context.seen.borrow();
     let fed = seen.sql.as_ref().is_some_and(|sql| sql.replication_state.is_some());
-    facts.problems.is_empty() && fed && !world.dynamic().leaves_standby
+    facts.problems.is_empty() && fed && !context.dynamic().leaves_standby
 }
 
-fn streams(world: &World) -> bool {
-    let seen = world.seen.borrow();
+fn streams(context: &NodeContext) -> bool {
+    let seen = context.seen.borrow();
     let state = seen.sql.as_ref().and_then(|sql| sql.replication_state.as_deref());
     state == Some("streaming")
 }
 
-fn note(world: &World, facts: Option<RemoteFacts>) {
-    let before = world.seen.borrow_mut().remote.take();
+fn note(context: &NodeContext, facts: Option<RemoteFacts>) {
+    let before = context.seen.borrow_mut().remote.take();
     if let Some(facts) = &facts {
         let old = before.as_ref().map(|f| f.problems.clone()).unwrap_or_default();
         for problem in facts.problems.iter().filter(|problem| !old.contains(problem)) {
@@ -93,26 +93,26 @@ fn note(world: &World, facts: Option<RemoteFacts>) {
         }
     }
     let changed = before != facts;
-    world.seen.borrow_mut().remote = facts;
+    context.seen.borrow_mut().remote = facts;
     if changed {
-        world.look.notify_one();
-        world.changed.notify_one();
+        context.look.notify_one();
+        context.changed.notify_one();
     }
 }
 
-async fn look(world: &Rc<World>, duty: &Duty) -> Option<RemoteFacts> {
-    let server = world.server().ok()?;
-    let identity = world.view().cluster.system_identifier().map(str::to_string);
-    let mut facts = ask(world, &server, &duty.section).await;
+async fn look(context: &Rc<NodeContext>, duty: &Duty) -> Option<RemoteFacts> {
+    let server = context.server().ok()?;
+    let identity = context.view().cluster.system_identifier().map(str::to_string);
+    let mut facts = ask(context, &server, &duty.section).await;
     facts.config_version = duty.config_version;
     judge(&server, &duty.section, identity.as_deref(), &mut facts).await;
-    if world.seen.borrow().sql.as_ref().is_some_and(|sql| sql.replay_paused) {
+    if context.seen.borrow().sql.as_ref().is_some_and(|sql| sql.replay_paused) {
         facts.problems.push(String::from(REPLAY_PAUSED));
     }
-    facts.slot_busy_looks = slot_busy_looks(world, duty.config_version);
+    facts.slot_busy_looks = slot_busy_looks(context, duty.config_version);
     let answers = facts.answered_by.is_some();
-    if answers && facts.standing(identity.as_deref()) != RemoteStanding::Stranger {
-        match see_to_slot(world, &server, &duty.section, &facts).await {
+    if answers && facts.standing(identity.as_deref()) != RemoteRelation::Stranger {
+        match see_to_slot(context, &server, &duty.section, &facts).await {
             Ok(true) => facts.slot_busy_looks = SLOT_LOOKS.min(facts.slot_busy_looks + 1),
             Ok(false) => facts.slot_busy_looks = 0,
             Err(problem) => facts.problems.push(problem),
@@ -131,18 +131,18 @@ async fn look(world: &Rc<World>, duty: &Duty) -> Option<RemoteFacts> {
 }
 
 /// What the last look counted, under the same configuration.
-fn slot_busy_looks(world: &World, config_version: u64) -> u8 {
-    let seen = world.seen.borrow();
+fn slot_busy_looks(context: &NodeContext, config_version: u64) -> u8 {
+    let seen = context.seen.borrow();
     let last = seen.remote.as_ref().filter(|facts| facts.config_version == config_version);
     last.map_or(0, |facts| facts.slot_busy_looks)
 }
 
 /// Of several hosts the first that accepts writes counts, else the first that answers.
-async fn ask(world: &Rc<World>, server: &Server, section: &StandbyCluster) -> RemoteFacts {
+async fn ask(context: &Rc<NodeContext>, server: &Server, section: &StandbyCluster) -> RemoteFacts {
     let mut facts = RemoteFacts { address: section.address(), ..RemoteFacts::default() };
     let mut silent = Vec::new();
     for host in section.hosts() {
-        match probe(world, server, &host).await {
+        match probe(context, server, &host).await {
             Ok(probe) => {
                 let better = facts.answered_by.is_none() || probe.accepts_writes;
                 if better {
@@ -171,9 +171,13 @@ fn fill(facts: &mut RemoteFacts, host: &HostPort, probe: &Probe) {
     facts.accepts_writes = Some(probe.accepts_writes);
 }
 
-async fn probe(world: &Rc<World>, server: &Server, host: &HostPort) -> Result<Probe, String> {
+async fn probe(
+    context: &Rc<NodeContext>,
+    server: &Server,
+    host: &HostPort,
+) -> Result<Probe, String> {
     let source = Source::remote(&host.host, host.port, None);
-    let from = super::copy::replication_remote(world, &source).await?;
+    let from = super::copy::replication_remote(context, &source).await?;
     server.probe(&from).await
 }
 
@@ -193,7 +197,7 @@ async fn judge(
     if facts.answered_by.is_none() {
         return;
     }
-    if facts.standing(identity) == RemoteStanding::Stranger {
+    if facts.standing(identity) == RemoteRelation::Stranger {
         let own = identity.unwrap_or_default();
         facts.problems.push(format!(
             "the remote {address} has the system identifier {}, this cluster has {own}: it is \
@@ -220,19 +224,19 @@ async fn judge(
 /// The slot on the remote, made where our role may; whoever streams by it has it. Answers whether
 /// another has.
 async fn see_to_slot(
-    world: &Rc<World>,
+    context: &Rc<NodeContext>,
     server: &Server,
     section: &StandbyCluster,
     facts: &RemoteFacts,
 ) -> Result<bool, String> {
-    let slots = world.settings().use_slots != Some(false);
+    let slots = context.settings().use_slots != Some(false);
     let Some(slot) = section.primary_slot_name.as_ref().filter(|_| slots) else { return Ok(false) };
-    if streams(world) && !facts.slot_is_taken() {
+    if streams(context) && !facts.slot_is_taken() {
         return Ok(false);
     }
     let Some(host) = answering_host(section, facts) else { return Ok(false) };
     let source = Source::remote(&host.host, host.port, None);
-    let from = super::copy::replication_remote(world, &source).await?;
+    let from = super::copy::replication_remote(context, &source).await?;
     match server.ensure_remote_slot(&from, slot).await {
         Ok(true) => {
             tracing::info!(slot, remote = facts.address, "created the slot on the remote");
@@ -255,42 +259,42 @@ fn answering_host(section: &StandbyCluster, facts: &RemoteFacts) -> Option<HostP
 ///
 /// # Errors
 /// It does not answer, or it is another cluster.
-pub async fn must_be_kin(world: &Rc<World>) -> Result<RemoteFacts, String> {
-    let section = world.dynamic().standby_cluster.clone();
+pub async fn must_be_same_cluster(context: &Rc<NodeContext>) -> Result<RemoteFacts, String> {
+    let section = context.dynamic().standby_cluster.clone();
     let section = section.ok_or("this is no standby cluster any more")?;
-    let config_version = world.view().cluster.config_version;
-    let facts = look(world, &Duty { section, config_version }).await;
+    let config_version = context.view().cluster.config_version;
+    let facts = look(context, &Duty { section, config_version }).await;
     let facts = facts.ok_or("a witness has no PostgreSQL")?;
-    note(world, Some(facts.clone()));
-    let identity = world.view().cluster.system_identifier().map(str::to_string);
+    note(context, Some(facts.clone()));
+    let identity = context.view().cluster.system_identifier().map(str::to_string);
     match facts.standing(identity.as_deref()) {
-        RemoteStanding::Kin => Ok(facts),
+        RemoteRelation::Same => Ok(facts),
         _ => Err(facts.problems.first().cloned().unwrap_or_default()),
     }
 }
 
 /// May this become (part of) the dynamic configuration? A remote that is known to be wrong is
 /// refused; one that does not answer may only be down.
-pub async fn vet(world: &Rc<World>, change: &Value) -> Result<(), String> {
+pub async fn vet(context: &Rc<NodeContext>, change: &Value) -> Result<(), String> {
     if !change["standby_cluster"].is_object() {
         return Ok(());
     }
-    let view = world.view();
+    let view = context.view();
     let mut config = view.cluster.config.clone().unwrap_or_default();
     if config["standby_cluster"] == change["standby_cluster"] {
         return Ok(());
     }
     merge(&mut config, change);
     let wanted = Dynamic::from_value(Some(&config)).standby_cluster;
-    let Some(section) = wanted.filter(|_| world.server().is_ok()) else { return Ok(()) };
+    let Some(section) = wanted.filter(|_| context.server().is_ok()) else { return Ok(()) };
     if let Some(name) = own_member(&view.cluster, &section) {
         return Err(format!(
             "standby_cluster names {name}, a member of this very cluster; nothing was changed"
         ));
     }
-    let facts = ask(world, &world.server()?, &section).await;
+    let facts = ask(context, &context.server()?, &section).await;
     let identity = view.cluster.system_identifier();
-    if facts.standing(identity) == RemoteStanding::Stranger {
+    if facts.standing(identity) == RemoteRelation::Stranger {
         return Err(format!(
             "standby_cluster: {} has the system identifier {}, this cluster has {}: it cannot be \
              followed; nothing was changed",
@@ -317,8 +321,12 @@ fn own_member(
 const SHIP_MAX: Duration = Duration::from_secs(600);
 
 /// Runs archive_command, if there is one, for the file that holds the shutdown checkpoint.
-pub async fn ship_wal(world: &Rc<World>, timeline: u32, lsn: Lsn) -> Result<Report, String> {
-    let server = world.server()?;
+pub async fn ship_wal(
+    context: &Rc<NodeContext>,
+    timeline: u32,
+    lsn: Lsn,
+) -> Result<Report, String> {
+    let server = context.server()?;
     let Some(command) = server.archive_command().await? else { return Ok(Report::Done) };
     let control = server.control().await?;
     let file = wal::file_name(timeline, lsn, control.wal_segment_bytes);

@@ -1,8 +1,8 @@
 //! The replication slots of a node: one for each that needs it, none that holds WAL for nobody.
 use std::rc::Rc;
 
-use super::World;
-use super::observe::look;
+use super::NodeContext;
+use super::monitor::look;
 use crate::host::clock;
 use crate::host::postgres::Server;
 use crate::host::postgres::slots::Followed;
@@ -13,32 +13,32 @@ use crate::pure::postgres::slot::slot_name;
 /// Every node has a slot for every other member that streams, and for each permanent one that fits
 /// the kind of cluster. On a replica they stand where the leader's stand: whoever was away while the leader
 /// changed finds its WAL at the new one. One that never leads holds none.
-pub async fn keep_slots(world: &Rc<World>) {
-    if world.settings().use_slots == Some(false) {
+pub async fn keep_slots(context: &Rc<NodeContext>) {
+    if context.settings().use_slots == Some(false) {
         return;
     }
-    let Some(sql) = world.seen.borrow().sql.clone() else { return };
-    let view = world.view();
-    let others = view.cluster.members.iter().filter(|(id, m)| **id != world.id && !m.witness);
+    let Some(sql) = context.seen.borrow().sql.clone() else { return };
+    let view = context.view();
+    let others = view.cluster.members.iter().filter(|(id, m)| **id != context.id && !m.witness);
     let (idle, streaming): (Vec<_>, Vec<_>) =
         others.map(|(_, member)| member).partition(|member| member.tags.nostream());
     let names = |members: Vec<&Member>| -> Vec<String> {
         members.into_iter().map(|member| slot_name(&member.name)).collect()
     };
     let (mut idle, mut wanted) = (names(idle), names(streaming));
-    let dynamic = world.dynamic();
+    let dynamic = context.dynamic();
     let follows = dynamic.standby_cluster.is_some();
     for slot in &dynamic.permanent_slots {
         let fits = slot.in_standby_cluster.is_none_or(|standby| standby == follows);
         if fits { &mut wanted } else { &mut idle }.push(slot.name.clone());
     }
-    let Ok(server) = world.server() else { return };
+    let Ok(server) = context.server() else { return };
     let leads = view.lease.held && (!sql.in_recovery || follows);
-    let due = orphans(world, &wanted, &idle, &sql);
-    let outcome = if sql.in_recovery && !leads && never_leads(world) {
+    let due = orphans(context, &wanted, &idle, &sql);
+    let outcome = if sql.in_recovery && !leads && never_leads(context) {
         idle_slots(&server, &wanted, &sql).await
     } else if sql.in_recovery && !leads {
-        followed_slots(world, &server, &wanted, &sql).await
+        followed_slots(context, &server, &wanted, &sql).await
     } else if leads {
         leaders_slots(&server, &wanted, &idle, &sql).await
     } else {
@@ -52,25 +52,25 @@ pub async fn keep_slots(world: &Rc<World>) {
         Ok(0) => {}
         Ok(changed) => {
             tracing::info!(changed, "saw to the slots");
-            look(world, 0).await;
+            look(context, 0).await;
         }
         Err(problem) => tracing::warn!(problem, "could not see to the slots"),
     }
 }
 
 /// Tagged `nofailover`, or with no priority: no other member will ever follow it as the leader.
-fn never_leads(world: &World) -> bool {
-    world.facts(0).nofailover()
+fn never_leads(context: &NodeContext) -> bool {
+    context.facts(0).nofailover()
 }
 
 /// A replica's slots, behind the leader's.
 async fn followed_slots(
-    world: &World,
+    context: &NodeContext,
     server: &Server,
     wanted: &[String],
     sql: &SqlFacts,
 ) -> Result<usize, String> {
-    let view = world.view();
+    let view = context.view();
     let Some(leader) = view.cluster.lease.as_ref().map(|lease| lease.holder) else {
         // Whatever is held stays held until somebody leads.
         return Ok(0);
@@ -164,10 +164,15 @@ async fn idle_slots(server: &Server, wanted: &[String], sql: &SqlFacts) -> Resul
 }
 
 /// Slots that nobody has spoken for as long as `member_slots_ttl`; of new ones it is said when.
-fn orphans(world: &World, wanted: &[String], idle: &[String], sql: &SqlFacts) -> Vec<String> {
-    let dynamic = world.dynamic();
+fn orphans(
+    context: &NodeContext,
+    wanted: &[String],
+    idle: &[String],
+    sql: &SqlFacts,
+) -> Vec<String> {
+    let dynamic = context.dynamic();
     let known: Vec<&str> = wanted.iter().chain(idle).map(String::as_str).collect();
-    let mut seen = world.seen.borrow_mut();
+    let mut seen = context.seen.borrow_mut();
     let (new, due) = seen.orphans.look(&sql.slots, &known, &dynamic, clock::now());
     for name in new {
         let after_s = dynamic.member_slots_ttl_ms / 1000;

@@ -2,7 +2,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::World;
+use super::NodeContext;
 use crate::host::clock;
 use crate::host::postgres::Server;
 use crate::host::postgres::processes::blocking;
@@ -18,13 +18,13 @@ const OFFER_PAUSE_MS: Millis = 30_000;
 ///
 /// # Errors
 /// What the archive does not have could not be kept either.
-pub async fn hand_over(world: &World, server: &Server) -> Result<(), String> {
+pub async fn hand_over(context: &NodeContext, server: &Server) -> Result<(), String> {
     let looks = server.clone();
     let waiting = blocking(move || looks.waiting_for_archive()).await??;
     if waiting.is_empty() || server.hold_postmaster().await?.is_some() {
         return Ok(());
     }
-    let Archive::On(command) = archive(world, server).await else { return Ok(()) };
+    let Archive::On(command) = archive(context, server).await else { return Ok(()) };
     tracing::info!(files = waiting.len(), "archives what only this server has not archived yet");
     let handed = server.hand_to_archive(&command, waiting, HAND_OVER_MAX).await?;
     if handed.left.is_empty() {
@@ -38,7 +38,7 @@ pub async fn hand_over(world: &World, server: &Server) -> Result<(), String> {
         "the archive did not take this WAL, which nobody else archives: it is kept there and offered \
          again"
     );
-    world.seen.borrow_mut().offer_at = clock::now() + OFFER_PAUSE_MS;
+    context.seen.borrow_mut().offer_at = clock::now() + OFFER_PAUSE_MS;
     Ok(())
 }
 
@@ -49,9 +49,9 @@ enum Archive {
 }
 
 /// As configured by now; the files may be those of before it was mended.
-async fn archive(world: &World, server: &Server) -> Archive {
+async fn archive(context: &NodeContext, server: &Server) -> Archive {
     let given = |name: &str| {
-        let settings = world.settings();
+        let settings = context.settings();
         settings.parameters.get(name).and_then(parameter_text)
     };
     if let Some(library) = given("archive_library")
@@ -77,24 +77,24 @@ fn is_on(mode: String) -> bool {
 }
 
 /// At every pulse, without waiting: what was kept aside is offered to the archive.
-pub fn keep_offering(world: &Rc<World>) {
-    let Ok(server) = world.server() else { return };
+pub fn keep_offering(context: &Rc<NodeContext>) {
+    let Ok(server) = context.server() else { return };
     let now = clock::now();
-    if now < world.seen.borrow().offer_at || !server.unarchived_dir().exists() {
+    if now < context.seen.borrow().offer_at || !server.unarchived_dir().exists() {
         return;
     }
-    world.seen.borrow_mut().offer_at = Millis::MAX;
-    let world = world.clone();
+    context.seen.borrow_mut().offer_at = Millis::MAX;
+    let context = context.clone();
     actix::spawn(async move {
-        if let Err(problem) = offer(&world, &server).await {
+        if let Err(problem) = offer(&context, &server).await {
             tracing::warn!(problem, "WAL that is kept for the archive could not be offered");
         }
-        world.seen.borrow_mut().offer_at = clock::now() + OFFER_PAUSE_MS;
+        context.seen.borrow_mut().offer_at = clock::now() + OFFER_PAUSE_MS;
     });
 }
 
-async fn offer(world: &World, server: &Server) -> Result<(), String> {
-    let Archive::On(command) = archive(world, server).await else { return Ok(()) };
+async fn offer(context: &NodeContext, server: &Server) -> Result<(), String> {
+    let Archive::On(command) = archive(context, server).await else { return Ok(()) };
     let handed = server.offer_kept(&command).await?;
     if !handed.archived.is_empty() {
         tracing::info!(files = ?handed.archived, "the archive took what had been kept for it");

@@ -7,12 +7,12 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use super::access::Key;
-use crate::pure::consensus::recover::first_id;
+use crate::pure::consensus::quorum_loss::first_id;
 
 /// First word of every greeting.
 pub const MAGIC: &str = "surus";
 /// Version of this protocol; others are refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of randomness that each side puts into the password's proof.
 pub const NONCE_BYTES: usize = 32;
 
@@ -75,7 +75,7 @@ fn check_cluster(own: &Hello, peer: &Hello) -> Result<(), String> {
         return Err(format!("it belongs to cluster {}, this node to {ours}", clip(theirs)));
     }
     let (ours_at, theirs_at) = (own.cluster_epoch, peer.cluster_epoch);
-    let left_behind = |who: &str, behind: &Hello| {
+    let timeline_behind = |who: &str, behind: &Hello| {
         Err(format!(
             "{who} was left behind by `surus recover` (epoch {ours_at} here, {theirs_at} there): \
              stop {}, move its raft.data_dir away, start it again, and it joins as a new member",
@@ -83,8 +83,8 @@ fn check_cluster(own: &Hello, peer: &Hello) -> Result<(), String> {
         ))
     };
     match theirs_at.cmp(&ours_at) {
-        Ordering::Less => left_behind("it", peer),
-        Ordering::Greater => left_behind("this node", own),
+        Ordering::Less => timeline_behind("it", peer),
+        Ordering::Greater => timeline_behind("this node", own),
         Ordering::Equal if ours != theirs => Err(format!(
             "both {} and {} were recovered, each alone: stop the one with less data at once, move \
              its raft.data_dir away, start it again, and it joins as a new member",

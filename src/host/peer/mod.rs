@@ -1,7 +1,7 @@
 //! Raft messages and gossip between nodes over TCP.
 //!
 //! Every node dials every other and accepts from every other: what a node says travels on the
-//! connection it dialled, so neither side depends on the other's luck. Nothing here blocks, and
+//! connection it dialled, so neither side depends on the other's randomness. Nothing here blocks, and
 //! nothing is repeated: Raft and gossip live with loss.
 //!
 //! The password proves a member, not which one. So an accepted connection is *confirmed* only when it

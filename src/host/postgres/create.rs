@@ -2,7 +2,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::birth::{Birth, Phase};
+use super::bootstrap_marker::{BootstrapMarker, Phase};
 use super::processes::{self, blocking, kill_all};
 use super::program::Output;
 use super::{Connection, Server};
@@ -34,14 +34,14 @@ impl Server {
                 ));
             }
         }
-        let birth = Birth::of_initdb();
-        let target = self.begin_fill(&birth.text()).await?;
+        let bootstrap_marker = BootstrapMarker::of_initdb();
+        let target = self.begin_fill(&bootstrap_marker.text()).await?;
         let mut program = self.tool("initdb").args(initdb_arguments(options, superuser));
         if let Some(password) = password {
             program = program.secret_arg("pwfile", &format!("{}\n", password.0))?;
         }
         let output = program.arg("-D").arg(&target.path).run().await?;
-        self.fill_ended(target, Some(birth.at(Phase::Restored).text())).await?;
+        self.fill_ended(target, Some(bootstrap_marker.at(Phase::Restored).text())).await?;
         Ok(output)
     }
 
@@ -62,12 +62,12 @@ impl Server {
         method: &CustomMethod,
         scope: &str,
     ) -> Result<Output, String> {
-        let birth = Birth::of_method(method);
+        let bootstrap_marker = BootstrapMarker::of_method(method);
         let word = format!("bootstrap {}", self.data_dir.display());
         let program = self.script(&method.command)?.env(WORK, &word);
         end_carriers(&word).await?;
         let absent = !self.files().exists(&self.data_dir);
-        let target = self.begin_restore(&birth.text()).await?;
+        let target = self.begin_restore(&bootstrap_marker.text()).await?;
         let ended = program.args(bootstrap_arguments(method, scope, &self.data_dir)).run().await;
         end_carriers(&word).await?;
         let output = ended?;
@@ -78,7 +78,7 @@ impl Server {
                 self.data_dir.display()
             ));
         }
-        self.fill_ended(target, Some(birth.at(Phase::Restored).text())).await?;
+        self.fill_ended(target, Some(bootstrap_marker.at(Phase::Restored).text())).await?;
         Ok(output)
     }
 

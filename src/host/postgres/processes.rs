@@ -10,10 +10,10 @@ use std::{fs, io};
 
 use rustix::process::{Pid, Signal};
 
-use crate::host::luck::draw_id;
+use crate::host::rng::random_id;
 
 /// The name of the environment variable that says whose program a process is.
-pub const MARK: &str = "SURUS_DEED";
+pub const MARK: &str = "SURUS_OPERATION";
 /// Which life of the daemon started it: pid and start time.
 pub const LIFE: &str = "SURUS_LIFE";
 
@@ -112,7 +112,7 @@ pub fn this_life() -> String {
     static LIFE: OnceLock<String> = OnceLock::new();
     let draw = || {
         let pid = std::process::id();
-        format!("{pid}-{}", start_ticks(pid as i32).ok().flatten().unwrap_or_else(draw_id))
+        format!("{pid}-{}", start_ticks(pid as i32).ok().flatten().unwrap_or_else(random_id))
     };
     LIFE.get_or_init(draw).clone()
 }

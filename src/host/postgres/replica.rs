@@ -3,12 +3,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::aside::make_data_dir;
 use super::create::option_name;
 use super::files::Files;
 use super::inspect::Presence;
 use super::processes::blocking;
 use super::program::{Output, Stream};
+use super::removal::make_data_dir;
 use super::{Server, TOOL_TIMEOUT};
 use crate::pure::config::option::BASEBACKUP_FORBIDDEN;
 use crate::pure::postgres::control::Control;

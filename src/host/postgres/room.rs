@@ -21,7 +21,7 @@ const SIZE_MAX: Duration = Duration::from_secs(15);
 /// ZFS, btrfs, bcachefs: they may compress, so that the size of files says little.
 const COMPRESSING: [i64; 3] = [0x2fc1_2fc1, 0x9123_683e, 0xca45_1a4e];
 /// Under these names a data directory is moved aside.
-const SUFFIXES: [&str; 4] = ["diverged", "failed", "rewind", "stillborn"];
+const SUFFIXES: [&str; 4] = ["diverged", "failed", "rewind", "failed_bootstrap"];
 /// Base and global only: other tablespaces may lie on other disks.
 const SIZE: &str = "SELECT sum(pg_catalog.pg_tablespace_size(oid))::text \
     FROM pg_catalog.pg_tablespace WHERE spcname IN ('pg_default', 'pg_global')";
@@ -90,7 +90,7 @@ impl Server {
     pub fn set_aside_here(&self) -> Vec<Kept> {
         let real = self.files().at(&self.data_dir, || fs::canonicalize(&self.data_dir));
         let real = real.unwrap_or_else(|_| self.data_dir.clone());
-        let places = [real.clone(), real.join(super::aside::INSIDE).join("data")];
+        let places = [real.clone(), real.join(super::removal::INSIDE).join("data")];
         let found = places.iter().flat_map(|place| self.kept_beside(place));
         let mut kept: Vec<Kept> =
             found.map(|path| Kept { bytes: bytes_in(self.files(), &path), path }).collect();
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn only_what_was_moved_aside_may_go() {
-        for ours in [".diverged", ".failed.2", ".rewind.13", ".stillborn"] {
+        for ours in [".diverged", ".failed.2", ".rewind.13", ".failed_bootstrap"] {
             assert!(is_suffix(ours), "{ours}");
         }
         for other in ["", ".old", ".diverged.bak", "2.diverged", ".failed.2.3", "diverged"] {

@@ -5,7 +5,7 @@ use crate::pure::cluster::facts::Slot;
 use crate::pure::cluster::slots::{Step, step};
 use crate::pure::postgres::lsn::Lsn;
 
-/// What became of a wish for slots.
+/// What became of a request for slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotChanges {
     pub created: Vec<String>,

@@ -28,7 +28,7 @@ pub enum Ready {
     /// It is out of recovery.
     ReadWrite,
     /// The postmaster has read its configuration and stands; recovery may go on for hours.
-    Standing,
+    LeaseStatus,
 }
 
 /// Beyond this a log is put away at the next start.
@@ -204,7 +204,7 @@ impl Server {
         })
         .await?;
         match status {
-            Some(_) if ready == Ready::Standing => Ok(true),
+            Some(_) if ready == Ready::LeaseStatus => Ok(true),
             Some(Status::Standby) => Ok(ready == Ready::Accepting),
             Some(Status::Ready) => Ok(self.answers(ready).await),
             _ => Ok(false),

@@ -10,7 +10,7 @@ use super::held::Hold;
 use super::inspect::{Presence, is_there};
 use super::processes::{self, blocking};
 use super::program::Program;
-use crate::pure::deed::StopMode;
+use crate::pure::operation::StopMode;
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::postgres::wal::archive_words;
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::aside::make_data_dir;
 use super::files::Files;
 use super::processes::{self, blocking};
 use super::program::Program;
+use super::removal::make_data_dir;
 
 /// One run of archive_command, as part of the whole time.
 const ONE_MAX: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use tokio::net::lookup_host;
 
 use super::guesses::{self, Guesses};
 use super::reply::Reply;
-use super::{browser, current, look};
+use super::{browser, current, snapshot};
 use crate::host::request::Handle;
 use crate::pure::config::Credentials;
 use crate::pure::config::network::Network;
@@ -68,8 +68,8 @@ pub(super) fn is_favoured(client: IpAddr, handle: &Handle) -> bool {
 
 /// Hosts of the members' REST addresses.
 pub(super) fn member_hosts(handle: &Handle) -> Vec<String> {
-    look(handle, |look| {
-        let members = look.view.cluster.members.values();
+    snapshot(handle, |snapshot| {
+        let members = snapshot.view.cluster.members.values();
         members.filter_map(|member| host_of_url(&member.api_url)).map(str::to_owned).collect()
     })
 }

@@ -6,12 +6,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::Body;
-use super::look;
 use super::reply::Reply;
+use super::snapshot;
 use crate::host::clock;
 use crate::host::request::{Handle, Request};
 use crate::pure::cluster::command::{Command, Outcome};
-use crate::pure::deed::BuildWish;
+use crate::pure::operation::ReinitOptions;
 use crate::pure::patroni::{dynamic, reinit, restart, standby};
 
 /// A change is waited for at least this long, however short the ttl is.
@@ -55,7 +55,7 @@ pub async fn patch_config(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(patch) => patch,
         Err(reply) => return reply,
     };
-    let Some(current) = look(handle, |look| look.view.cluster.config.clone()) else {
+    let Some(current) = snapshot(handle, |snapshot| snapshot.view.cluster.config.clone()) else {
         return Reply::error(503, "the cluster has no configuration yet");
     };
     if let Err(answer) = dynamic::check(&dynamic::different(Some(&current), &patch)) {
@@ -82,7 +82,7 @@ pub async fn put_config(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(config) => config,
         Err(reply) => return reply,
     };
-    let current = look(handle, |look| look.view.cluster.config.clone());
+    let current = snapshot(handle, |snapshot| snapshot.view.cluster.config.clone());
     if let Err(answer) = dynamic::check(&dynamic::different(current.as_ref(), &config)) {
         return answer.into();
     }
@@ -106,7 +106,7 @@ pub async fn promote_cluster(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(body) => body,
         Err(reply) => return reply,
     };
-    let order = match look(handle, |look| standby::order(look, &body)) {
+    let order = match snapshot(handle, |snapshot| standby::order(snapshot, &body)) {
         Ok(order) => order,
         Err(answer) => return answer.into(),
     };
@@ -147,7 +147,7 @@ pub async fn restart(handle: &Handle, body: Body<'_>) -> Reply {
             Err(why) => Reply::text(503, why),
         };
     }
-    if !look(handle, |look| restart::applies(&wanted, look)) {
+    if !snapshot(handle, |snapshot| restart::applies(&wanted, snapshot)) {
         return Reply::text(503, "restart conditions are not satisfied");
     }
     let timeout_ms = wanted.timeout_ms;
@@ -171,13 +171,13 @@ pub async fn reinitialize(handle: &Handle, body: Body<'_>) -> Reply {
         Ok(body) => body,
         Err(reply) => return reply,
     };
-    let wanted = match look(handle, |look| reinit::check(look, &body)) {
+    let wanted = match snapshot(handle, |snapshot| reinit::check(snapshot, &body)) {
         Ok(wanted) => wanted,
         Err(answer) => return answer.into(),
     };
     let reinit::Reinit { force, from_leader, method, source, keep_data } = wanted;
-    let wish = BuildWish { from_leader, method, source, keep_data };
-    match ask(handle, |reply| Request::Reinitialize { force, wish, reply }).await {
+    let reinit = ReinitOptions { from_leader, method, source, keep_data };
+    match ask(handle, |reply| Request::Reinitialize { force, reinit, reply }).await {
         Ok(()) => Reply::text(200, "reinitialize started"),
         Err(why) => Reply::text(503, why),
     }

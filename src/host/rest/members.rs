@@ -5,8 +5,8 @@ use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout_at};
 
 use super::change::propose;
-use super::look;
 use super::reply::Reply;
+use super::snapshot;
 use crate::host::request::Handle;
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::command::{Command, Outcome};
@@ -22,8 +22,8 @@ pub async fn remove(handle: &Handle, path: &str, query: &str) -> Reply {
     if name.is_empty() {
         return Reply::text(400, "whom to remove is missing: DELETE /members/NAME");
     }
-    let since = look(handle, |look| look.view.cluster.applied);
-    let id = match look(handle, |look| members::may_be_removed(look, &name)) {
+    let since = snapshot(handle, |snapshot| snapshot.view.cluster.applied);
+    let id = match snapshot(handle, |snapshot| members::may_be_removed(snapshot, &name)) {
         Ok(id) => id,
         Err(answer) => return answer.into(),
     };

@@ -29,7 +29,7 @@ use self::reply::{Reply, render};
 use crate::host::request::Handle;
 use crate::host::{clock, descriptors, listen};
 use crate::pure::config::HostPort;
-use crate::pure::patroni::look::Look;
+use crate::pure::patroni::snapshot::Snapshot;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -88,10 +88,10 @@ fn current(handle: &Handle) -> std::sync::Arc<crate::pure::config::Config> {
 }
 
 /// Calls `read` with what this node knows now.
-fn look<T>(handle: &Handle, read: impl FnOnce(&Look) -> T) -> T {
+fn snapshot<T>(handle: &Handle, read: impl FnOnce(&Snapshot) -> T) -> T {
     let (view, local) = (handle.view.borrow().clone(), handle.local.borrow().clone());
     let (dynamic, config) = (handle.dynamic.borrow().clone(), current(handle));
-    read(&Look {
+    read(&Snapshot {
         view: &view,
         local: &local,
         dynamic: &dynamic,

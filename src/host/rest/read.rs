@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::look;
 use super::reply::Reply;
+use super::snapshot;
 use crate::host::clock;
 use crate::host::request::{Handle, Request};
 use crate::pure::dump;
@@ -23,7 +23,7 @@ pub(in crate::host) fn parameters(query: &str) -> Vec<(String, String)> {
 /// HEAD and OPTIONS: health paths only, no body.
 pub fn bare(handle: &Handle, path: &str, query: &str) -> Reply {
     let query = parameters(query);
-    Reply::bare(look(handle, |look| health::code(look, path, &query)))
+    Reply::bare(snapshot(handle, |snapshot| health::code(snapshot, path, &query)))
 }
 
 /// GET, by the first segment of the path.
@@ -31,26 +31,26 @@ pub async fn get(handle: &Handle, segment: &str, path: &str, query: &str) -> Rep
     match segment {
         "dump" => Reply::json(200, &dumped(handle).await),
         "dcs" => key(handle, path),
-        _ => look(handle, |look| {
+        _ => snapshot(handle, |snapshot| {
             let query = parameters(query);
             let probe = |healthy| Reply::bare(if healthy { 200 } else { 503 });
             match segment {
-                "patroni" => Reply::json(200, &status::body(look)),
-                "cluster" => Reply::json(200, &cluster::body(look)),
-                "members" => Reply::json(200, &members::body(look)),
-                "history" => Reply::json(200, &cluster::history(look)),
-                "metrics" => Reply::metrics(metrics::text(look)),
-                "liveness" => probe(probe::liveness(look)),
-                "readiness" => probe(probe::readiness(look, &query)),
-                "replica-build" => Reply::json(200, &replica_build(look)),
+                "patroni" => Reply::json(200, &status::body(snapshot)),
+                "cluster" => Reply::json(200, &cluster::body(snapshot)),
+                "members" => Reply::json(200, &members::body(snapshot)),
+                "history" => Reply::json(200, &cluster::history(snapshot)),
+                "metrics" => Reply::metrics(metrics::text(snapshot)),
+                "liveness" => probe(probe::liveness(snapshot)),
+                "readiness" => probe(probe::readiness(snapshot, &query)),
+                "replica-build" => Reply::json(200, &replica_build(snapshot)),
                 "failsafe" => Reply::error(502, "failsafe_mode is not built yet"),
-                "config" => match &look.view.cluster.config {
+                "config" => match &snapshot.view.cluster.config {
                     Some(config) => {
-                        Reply::json(200, config).versioned(look.view.cluster.config_version)
+                        Reply::json(200, config).versioned(snapshot.view.cluster.config_version)
                     }
                     None => Reply::error(502, "the cluster has no configuration yet"),
                 },
-                _ => Reply::json(health::code(look, path, &query), &status::body(look)),
+                _ => Reply::json(health::code(snapshot, path, &query), &status::body(snapshot)),
             }
         }),
     }
@@ -58,19 +58,19 @@ pub async fn get(handle: &Handle, segment: &str, path: &str, query: &str) -> Rep
 
 fn key(handle: &Handle, path: &str) -> Reply {
     let key = path.trim_start_matches('/').strip_prefix("dcs").unwrap_or_default();
-    match look(handle, |look| keys::value(look, key)) {
+    match snapshot(handle, |snapshot| keys::value(snapshot, key)) {
         Some(text) => Reply::text(200, text),
         None => Reply::text(404, format!("there is no key {}", key.trim_matches('/'))),
     }
 }
 
 /// This node's replica build: progress, and the machine that runs it with its last attempts.
-fn replica_build(look: &crate::pure::patroni::look::Look) -> Value {
-    let build = look.facts().and_then(|facts| facts.build.as_ref());
-    let machine = look.local.machines.iter().find(|machine| machine.flow == "replica_build");
-    json!({"name": look.config.name, "state": look.state_text(), "build": build,
+fn replica_build(snapshot: &crate::pure::patroni::snapshot::Snapshot) -> Value {
+    let build = snapshot.facts().and_then(|facts| facts.build.as_ref());
+    let machine = snapshot.local.machines.iter().find(|machine| machine.flow == "replica_build");
+    json!({"name": snapshot.config.name, "state": snapshot.state_text(), "build": build,
         "failures": machine.map(|machine| machine.knowledge["failures"].clone()),
-        "sentence": look.local.sentence, "machine": machine})
+        "sentence": snapshot.local.sentence, "machine": machine})
 }
 
 /// The dump as the node makes it; a node that does not answer is itself worth a dump.
@@ -84,8 +84,14 @@ async fn dumped(handle: &Handle) -> Value {
         Ok(Some(value)) => value,
         _ => {
             let postgres = json!({"unknown": "the node's actor did not answer in time"});
-            let mut value = look(handle, |look| {
-                dump::assemble(look.view, look.local, look.dynamic, look.config, postgres)
+            let mut value = snapshot(handle, |snapshot| {
+                dump::assemble(
+                    snapshot.view,
+                    snapshot.local,
+                    snapshot.dynamic,
+                    snapshot.config,
+                    postgres,
+                )
             });
             value["wall"] = clock::wall().into();
             value

@@ -5,8 +5,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::Body;
 use super::change::propose;
-use super::look;
 use super::reply::Reply;
+use super::snapshot;
 use crate::host::clock;
 use crate::host::request::Handle;
 use crate::pure::cluster::command::{Command, Outcome};
@@ -21,11 +21,12 @@ pub async fn post(handle: &Handle, body: Body<'_>, action: Action) -> Reply {
         Err(reply) => return reply,
     };
     let now = clock::epoch_s();
-    let accepted = match look(handle, |look| switchover::check(look, action, &body, now)) {
-        Ok(accepted) => accepted,
-        Err(answer) => return answer.into(),
-    };
-    let leader = look(handle, |look| look.view.cluster.leader().map(str::to_owned));
+    let accepted =
+        match snapshot(handle, |snapshot| switchover::check(snapshot, action, &body, now)) {
+            Ok(accepted) => accepted,
+            Err(answer) => return answer.into(),
+        };
+    let leader = snapshot(handle, |snapshot| snapshot.view.cluster.leader().map(str::to_owned));
     let command = Command::SetFailover { request: accepted.request.clone() };
     if let Err(why) = done(propose(handle, command).await) {
         return Reply::text(503, format!("failed to write failover key into DCS: {why}"));
@@ -69,7 +70,7 @@ async fn watch(handle: &Handle, accepted: &Accepted, leader: Option<&str>) -> Re
 
 /// Takes back a scheduled switchover; one that is under way cannot be.
 pub async fn delete(handle: &Handle) -> Reply {
-    let request = look(handle, |look| look.view.cluster.failover.clone());
+    let request = snapshot(handle, |snapshot| snapshot.view.cluster.failover.clone());
     let Some(request) = request.filter(|request| request.scheduled_at.is_some()) else {
         return Reply::text(404, "no switchover is scheduled");
     };

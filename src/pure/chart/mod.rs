@@ -198,7 +198,7 @@ pub trait Names: Copy + Debug + Send + Sync + 'static {
 }
 
 /// What a chart's guards and actions mean to a value that knows something.
-pub trait Meaning<N: Names, I> {
+pub trait Implementation<N: Names, I> {
     /// Is the claim true, given what is known and what just happened?
     fn allows(&self, guard: N::Guard, input: &I) -> bool;
 

@@ -9,7 +9,7 @@
 use super::{Chart, Trigger};
 
 /// Whoever answers for the names of a chart: guards are questions, actions change what is known.
-pub trait Mind {
+pub trait Interpreter {
     /// Is the guard at this place in the chart's table true now?
     fn allows(&mut self, guard: usize) -> bool;
 
@@ -38,7 +38,7 @@ pub enum Crossing {
 }
 
 /// Enters the chart at its initial state and follows `always` edges until we rest.
-pub fn enter(chart: &Chart, mind: &mut impl Mind) -> Walk {
+pub fn enter(chart: &Chart, mind: &mut impl Interpreter) -> Walk {
     let mut walk = Walk { edges: vec![], state: chart.initial, arrived: true, trace: vec![] };
     walk.descend(chart, chart.initial, None);
     walk.settle(chart, mind);
@@ -46,7 +46,12 @@ pub fn enter(chart: &Chart, mind: &mut impl Mind) -> Walk {
 }
 
 /// What the trigger does in this state; `None` when no edge is for it or no guard allows one.
-pub fn step(chart: &Chart, state: usize, trigger: Trigger, mind: &mut impl Mind) -> Option<Walk> {
+pub fn step(
+    chart: &Chart,
+    state: usize,
+    trigger: Trigger,
+    mind: &mut impl Interpreter,
+) -> Option<Walk> {
     let edge = choose(chart, state, trigger, mind)?;
     let mut walk = Walk { edges: vec![], state, arrived: false, trace: vec![] };
     walk.take(chart, edge, mind);
@@ -57,7 +62,12 @@ pub fn step(chart: &Chart, state: usize, trigger: Trigger, mind: &mut impl Mind)
 }
 
 /// The first allowed edge, from the innermost state outwards, in document order within each.
-fn choose(chart: &Chart, state: usize, trigger: Trigger, mind: &mut impl Mind) -> Option<usize> {
+fn choose(
+    chart: &Chart,
+    state: usize,
+    trigger: Trigger,
+    mind: &mut impl Interpreter,
+) -> Option<usize> {
     chart.ancestry(state).find_map(|at| {
         chart.edges.iter().position(|edge| {
             edge.source == at
@@ -68,7 +78,7 @@ fn choose(chart: &Chart, state: usize, trigger: Trigger, mind: &mut impl Mind) -
 }
 
 impl Walk {
-    fn take(&mut self, chart: &Chart, edge: usize, mind: &mut impl Mind) {
+    fn take(&mut self, chart: &Chart, edge: usize, mind: &mut impl Interpreter) {
         let row = &chart.edges[edge];
         self.edges.push(edge);
         if let Some(target) = row.target {
@@ -92,7 +102,7 @@ impl Walk {
     }
 
     /// Follows decisions until we rest. `source` refuses charts in which this could go on for ever.
-    fn settle(&mut self, chart: &Chart, mind: &mut impl Mind) {
+    fn settle(&mut self, chart: &Chart, mind: &mut impl Interpreter) {
         for _ in 0..=chart.states.len() {
             let Some(edge) = choose(chart, self.state, Trigger::Always, mind) else { return };
             self.take(chart, edge, mind);

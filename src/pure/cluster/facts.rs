@@ -237,7 +237,7 @@ impl Facts {
 mod tests {
     use super::*;
 
-    /// Found by a dense story: a standby with a dead leader's tail was handed the lease.
+    /// Found by a clustered story: a standby with a dead leader's tail was handed the lease.
     #[test]
     fn a_position_on_another_timeline_is_nothing_received() {
         let at = |timeline, lsn| SqlFacts {

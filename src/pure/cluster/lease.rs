@@ -1,14 +1,14 @@
 //! Who may write, until when: the arithmetic of the lease on both sides.
 //!
-//! Holder: deadline = the time it *sent* the last beat that was answered + ttl − margin. A longer ttl counts
-//! for beats sent after the log knows it. A shorter one counts from the first answered beat that carries
+//! Holder: deadline = the time it *sent* the last renewal that was answered + ttl − margin. A longer ttl counts
+//! for renewals sent after the log knows it. A shorter one counts from the first answered renewal that carries
 //! it; only when the guard is bound to that deadline does the holder tell the log ([`Lease::counted_ms`]).
 //!
 //! [`Lease::counted_ms`]: super::state::Lease::counted_ms
 //!
 //! Arbiter: the lease may be declared over when, on its own clock, ttl × (1 + drift) has passed
-//! since the last beat it confirmed, since the grant, and since it won its own election: an
-//! earlier arbiter may have confirmed beats this one never heard of, but its majority round ended
+//! since the last renewal it confirmed, since the grant, and since it won its own election: an
+//! earlier arbiter may have confirmed renewals this one never heard of, but its majority round ended
 //! before a voter of this election voted (quorum intersection), so before the election was won.
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use super::Millis;
 pub const MARGIN_MS: Millis = 700;
 /// Clock *rates* of two nodes differ by at most this many percent.
 pub const DRIFT_PERCENT: u64 = 1;
-/// Unanswered beats that are remembered.
+/// Unanswered renewals that are remembered.
 const SENT_MAX: usize = 64;
 
 /// 16 bytes that only the holder and whom it renewed its lease with know (SEC-9).
@@ -32,8 +32,8 @@ pub fn ttl_with_drift(ttl_ms: Millis) -> Millis {
     ttl_ms + (ttl_ms * DRIFT_PERCENT).div_ceil(100)
 }
 
-/// How often the holder beats.
-pub fn beat_every(ttl_ms: Millis) -> Millis {
+/// How often the holder renewals.
+pub fn renew_every(ttl_ms: Millis) -> Millis {
     (ttl_ms / 6).clamp(150, 2000)
 }
 
@@ -43,13 +43,13 @@ pub struct Holder {
     pub epoch: u64,
     /// No write may be acknowledged at or after this instant of our own clock.
     pub deadline: Option<Millis>,
-    /// When each unanswered beat was sent, the ttl it counts on, and what its answer must return.
+    /// When each unanswered renewal was sent, the ttl it counts on, and what its answer must return.
     sent: BTreeMap<u64, (Millis, Millis, Nonce)>,
     /// What nonces are made of; known to this process only.
     seed: u64,
     serial: u64,
     pub last_sent: Option<Millis>,
-    /// The ttl of the last beat that was sent, and of the last that was answered.
+    /// The ttl of the last renewal that was sent, and of the last that was answered.
     carried_ms: Millis,
     answered_ttl_ms: Option<Millis>,
     /// The deadline that the host last said its guard is bound to.
@@ -57,7 +57,7 @@ pub struct Holder {
     /// What the arbiter had applied when it first answered this life of the node. Whoever comes back knows
     /// only what its disk calls committed: it may not have heard again yet what it had told the log itself
     /// (which standbys it waits for, say), and must not act on less.
-    pub abreast_at: Option<u64>,
+    pub caught_up_at: Option<u64>,
 }
 
 impl Holder {
@@ -65,8 +65,8 @@ impl Holder {
         Holder { epoch, seed, ..Holder::default() }
     }
 
-    /// A beat leaves now; its serial, and what the answer must return.
-    pub fn beat(&mut self, now: Millis, ttl_ms: Millis) -> (u64, Nonce) {
+    /// A renewal leaves now; its serial, and what the answer must return.
+    pub fn renewal(&mut self, now: Millis, ttl_ms: Millis) -> (u64, Nonce) {
         self.serial += 1;
         let nonce = self.nonce(now);
         self.sent.insert(self.serial, (now, ttl_ms, nonce));
@@ -88,8 +88,8 @@ impl Holder {
         [word(0), word(8)]
     }
 
-    /// A beat was answered, for `ttl_ms` at most. True if that says anything new: the deadline is then what
-    /// it says, which is earlier than before where the ttl was lowered. An answer to another beat than the
+    /// A renewal was answered, for `ttl_ms` at most. True if that says anything new: the deadline is then what
+    /// it says, which is earlier than before where the ttl was lowered. An answer to another renewal than the
     /// one that was sent counts for nothing, and leaves it open.
     pub fn answered(&mut self, epoch: u64, serial: u64, nonce: Nonce, ttl_ms: Millis) -> bool {
         if epoch != self.epoch || self.sent.get(&serial).is_none_or(|sent| sent.2 != nonce) {
@@ -105,12 +105,12 @@ impl Holder {
         true
     }
 
-    /// When the next beat is due: at once when another ttl counts than the last one carried, and until one
+    /// When the next renewal is due: at once when another ttl counts than the last one carried, and until one
     /// is answered under a longer ttl as often as the shorter needs it.
     pub fn is_due(&self, now: Millis, ttl_ms: Millis) -> bool {
         let Some(last) = self.last_sent else { return true };
         let shortest = self.answered_ttl_ms.map_or(ttl_ms, |answered| answered.min(ttl_ms));
-        self.carried_ms != ttl_ms || now >= last + beat_every(shortest)
+        self.carried_ms != ttl_ms || now >= last + renew_every(shortest)
     }
 
     /// The guard of this epoch, if there is one, stops PostgreSQL at this deadline or earlier.
@@ -136,7 +136,7 @@ pub struct Arbiter {
     pub won_at: Millis,
     /// Epoch, and when a renewal of it (or its grant) was last confirmed.
     confirmed: Option<(u64, Millis)>,
-    /// Epoch that we have proposed to end: its beats are no longer answered.
+    /// Epoch that we have proposed to end: its renewals are no longer answered.
     pub ending: Option<u64>,
 }
 
@@ -145,7 +145,7 @@ impl Arbiter {
         Arbiter { won_at, ..Arbiter::default() }
     }
 
-    /// A beat (or the grant itself) was confirmed now. False if the epoch is being ended.
+    /// A renewal (or the grant itself) was confirmed now. False if the epoch is being ended.
     pub fn confirm(&mut self, now: Millis, epoch: u64) -> bool {
         if self.ending == Some(epoch) {
             return false;
@@ -170,15 +170,15 @@ mod tests {
     #[test]
     fn only_what_was_sent_with_a_beat_answers_it() {
         let mut holder = Holder::new(4, 7);
-        let (serial, nonce) = holder.beat(1000, 6000);
-        let (_, other) = holder.beat(1000, 6000);
+        let (serial, nonce) = holder.renewal(1000, 6000);
+        let (_, other) = holder.renewal(1000, 6000);
         assert_ne!(nonce, other);
         assert!(
             !holder.answered(4, serial, [0, 0], 6000) && !holder.answered(4, serial, other, 6000)
         );
         assert!(holder.deadline.is_none() && holder.answered(4, serial, nonce, 6000));
         assert_eq!(holder.deadline, Some(7000 - MARGIN_MS));
-        let elsewhere = Holder::new(4, 8).beat(1000, 6000).1;
+        let elsewhere = Holder::new(4, 8).renewal(1000, 6000).1;
         assert_ne!(nonce, elsewhere);
     }
 
@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn a_shorter_ttl_counts_from_its_first_answer_and_binds_the_guard_first() {
         let mut holder = Holder::new(4, 7);
-        let (one, nonce) = holder.beat(1_000, 30_000);
+        let (one, nonce) = holder.renewal(1_000, 30_000);
         assert!(holder.answered(4, one, nonce, 30_000));
         holder.guard_is_bound(30_300);
         assert!(!holder.is_due(2_900, 30_000) && holder.is_due(2_900, 2_000), "at once");
-        let (two, nonce) = holder.beat(2_900, 2_000);
+        let (two, nonce) = holder.renewal(2_900, 2_000);
         assert!(!holder.is_bound_to(2_000) && holder.is_live(20_000), "not answered yet");
         assert!(holder.answered(4, two, nonce, 2_000));
         assert_eq!(holder.deadline, Some(4_900 - MARGIN_MS));
@@ -203,10 +203,10 @@ mod tests {
     #[test]
     fn a_longer_ttl_counts_for_what_carries_it_and_until_then_renewals_are_as_frequent_as_before() {
         let mut holder = Holder::new(4, 7);
-        let (one, nonce) = holder.beat(1_000, 2_000);
+        let (one, nonce) = holder.renewal(1_000, 2_000);
         assert!(holder.answered(4, one, nonce, 2_000));
         assert!(!holder.is_due(1_100, 2_000) && holder.is_due(1_100, 30_000), "at once");
-        let (two, nonce) = holder.beat(1_100, 30_000);
+        let (two, nonce) = holder.renewal(1_100, 30_000);
         assert_eq!(holder.deadline, Some(3_000 - MARGIN_MS));
         assert!(!holder.is_due(1_400, 30_000) && holder.is_due(1_500, 30_000), "it may be lost");
         assert!(holder.answered(4, two, nonce, 2_000), "an arbiter that knows of two seconds only");

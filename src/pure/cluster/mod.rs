@@ -4,7 +4,7 @@ pub mod command;
 pub mod facts;
 pub mod handover;
 pub mod lease;
-pub mod looks;
+pub mod poll_sequence;
 pub mod rank;
 pub mod remote;
 pub mod removal;

@@ -15,7 +15,7 @@ pub struct Candidate<'a> {
 }
 
 /// The circumstances of a decision.
-pub struct Race<'a> {
+pub struct Election<'a> {
     pub cluster: &'a ClusterState,
     pub dynamic: &'a Dynamic,
     /// Where timelines began: what is recorded, and what was heard of the last leader.
@@ -29,15 +29,15 @@ pub struct Race<'a> {
 }
 
 /// The winner's id and everybody's verdict.
-pub fn rank(race: &Race, candidates: &[Candidate]) -> (Option<u64>, Vec<Verdict>) {
+pub fn rank(election: &Election, candidates: &[Candidate]) -> (Option<u64>, Vec<Verdict>) {
     let judged: Vec<(&Candidate, Result<Score, Refusal>)> =
-        candidates.iter().map(|c| (c, judge(race, candidates, c))).collect();
+        candidates.iter().map(|c| (c, judge(election, candidates, c))).collect();
     let best = judged
         .iter()
         .filter_map(|(c, j)| j.as_ref().ok().map(|score| (score, *c)))
         .max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.member.name.cmp(&x.member.name)));
     let winner = best.map(|(_, c)| c.id);
-    let verdicts = judged.iter().map(|(c, j)| verdict(race.cluster, c, j, winner)).collect();
+    let verdicts = judged.iter().map(|(c, j)| verdict(election.cluster, c, j, winner)).collect();
     (winner, verdicts)
 }
 
@@ -59,7 +59,11 @@ fn refuse(rule: &'static str, inputs: impl Into<String>) -> Refusal {
     Refusal { rule, inputs: inputs.into() }
 }
 
-fn judge(race: &Race, candidates: &[Candidate], candidate: &Candidate) -> Result<Score, Refusal> {
+fn judge(
+    election: &Election,
+    candidates: &[Candidate],
+    candidate: &Candidate,
+) -> Result<Score, Refusal> {
     if candidate.member.witness {
         return Err(refuse("a witness has no PostgreSQL", ""));
     }
@@ -79,11 +83,11 @@ fn judge(race: &Race, candidates: &[Candidate], candidate: &Candidate) -> Result
         return Err(refuse("is to be copied anew, by the operator's order", ""));
     }
     let (timeline, position) = standing(facts)?;
-    let (kept_on, position) = kept(race, candidate, timeline, position)?;
-    identity(race, facts)?;
-    synchronous(race, candidates, candidate)?;
-    behind(race, candidate, timeline, position)?;
-    let wanted = race.wanted == Some(candidate.member.name.as_str());
+    let (kept_on, position) = kept(election, candidate, timeline, position)?;
+    identity(election, facts)?;
+    synchronous(election, candidates, candidate)?;
+    behind(election, candidate, timeline, position)?;
+    let wanted = election.wanted == Some(candidate.member.name.as_str());
     Ok(Score { wanted, timeline: kept_on, position, priority: facts.failover_priority() })
 }
 
@@ -103,19 +107,24 @@ fn standing(facts: &Facts) -> Result<(u32, Lsn), Refusal> {
 
 /// What a later leader did not take over counts for nothing: an old leader's tail is no progress. An operator
 /// who names somebody has looked.
-fn kept(race: &Race, candidate: &Candidate, on: u32, position: Lsn) -> Result<(u32, Lsn), Refusal> {
-    let wanted = race.wanted == Some(candidate.member.name.as_str());
-    let raw = wanted || follows(race) || on >= race.timeline;
-    let known = race.timelines.kept(on, position);
+fn kept(
+    election: &Election,
+    candidate: &Candidate,
+    on: u32,
+    position: Lsn,
+) -> Result<(u32, Lsn), Refusal> {
+    let wanted = election.wanted == Some(candidate.member.name.as_str());
+    let raw = wanted || follows(election) || on >= election.timeline;
+    let known = election.timelines.kept(on, position);
     known.or(raw.then_some((on, position))).ok_or_else(|| {
         let inputs = format!("timeline={on} position={position}");
         refuse("is on a timeline of which nobody recorded where it began", inputs)
     })
 }
 
-fn identity(race: &Race, facts: &Facts) -> Result<(), Refusal> {
+fn identity(election: &Election, facts: &Facts) -> Result<(), Refusal> {
     let own = facts.sql.as_ref().map_or("", |sql| sql.system_identifier.as_str());
-    match race.cluster.system_identifier() {
+    match election.cluster.system_identifier() {
         Some(sysid) if sysid != own => {
             Err(refuse("belongs to another cluster", format!("system_identifier={own}")))
         }
@@ -125,19 +134,19 @@ fn identity(race: &Race, facts: &Facts) -> Result<(), Refusal> {
 
 /// With synchronous_mode on, only the set that holds everything acknowledged may lead.
 fn synchronous(
-    race: &Race,
+    election: &Election,
     candidates: &[Candidate],
     candidate: &Candidate,
 ) -> Result<(), Refusal> {
-    if race.dynamic.synchronous_mode == SynchronousMode::Off || follows(race) {
+    if election.dynamic.synchronous_mode == SynchronousMode::Off || follows(election) {
         return Ok(());
     }
-    let Some(sync) = &race.cluster.sync else { return Ok(()) };
+    let Some(sync) = &election.cluster.sync else { return Ok(()) };
     let sync = in_force(sync, candidates);
     let name = &candidate.member.name;
-    let manual = race.wanted == Some(name.as_str()) && race.cluster.lease.is_none();
+    let manual = election.wanted == Some(name.as_str()) && election.cluster.lease.is_none();
     let manual_failover =
-        manual && race.cluster.failover.as_ref().is_some_and(|f| f.leader.is_none());
+        manual && election.cluster.failover.as_ref().is_some_and(|f| f.leader.is_none());
     let named = sync.leader == *name || sync.sync_standby.contains(name);
     let copy = candidate.fresh.map(|facts| facts.copy);
     let same = sync.copies.get(name).is_none_or(|known| Some(*known) == copy);
@@ -175,21 +184,26 @@ fn in_force<'a>(sync: &'a Sync, candidates: &[Candidate]) -> &'a Sync {
 
 /// In a standby cluster nobody acknowledges anything, and what its leader lacks comes from the
 /// remote: the furthest leads, however far that is.
-fn follows(race: &Race) -> bool {
-    race.cluster.only_follows(race.dynamic)
+fn follows(election: &Election) -> bool {
+    election.cluster.only_follows(election.dynamic)
 }
 
-fn behind(race: &Race, candidate: &Candidate, timeline: u32, position: Lsn) -> Result<(), Refusal> {
-    if follows(race) {
+fn behind(
+    election: &Election,
+    candidate: &Candidate,
+    timeline: u32,
+    position: Lsn,
+) -> Result<(), Refusal> {
+    if follows(election) {
         return Ok(());
     }
-    let lag = race.optime.since(position);
+    let lag = election.optime.since(position);
     let inputs = format!("timeline={timeline} position={position} lag_bytes={lag}");
-    let manual = race.wanted == Some(candidate.member.name.as_str());
-    if !manual && lag > race.dynamic.maximum_lag_on_failover {
+    let manual = election.wanted == Some(candidate.member.name.as_str());
+    if !manual && lag > election.dynamic.maximum_lag_on_failover {
         return Err(refuse("lags more than maximum_lag_on_failover", inputs));
     }
-    if race.dynamic.check_timeline && timeline < race.timeline {
+    if election.dynamic.check_timeline && timeline < election.timeline {
         return Err(refuse("is on an older timeline (check_timeline)", inputs));
     }
     Ok(())
@@ -234,9 +248,9 @@ mod tests {
     use crate::pure::cluster::state::FailoverRequest;
     use crate::pure::postgres::history::Switch;
 
-    fn race<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Race<'a> {
+    fn election<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Election<'a> {
         let timelines = &cluster.timelines;
-        Race { cluster, dynamic, timelines, optime: Lsn(2_000_000), timeline: 3, wanted: None }
+        Election { cluster, dynamic, timelines, optime: Lsn(2_000_000), timeline: 3, wanted: None }
     }
 
     fn facts(timeline: u32, position: u64) -> Facts {
@@ -251,7 +265,7 @@ mod tests {
         for (node_state, leads) in [("following", true), ("rebuilding", false)] {
             let known = Facts { node_state: node_state.into(), ..facts(3, 2_000_000) };
             let candidate = Candidate { id: 1, member: &Member::default(), fresh: Some(&known) };
-            assert_eq!(rank(&race(&cluster, &dynamic), &[candidate]).0.is_some(), leads);
+            assert_eq!(rank(&election(&cluster, &dynamic), &[candidate]).0.is_some(), leads);
         }
     }
 
@@ -271,7 +285,7 @@ mod tests {
             let known = Facts { copy, ..facts(3, 2_000_000) };
             let member = Member { name: name.to_owned(), ..Member::default() };
             let candidate = Candidate { id: 1, member: &member, fresh: Some(&known) };
-            rank(&race(&cluster, &dynamic), &[candidate]).0.is_some()
+            rank(&election(&cluster, &dynamic), &[candidate]).0.is_some()
         };
         assert!(leads("a", 3) && leads("b", 7));
         assert!(!leads("a", 4) && !leads("b", 3) && !leads("b", 0) && !leads("c", 7));
@@ -294,7 +308,7 @@ mod tests {
                 Candidate { id: 1, member: &a, fresh: Some(&a_is) },
                 Candidate { id: 2, member: &b, fresh: b_is.as_ref() },
             ];
-            rank(&race(&cluster, &dynamic), &candidates).0
+            rank(&election(&cluster, &dynamic), &candidates).0
         };
         let copy = |copy, timeline| Some(Facts { copy, ..facts(timeline, 500_000) });
         assert_eq!(winner(copy(7, 3)), Some(1), "it says that it never led");
@@ -310,10 +324,10 @@ mod tests {
         timelines.note(4, &[Switch { timeline: 3, at: Lsn(500_000) }]);
         let (old, member) = (facts(3, 2_000_000), Member::default());
         let candidate = || Candidate { id: 1, member: &member, fresh: Some(&old) };
-        let race = race(&cluster, &dynamic);
-        assert_eq!(rank(&race, &[candidate()]).0, Some(1));
-        let race = Race { timelines: &timelines, ..race };
-        assert_eq!(rank(&race, &[candidate()]).0, None, "its tail is no progress");
+        let election = election(&cluster, &dynamic);
+        assert_eq!(rank(&election, &[candidate()]).0, Some(1));
+        let election = Election { timelines: &timelines, ..election };
+        assert_eq!(rank(&election, &[candidate()]).0, None, "its tail is no progress");
     }
 
     /// A switchover for 2030, and the leader dies today: its candidate may lag no more than anybody else.
@@ -332,9 +346,9 @@ mod tests {
         let (b, c) = (member("b"), member("c"));
         let decide = |cluster: &ClusterState| {
             let wanted = cluster.order_in_force().and_then(|f| f.candidate.as_deref());
-            let race = Race { wanted, ..race(cluster, &dynamic) };
+            let election = Election { wanted, ..election(cluster, &dynamic) };
             let far = Candidate { id: 1, member: &b, fresh: Some(&far) };
-            rank(&race, &[far, Candidate { id: 2, member: &c, fresh: Some(&near) }])
+            rank(&election, &[far, Candidate { id: 2, member: &c, fresh: Some(&near) }])
         };
         let (winner, verdicts) = decide(&cluster);
         assert_eq!(winner, Some(2), "{verdicts:?}");
@@ -352,16 +366,16 @@ mod tests {
         let dynamic = Dynamic::from_value(None);
         let (old, member) = (facts(2, 1_900_000), Member::default());
         let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
-        let (winner, verdicts) = rank(&race(&cluster, &dynamic), &[candidate]);
+        let (winner, verdicts) = rank(&election(&cluster, &dynamic), &[candidate]);
         assert_eq!(winner, None, "{verdicts:?}");
         assert!(verdicts[0].inputs.contains("lag_bytes=1500000"), "{verdicts:?}");
         // A leader that failed had set 3 aside: 4 began on 2 all the same.
         let mut skipped = ClusterState::default();
         skipped.timelines.note(4, &[Switch { timeline: 2, at: Lsn(500_000) }]);
         let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
-        assert_eq!(rank(&race(&skipped, &dynamic), &[candidate]).0, None);
+        assert_eq!(rank(&election(&skipped, &dynamic), &[candidate]).0, None);
         let unknown = ClusterState::default();
         let candidate = Candidate { id: 1, member: &member, fresh: Some(&old) };
-        assert_eq!(rank(&race(&unknown, &dynamic), &[candidate]).0, Some(1));
+        assert_eq!(rank(&election(&unknown, &dynamic), &[candidate]).0, Some(1));
     }
 }

@@ -32,7 +32,7 @@ pub struct RemoteFacts {
 /// What the remote is to us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RemoteStanding {
+pub enum RemoteRelation {
     /// Nobody has asked it yet.
     #[default]
     Unknown,
@@ -41,7 +41,7 @@ pub enum RemoteStanding {
     /// Another cluster: never followed, rewound to or copied from.
     Stranger,
     /// The cluster that ours is a copy of; or there is only an archive, which nobody can ask.
-    Kin,
+    Same,
 }
 
 /// One look may find the slot with whom we are just taking over from.
@@ -54,11 +54,11 @@ impl RemoteFacts {
     }
 
     /// What this look says to a cluster of this identity.
-    pub fn standing(&self, identity: Option<&str>) -> RemoteStanding {
+    pub fn standing(&self, identity: Option<&str>) -> RemoteRelation {
         match (&self.answered_by, identity) {
-            (None, _) => RemoteStanding::Silent,
-            (Some(_), Some(own)) if own != self.system_identifier => RemoteStanding::Stranger,
-            (Some(_), _) => RemoteStanding::Kin,
+            (None, _) => RemoteRelation::Silent,
+            (Some(_), Some(own)) if own != self.system_identifier => RemoteRelation::Stranger,
+            (Some(_), _) => RemoteRelation::Same,
         }
     }
 }
@@ -68,17 +68,17 @@ pub fn standing(
     section: &StandbyCluster,
     facts: Option<&RemoteFacts>,
     identity: Option<&str>,
-) -> RemoteStanding {
+) -> RemoteRelation {
     match facts.filter(|facts| facts.address == section.address()) {
-        _ if section.host.is_none() => RemoteStanding::Kin,
-        None => RemoteStanding::Unknown,
+        _ if section.host.is_none() => RemoteRelation::Same,
+        None => RemoteRelation::Unknown,
         Some(facts) => facts.standing(identity),
     }
 }
 
 /// A standby leader that does not stream, while its remote writes on another timeline: only a
 /// comparison tells whether it still can follow.
-pub fn is_adrift(facts: Option<&RemoteFacts>, own: Option<&SqlFacts>) -> bool {
+pub fn is_behind_remote(facts: Option<&RemoteFacts>, own: Option<&SqlFacts>) -> bool {
     let (Some(remote), Some(own)) = (facts, own) else { return false };
     let streams = own.replication_state.as_deref() == Some("streaming");
     let elsewhere = remote.timeline > 0 && remote.timeline != own.timeline;
@@ -103,18 +103,18 @@ mod tests {
     fn another_identity_is_a_stranger_and_silence_is_not() {
         let section = StandbyCluster { host: Some("a".into()), ..StandbyCluster::default() };
         let at = |facts: Option<&RemoteFacts>| standing(&section, facts, Some("771"));
-        assert_eq!(at(None), RemoteStanding::Unknown);
-        assert_eq!(at(Some(&facts(false, ""))), RemoteStanding::Silent);
-        assert_eq!(at(Some(&facts(true, "771"))), RemoteStanding::Kin);
-        assert_eq!(at(Some(&facts(true, "772"))), RemoteStanding::Stranger);
+        assert_eq!(at(None), RemoteRelation::Unknown);
+        assert_eq!(at(Some(&facts(false, ""))), RemoteRelation::Silent);
+        assert_eq!(at(Some(&facts(true, "771"))), RemoteRelation::Same);
+        assert_eq!(at(Some(&facts(true, "772"))), RemoteRelation::Stranger);
         let old = RemoteFacts { address: "b:5432".into(), ..facts(true, "772") };
-        assert_eq!(at(Some(&old)), RemoteStanding::Unknown, "that was another remote");
+        assert_eq!(at(Some(&old)), RemoteRelation::Unknown, "that was another remote");
         let archive = StandbyCluster { restore_command: Some("x".into()), ..Default::default() };
-        assert_eq!(standing(&archive, None, Some("771")), RemoteStanding::Kin);
+        assert_eq!(standing(&archive, None, Some("771")), RemoteRelation::Same);
     }
 
     #[test]
-    fn only_who_does_not_stream_is_adrift() {
+    fn a_member_that_does_not_stream_is_behind_the_remote() {
         let remote = RemoteFacts { timeline: 2, accepts_writes: Some(true), ..facts(true, "771") };
         let own = |state: Option<&str>, timeline| SqlFacts {
             in_recovery: true,
@@ -122,10 +122,13 @@ mod tests {
             replication_state: state.map(str::to_owned),
             ..SqlFacts::default()
         };
-        assert!(is_adrift(Some(&remote), Some(&own(None, 1))));
-        assert!(!is_adrift(Some(&remote), Some(&own(Some("streaming"), 1))));
-        assert!(!is_adrift(Some(&remote), Some(&own(None, 2))));
+        assert!(is_behind_remote(Some(&remote), Some(&own(None, 1))));
+        assert!(!is_behind_remote(Some(&remote), Some(&own(Some("streaming"), 1))));
+        assert!(!is_behind_remote(Some(&remote), Some(&own(None, 2))));
         let standby = RemoteFacts { accepts_writes: Some(false), ..remote };
-        assert!(!is_adrift(Some(&standby), Some(&own(None, 1))), "nobody rewinds to a standby");
+        assert!(
+            !is_behind_remote(Some(&standby), Some(&own(None, 1))),
+            "nobody rewinds to a standby"
+        );
     }
 }

@@ -27,10 +27,10 @@ impl ClusterState {
         })
     }
 
-    /// Notes the operator's wish; repeating it does no harm.
+    /// Notes the operator's request; repeating it does no harm.
     pub(super) fn remove_member(&mut self, id: RaftId) -> Outcome {
-        if let Some(objection) = self.objection_to_removal(id) {
-            return Outcome::refused(objection);
+        if let Some(rejection) = self.objection_to_removal(id) {
+            return Outcome::refused(rejection);
         }
         let name = self.name_of(id).unwrap_or_default().to_owned();
         self.removing.insert(id, name);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::command::Outcome;
 use super::facts::SqlFacts;
 use super::handover::Token;
-use super::remote::{RemoteFacts, RemoteStanding, standing};
+use super::remote::{RemoteFacts, RemoteRelation, standing};
 use super::state::{ClusterState, Status};
 use crate::pure::config::{Dynamic, StandbyCluster};
 
@@ -163,8 +163,8 @@ impl ClusterState {
         }
         let fresh = remote.filter(|facts| facts.config_version == self.config_version);
         match (standing(section, fresh, self.system_identifier()), fresh) {
-            (RemoteStanding::Unknown, _) => Err(String::from("the remote is being asked")),
-            (RemoteStanding::Kin, Some(facts)) if facts.accepts_writes != Some(false) => {
+            (RemoteRelation::Unknown, _) => Err(String::from("the remote is being asked")),
+            (RemoteRelation::Same, Some(facts)) if facts.accepts_writes != Some(false) => {
                 Err(format!(
                     "the remote {} still accepts writes: stop or demote it first, or order it with \
                      promote-cluster --even-if-remote-writes",
@@ -332,10 +332,10 @@ mod tests {
         let why = asked(&demoted(1, 101)).expect_err("it lacks a byte");
         assert!(why.contains("demoted on timeline 1 at 0/65") && why.contains("0/64"), "{why}");
         assert!(asked(&demoted(2, 50)).is_err(), "it is on the timeline before");
-        let mut given_up = demoted(2, 50);
+        let mut relinquished_epoch = demoted(2, 50);
         let order = Order { token: None, even_if_remote_writes: true };
-        given_up.apply(12, Command::PromoteCluster { order });
-        assert_eq!(asked(&given_up), Ok(()), "the operator's word");
+        relinquished_epoch.apply(12, Command::PromoteCluster { order });
+        assert_eq!(asked(&relinquished_epoch), Ok(()), "the operator's word");
     }
 
     /// Spec: SC-32.

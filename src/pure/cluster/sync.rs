@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    fn counted_on(names: &[&str]) -> ClusterState {
+    fn write_deadline(names: &[&str]) -> ClusterState {
         let sync = Sync {
             leader: LEADER.to_owned(),
             sync_standby: names.iter().map(|name| name.to_string()).collect(),
@@ -231,16 +231,16 @@ mod tests {
     }
 
     fn published(names: &[&str]) -> Option<SyncStep> {
-        Some(SyncStep::Publish(counted_on(names).sync))
+        Some(SyncStep::Publish(write_deadline(names).sync))
     }
 
     #[test]
     fn waits_first_and_counts_on_it_afterwards() {
         let apply = Some(SyncStep::Apply(String::from("b")));
-        assert_eq!(step(&counted_on(&[]), SynchronousMode::On, &leading("")), apply);
+        assert_eq!(step(&write_deadline(&[]), SynchronousMode::On, &leading("")), apply);
         let now = leading("b");
-        assert_eq!(step(&counted_on(&[]), SynchronousMode::On, &now), published(&["b"]));
-        assert_eq!(step(&counted_on(&["b"]), SynchronousMode::On, &now), None);
+        assert_eq!(step(&write_deadline(&[]), SynchronousMode::On, &now), published(&["b"]));
+        assert_eq!(step(&write_deadline(&["b"]), SynchronousMode::On, &now), None);
     }
 
     /// A row of the leader's is a name: whose data runs under it only the member knows.
@@ -255,7 +255,7 @@ mod tests {
         };
         let sql = leading("b");
         let good = member("b", SqlFacts::default());
-        let found = |b: &Facts| step_with(&counted_on(&[]), SynchronousMode::On, &sql, b);
+        let found = |b: &Facts| step_with(&write_deadline(&[]), SynchronousMode::On, &sql, b);
         assert_eq!(found(&good), published(&["b"]));
         assert_eq!(found(&Facts { data: stranger, ..good.clone() }), None);
         assert_eq!(found(&Facts { copy: 0, ..good }), None);
@@ -266,12 +266,12 @@ mod tests {
     fn a_copy_that_was_made_anew_begins_again() {
         let (on, now) = (SynchronousMode::On, leading("b"));
         let anew = Facts { copy: 8, ..member("b", SqlFacts::default()) };
-        let found = step_with(&counted_on(&["b"]), on, &now, &anew);
+        let found = step_with(&write_deadline(&["b"]), on, &now, &anew);
         assert_eq!(found, published(&[]), "the log counts on another copy");
-        let found = step_with(&counted_on(&[]), on, &now, &anew);
+        let found = step_with(&write_deadline(&[]), on, &now, &anew);
         assert_eq!(found, None, "since when this one is waited for is not known yet");
         let known = SqlFacts { waits_for: BTreeMap::from([(String::from("b"), 8)]), ..now };
-        assert!(step_with(&counted_on(&[]), on, &known, &anew).is_some());
+        assert!(step_with(&write_deadline(&[]), on, &known, &anew).is_some());
     }
 
     #[test]
@@ -289,13 +289,13 @@ mod tests {
         let said = |timeline, lsn| {
             let receive_lsn = Lsn(lsn);
             let sql = SqlFacts { in_recovery: true, timeline, receive_lsn, ..SqlFacts::default() };
-            step_with(&counted_on(&[]), SynchronousMode::On, &now, &member("b", sql))
+            step_with(&write_deadline(&[]), SynchronousMode::On, &now, &member("b", sql))
         };
         assert_eq!((said(2, 49), said(1, 50)), (None, None));
         assert_eq!(said(2, 50), published(&["b"]));
         let unfinished = Facts { data: DataDirectory::Empty, ..member("b", SqlFacts::default()) };
         let now = leading("b");
-        let found = step_with(&counted_on(&[]), SynchronousMode::On, &now, &unfinished);
+        let found = step_with(&write_deadline(&[]), SynchronousMode::On, &now, &unfinished);
         assert_eq!(found, None, "its build is not over");
     }
 
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn whoever_is_not_waited_for_is_not_counted_on() {
         for names in ["", "1 (b,c)", STRICT_PLACEHOLDER] {
-            let found = step(&counted_on(&["b"]), SynchronousMode::On, &leading(names));
+            let found = step(&write_deadline(&["b"]), SynchronousMode::On, &leading(names));
             assert_eq!(found, published(&[]), "{names}");
         }
     }
@@ -338,7 +338,7 @@ mod tests {
         let off = SynchronousMode::Off;
         let ours = SqlFacts { names_are_ours: true, ..leading("b") };
         let gone = Some(SyncStep::Publish(None));
-        assert_eq!(step(&counted_on(&["b"]), off, &ours), gone);
+        assert_eq!(step(&write_deadline(&["b"]), off, &ours), gone);
         let apply = Some(SyncStep::Apply(String::new()));
         assert_eq!(step(&ClusterState::default(), off, &ours), apply);
         assert_eq!(step(&ClusterState::default(), off, &leading("theirs")), None);

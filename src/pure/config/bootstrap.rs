@@ -1,4 +1,4 @@
-//! The `bootstrap` section: how a cluster is born. It counts once and never again.
+//! The `bootstrap` section: how a cluster is created. It counts once and never again.
 use serde_json::{Map, Value};
 
 use super::option::{INITDB_FORBIDDEN, command_options};

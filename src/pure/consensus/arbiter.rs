@@ -1,4 +1,4 @@
-//! The lease from above: the Raft leader confirms beats, sees the lease run out, and decides who
+//! The lease from above: the Raft leader confirms renewals, sees the lease run out, and decides who
 //! is next. A decision is one entry: the grant, its epoch, and a verdict per member.
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::message::PeerMessage;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::lease::{Arbiter, Nonce};
-use crate::pure::cluster::rank::{Candidate, Race, rank};
+use crate::pure::cluster::rank::{Candidate, Election, rank};
 use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose};
 use crate::pure::cluster::timelines::Timelines;
 use crate::pure::cluster::{Millis, RaftId};
@@ -24,13 +24,13 @@ const AGAIN_MS: Millis = 1000;
 /// A proposal that was not applied is repeated after this long.
 const REPEAT_MS: Millis = 1000;
 /// Beats in flight at most; a holder sends a few per ttl.
-const BEATS_MAX: usize = 256;
+const RENEWALS_MAX: usize = 256;
 
 /// What exists only while this node is the arbiter.
 pub struct Arbitration {
     term: u64,
     pub lease: Arbiter,
-    beats: BTreeMap<Vec<u8>, Beat>,
+    renewals: BTreeMap<Vec<u8>, Renew>,
     /// Rounds that a majority confirmed, until the entries before them are applied here too.
     confirmed: Vec<(u64, Vec<u8>)>,
     next_context: u64,
@@ -58,7 +58,7 @@ pub struct LeaderSeen {
     left: Option<Switch>,
 }
 
-struct Beat {
+struct Renew {
     from: RaftId,
     epoch: u64,
     serial: u64,
@@ -78,7 +78,7 @@ impl Arbitration {
         Arbitration {
             term,
             lease: Arbiter::new(now),
-            beats: BTreeMap::new(),
+            renewals: BTreeMap::new(),
             confirmed: Vec::new(),
             next_context: 0,
             round: now,
@@ -142,17 +142,17 @@ impl Core {
         }
     }
 
-    pub(super) fn beat(&mut self, from: RaftId, (epoch, serial, nonce): (u64, u64, Nonce)) {
+    pub(super) fn renewal(&mut self, from: RaftId, (epoch, serial, nonce): (u64, u64, Nonce)) {
         let settled = self.group.as_ref().is_some_and(|g| g.is_settled_leader());
         if !settled || !self.lease_is(from, epoch) {
             return;
         }
         let Some(arbitration) = &mut self.arbitration else { return };
-        if arbitration.beats.len() >= BEATS_MAX {
-            arbitration.beats.pop_first();
+        if arbitration.renewals.len() >= RENEWALS_MAX {
+            arbitration.renewals.pop_first();
         }
         let context = arbitration.fresh_context();
-        arbitration.beats.insert(context.clone(), Beat { from, epoch, serial, nonce });
+        arbitration.renewals.insert(context.clone(), Renew { from, epoch, serial, nonce });
         if let Some(group) = &mut self.group {
             group.read_index(context);
         }
@@ -162,17 +162,17 @@ impl Core {
         self.cluster.lease.as_ref().is_some_and(|l| l.holder == holder && l.epoch == epoch)
     }
 
-    /// A majority confirmed us in a round that began after this beat arrived. While our own disk
+    /// A majority confirmed us in a round that began after this renewal arrived. While our own disk
     /// is slow, entries may be committed by the others before they are applied here: the answer
     /// waits for them, because one of them may be about this very lease.
-    pub(super) fn beat_confirmed(&mut self, index: u64, context: Vec<u8>) {
+    pub(super) fn renewal_confirmed(&mut self, index: u64, context: Vec<u8>) {
         if let Some(arbitration) = &mut self.arbitration {
             arbitration.confirmed.push((index, context));
         }
         self.answer_confirmed();
     }
 
-    /// Answers the beats whose round is confirmed and whose entries are applied.
+    /// Answers the renewals whose round is confirmed and whose entries are applied.
     pub(super) fn answer_confirmed(&mut self) {
         let applied = self.cluster.applied;
         let Some(arbitration) = &mut self.arbitration else { return };
@@ -181,29 +181,29 @@ impl Core {
         arbitration.confirmed = waiting;
         let ready: Vec<(u64, Vec<u8>)> = ready;
         for (_, context) in ready {
-            self.answer_beat(&context);
+            self.answer_renewal(&context);
         }
     }
 
-    fn answer_beat(&mut self, context: &[u8]) {
+    fn answer_renewal(&mut self, context: &[u8]) {
         let Some(arbitration) = &mut self.arbitration else { return };
-        let Some(beat) = arbitration.beats.remove(context) else { return };
+        let Some(renewal) = arbitration.renewals.remove(context) else { return };
         let Some(lease) = self.cluster.lease.clone() else { return };
-        if lease.holder != beat.from || lease.epoch != beat.epoch {
+        if lease.holder != renewal.from || lease.epoch != renewal.epoch {
             return;
         }
-        if !arbitration.lease.confirm(self.now, beat.epoch) {
+        if !arbitration.lease.confirm(self.now, renewal.epoch) {
             return;
         }
         self.quorum_at = self.now;
-        let (epoch, serial, nonce) = (beat.epoch, beat.serial, beat.nonce);
+        let (epoch, serial, nonce) = (renewal.epoch, renewal.serial, renewal.nonce);
         let applied = self.cluster.applied;
         let ttl_ms = Some(lease.counted_ms());
-        if beat.from == self.id {
-            self.beat_answered((epoch, serial, nonce), applied, ttl_ms);
+        if renewal.from == self.id {
+            self.renewal_answered((epoch, serial, nonce), applied, ttl_ms);
         } else {
-            let answer = PeerMessage::BeatAnswer { epoch, serial, applied, nonce, ttl_ms };
-            self.say(beat.from, answer);
+            let answer = PeerMessage::RenewAck { epoch, serial, applied, nonce, ttl_ms };
+            self.say(renewal.from, answer);
         }
     }
 
@@ -383,7 +383,7 @@ impl Core {
         let wanted = wanted
             .filter(|name| candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some()));
         let timelines = self.timelines();
-        let (winner, verdicts) = rank(&self.race(&timelines, wanted), &candidates);
+        let (winner, verdicts) = rank(&self.election(&timelines, wanted), &candidates);
         let name = winner.and_then(|id| self.cluster.name_of(id)).map(str::to_string);
         let mut reason = String::from(match (&name, wanted) {
             (None, _) => "no member may lead",
@@ -418,11 +418,11 @@ impl Core {
             .map(|(id, member)| Candidate { id: *id, member, fresh: self.recent(*id) })
             .collect();
         let timelines = self.timelines();
-        rank(&self.race(&timelines, None), &candidates).0.is_some()
+        rank(&self.election(&timelines, None), &candidates).0.is_some()
     }
 
-    fn race<'a>(&'a self, timelines: &'a Timelines, wanted: Option<&'a str>) -> Race<'a> {
-        Race {
+    fn election<'a>(&'a self, timelines: &'a Timelines, wanted: Option<&'a str>) -> Election<'a> {
+        Election {
             cluster: &self.cluster,
             dynamic: &self.dynamic,
             timelines,

@@ -14,10 +14,10 @@ use raft::eraftpb::Message;
 use serde::{Deserialize, Serialize};
 
 use super::arbiter::{Arbitration, LeaderSeen};
-use super::founding::{Founding, Promises};
+use super::founding::{Founding, FoundingRecord};
 use super::group::{ELECTION_TICKS, Group, LogWrite};
 use super::log::MemoryLog;
-use super::message::{Greeting, PeerMessage, Standing};
+use super::message::{FoundingStatus, Greeting, PeerMessage};
 use super::trust::Book;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::facts::Facts;
@@ -34,7 +34,7 @@ use crate::pure::view::Heard;
 const TICKS_AT_ONCE: u64 = 2;
 
 /// What a node sits down with.
-pub struct Seat {
+pub struct Options {
     pub id: RaftId,
     pub member: Member,
     /// Configured addresses of the others.
@@ -42,9 +42,9 @@ pub struct Seat {
     pub voters_max: usize,
     /// The ttl that counts before there is a configuration (from `bootstrap.dcs`).
     pub ttl_ms: Millis,
-    /// Luck, as a value.
+    /// Rng, as a value.
     pub seed: u64,
-    pub promises: Promises,
+    pub founding_record: FoundingRecord,
     /// The log as it was on disk, if this node was ever in a group.
     pub log: Option<MemoryLog>,
     pub now: Millis,
@@ -103,7 +103,7 @@ pub enum Output {
         message: PeerMessage,
     },
     /// Durable before anything behind it.
-    Keep(Promises),
+    Keep(FoundingRecord),
     Write(LogWrite),
     /// Until when PostgreSQL may write under this epoch, earlier or later than before; `None`: not at all.
     /// Where the guard is bound to it, [`Core::guard_is_bound`] says so.
@@ -120,7 +120,7 @@ pub enum Output {
         round: u64,
     },
     /// Our greeting changed.
-    Greeting(Standing),
+    Greeting(FoundingStatus),
     /// Addresses to keep connections to.
     Targets(Vec<String>),
     /// The view changed in a way that somebody may wait for.
@@ -148,7 +148,7 @@ pub struct Core {
     pub(super) voters_max: usize,
     pub(super) seed: u64,
     pub(super) founding: Option<Founding>,
-    pub(super) promises: Promises,
+    pub(super) founding_record: FoundingRecord,
     pub(super) group: Option<Group>,
     pub(super) cluster: ClusterState,
     pub(super) dynamic: Dynamic,
@@ -162,9 +162,9 @@ pub struct Core {
     pub(super) asked_by: Option<(RaftId, u64)>,
     pub(super) holder: Option<Holder>,
     /// The newest of our leases whose end we have asked for.
-    pub(super) given_up: Option<u64>,
+    pub(super) relinquished_epoch: Option<u64>,
     /// Epoch, number and ttl of our last word that another ttl counts, and when it was said.
-    pub(super) retimed: Option<((u64, u64, Millis), Millis)>,
+    pub(super) proposed_ttl: Option<((u64, u64, Millis), Millis)>,
     pub(super) arbitration: Option<Arbitration>,
     pub(super) leader_seen: LeaderSeen,
     pub(super) arbiter_seen: RaftId,
@@ -185,7 +185,7 @@ pub struct Core {
     pub(super) asked: Option<String>,
     pub(super) refused: Option<String>,
     /// The last Raft message that was not let in, and why.
-    pub(super) disbelieved: Option<String>,
+    pub(super) rejected_message: Option<String>,
     /// Entries up to here were committed in an earlier life: applying them again is no news.
     pub(super) replayed_to: u64,
     /// Why this node has stopped to apply what is agreed on.
@@ -195,12 +195,12 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(seat: Seat) -> Core {
+    pub fn new(seat: Options) -> Core {
         let founding = Founding::new(
             seat.id,
             seat.member.clone(),
             &seat.partners,
-            seat.promises.clone(),
+            seat.founding_record.clone(),
             seat.now,
             seat.seed,
         );
@@ -211,7 +211,7 @@ impl Core {
             voters_max: seat.voters_max,
             seed: seat.seed,
             founding: Some(founding),
-            promises: seat.promises,
+            founding_record: seat.founding_record,
             group: None,
             cluster: ClusterState::default(),
             dynamic: Dynamic::from_value(None),
@@ -223,8 +223,8 @@ impl Core {
             own: Facts { raft_id: seat.id, ..Facts::default() },
             asked_by: None,
             holder: None,
-            given_up: None,
-            retimed: None,
+            relinquished_epoch: None,
+            proposed_ttl: None,
             arbitration: None,
             leader_seen: LeaderSeen::default(),
             arbiter_seen: 0,
@@ -239,14 +239,14 @@ impl Core {
             targets_of: None,
             asked: None,
             refused: None,
-            disbelieved: None,
+            rejected_message: None,
             replayed_to: 0,
             halted: None,
             out: Vec::new(),
             now: seat.now,
         };
         if let Some(log) = seat.log {
-            core.sit_down_again(log);
+            core.restore(log);
         }
         core.update_targets();
         core
@@ -326,8 +326,8 @@ impl Core {
         &self.heard
     }
 
-    pub fn promises(&self) -> &Promises {
-        &self.promises
+    pub fn founding_record(&self) -> &FoundingRecord {
+        &self.founding_record
     }
 
     /// Settled arbiter only: the lease in force and until when (own clock) it must be respected. Before, a
@@ -340,12 +340,12 @@ impl Core {
 
     /// The deadline of our own lease, if we hold one that is alive, and know what was agreed on under it.
     pub fn live_lease(&self, now: Millis) -> Option<(u64, Millis)> {
-        let abreast_at = self.holder.as_ref()?.abreast_at?;
-        self.counted_on(now).filter(|_| self.cluster.applied >= abreast_at)
+        let caught_up_at = self.holder.as_ref()?.caught_up_at?;
+        self.write_deadline(now).filter(|_| self.cluster.applied >= caught_up_at)
     }
 
     /// The same, whatever is known: until then writes may be acknowledged.
-    pub fn counted_on(&self, now: Millis) -> Option<(u64, Millis)> {
+    pub fn write_deadline(&self, now: Millis) -> Option<(u64, Millis)> {
         let holder = self.holder.as_ref().filter(|h| h.is_live(now))?;
         Some((holder.epoch, holder.deadline?))
     }
@@ -372,7 +372,7 @@ impl Core {
             founding.greeted(greeting.clone());
         }
         self.turn_away(&greeting);
-        self.welcome_promised(&greeting);
+        self.resend_genesis(&greeting);
         if self.own.serial > 0 {
             // Whoever just came knows nothing of us yet.
             let message = PeerMessage::Facts(Box::new(self.own.clone()));

@@ -28,8 +28,9 @@ const RETRY_MS: Millis = 500;
 /// The durable part: one promise, and the genesis once it is known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Promises {
-    pub promised_to: Option<RaftId>,
+pub struct FoundingRecord {
+    #[serde(alias = "promised_to")]
+    pub voted_for: Option<RaftId>,
     pub genesis: Option<Genesis>,
     /// The cluster this node belongs to, once it does.
     pub cluster_id: Option<String>,
@@ -62,7 +63,7 @@ pub enum Traces {
     Managed(String),
 }
 
-impl Promises {
+impl FoundingRecord {
     /// The cluster's first snapshot, until a later one is on disk: the genesis says it all, so
     /// that a founded log needs no write of its own, and a restart reads it from here.
     pub fn first_snapshot(&self) -> Option<Snapshot> {
@@ -73,8 +74,8 @@ impl Promises {
 
 /// What the founding wants done, in order. `Persist` must be durable before what follows it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
-    Persist(Promises),
+pub enum FoundingOutput {
+    Persist(FoundingRecord),
     Say {
         addr: String,
         message: PeerMessage,
@@ -94,7 +95,7 @@ pub struct Founding {
     member: Member,
     /// All configured addresses, our own included, sorted.
     configured: Vec<String>,
-    pub promises: Promises,
+    pub founding_record: FoundingRecord,
     peers: BTreeMap<String, Greeting>,
     granted: BTreeMap<RaftId, Member>,
     since: Millis,
@@ -116,7 +117,7 @@ impl Founding {
         own: RaftId,
         member: Member,
         partners: &[String],
-        promises: Promises,
+        founding_record: FoundingRecord,
         now: Millis,
         seed: u64,
     ) -> Self {
@@ -130,7 +131,7 @@ impl Founding {
             own_addr,
             member,
             configured,
-            promises,
+            founding_record,
             peers: BTreeMap::new(),
             granted: BTreeMap::new(),
             since: now,
@@ -158,10 +159,11 @@ impl Founding {
     /// Whoever belongs to a cluster may be away at the next look: what was heard is kept.
     fn note_cluster(&mut self, greeting: &Greeting) {
         let Some(cluster_id) = greeting.standing.cluster_id.clone() else { return };
-        let outside = self.promises.genesis.is_none() && self.promises.cluster_id.is_none();
-        if outside && self.promises.heard_of.is_none() {
+        let outside =
+            self.founding_record.genesis.is_none() && self.founding_record.cluster_id.is_none();
+        if outside && self.founding_record.heard_of.is_none() {
             let (name, addr) = (greeting.name.clone(), greeting.addr.clone());
-            self.promises.heard_of = Some(HeardOf { cluster_id, name, addr });
+            self.founding_record.heard_of = Some(HeardOf { cluster_id, name, addr });
             self.unsaved = true;
         }
     }
@@ -171,18 +173,18 @@ impl Founding {
     }
 
     /// What to do now; called on every change and every tick.
-    pub fn advance(&mut self, now: Millis) -> Vec<Wish> {
-        let mut wishes = Vec::new();
+    pub fn advance(&mut self, now: Millis) -> Vec<FoundingOutput> {
+        let mut outputs = Vec::new();
         if std::mem::take(&mut self.unsaved) {
-            wishes.push(Wish::Persist(self.promises.clone()));
+            outputs.push(FoundingOutput::Persist(self.founding_record.clone()));
         }
         self.is_held_up = false;
-        wishes.extend(self.next(now));
-        wishes
+        outputs.extend(self.next(now));
+        outputs
     }
 
-    fn next(&mut self, now: Millis) -> Vec<Wish> {
-        if let Some(genesis) = self.promises.genesis.clone() {
+    fn next(&mut self, now: Millis) -> Vec<FoundingOutput> {
+        if let Some(genesis) = self.founding_record.genesis.clone() {
             return self.begin(genesis);
         }
         // Nodes that a recovery left behind may be around; they can let nobody in.
@@ -194,8 +196,10 @@ impl Founding {
             (self.waits_for, self.is_held_up) = (obstacle, true);
             return Vec::new();
         }
-        self.release_void_promise();
-        if self.lowest_visible() != self.own_addr && self.promises.promised_to != Some(self.own) {
+        self.release_void_vote();
+        if self.lowest_visible() != self.own_addr
+            && self.founding_record.voted_for != Some(self.own)
+        {
             self.waits_for = format!(
                 "{} to found the cluster (it has the lowest address)",
                 self.lowest_visible()
@@ -205,18 +209,18 @@ impl Founding {
         self.found(now)
     }
 
-    fn begin(&mut self, genesis: Genesis) -> Vec<Wish> {
+    fn begin(&mut self, genesis: Genesis) -> Vec<FoundingOutput> {
         self.waits_for = String::from("nothing: the cluster is founded");
-        vec![Wish::Begin(genesis)]
+        vec![FoundingOutput::Begin(genesis)]
     }
 
-    fn join(&mut self, at: Greeting, now: Millis) -> Vec<Wish> {
+    fn join(&mut self, at: Greeting, now: Millis) -> Vec<FoundingOutput> {
         self.waits_for = format!("{} to let this node in", at.name);
         if !self.due(now) {
             return Vec::new();
         }
         let cluster_id = at.standing.cluster_id.unwrap_or_default();
-        vec![Wish::JoinAt { addr: at.addr, cluster_id }]
+        vec![FoundingOutput::JoinAt { addr: at.addr, cluster_id }]
     }
 
     fn due(&mut self, now: Millis) -> bool {
@@ -242,7 +246,7 @@ impl Founding {
     /// configured nodes are there and none belongs to a cluster, nobody is left who could.
     fn cluster_elsewhere(&self) -> Option<String> {
         let told = self.peers.values().find_map(|peer| peer.standing.heard_of.as_ref());
-        if let Some(heard) = self.promises.heard_of.as_ref().or(told) {
+        if let Some(heard) = self.founding_record.heard_of.as_ref().or(told) {
             let reborn =
                 self.peers.get(&heard.addr).is_some_and(|p| p.standing.cluster_id.is_none());
             return (!(reborn && self.all_visible())).then(|| {
@@ -293,21 +297,21 @@ impl Founding {
     }
 
     /// A promise to a founder that can never found is no promise.
-    fn release_void_promise(&mut self) {
-        let Some(to) = self.promises.promised_to.filter(|to| *to != self.own) else { return };
+    fn release_void_vote(&mut self) {
+        let Some(to) = self.founding_record.voted_for.filter(|to| *to != self.own) else { return };
         let founder_stands = self.peers.values().any(|p| p.id == to);
         let stands_behind_another = self
             .peers
             .values()
-            .any(|p| p.id == to && p.standing.promised_to.is_some_and(|s| s != to));
+            .any(|p| p.id == to && p.standing.voted_for.is_some_and(|s| s != to));
         let address_reborn =
             !founder_stands && self.fresh_configured().count() + 1 == self.configured.len();
         if stands_behind_another || address_reborn {
-            self.promises.promised_to = None;
+            self.founding_record.voted_for = None;
         }
     }
 
-    fn found(&mut self, now: Millis) -> Vec<Wish> {
+    fn found(&mut self, now: Millis) -> Vec<FoundingOutput> {
         let visible = self.fresh_configured().count() + 1;
         let all = visible == self.configured.len();
         if visible < self.majority() || (!all && now < self.since + GRACE_MS) {
@@ -318,49 +322,53 @@ impl Founding {
             self.waits_for = format!("{name} to say what lies in its data directory");
             return Vec::new();
         }
-        let mut wishes = Vec::new();
-        if self.promises.promised_to.is_none() {
-            self.promises.promised_to = Some(self.own);
-            wishes.push(Wish::Persist(self.promises.clone()));
+        let mut outputs = Vec::new();
+        if self.founding_record.voted_for.is_none() {
+            self.founding_record.voted_for = Some(self.own);
+            outputs.push(FoundingOutput::Persist(self.founding_record.clone()));
         }
-        if self.promises.promised_to != Some(self.own) {
+        if self.founding_record.voted_for != Some(self.own) {
             return Vec::new();
         }
         self.granted.insert(self.own, self.member.clone());
         if self.due(now) {
-            wishes.extend(self.ask_everybody());
+            outputs.extend(self.ask_everybody());
         }
         self.waits_for = String::from("promises of a majority of the configured nodes");
         let everybody = self.granted.len() >= visible;
         let waited = now >= self.since + GRACE_MS;
         if self.granted.len() >= self.majority() && (everybody || waited) {
-            wishes.extend(self.conclude());
+            outputs.extend(self.conclude());
         }
-        wishes
+        outputs
     }
 
-    fn ask_everybody(&self) -> Vec<Wish> {
-        let say = |peer: &Greeting| Wish::Say {
+    fn ask_everybody(&self) -> Vec<FoundingOutput> {
+        let say = |peer: &Greeting| FoundingOutput::Say {
             addr: peer.addr.clone(),
-            message: PeerMessage::Found { founder: self.own },
+            message: PeerMessage::FoundingVoteRequest { founder: self.own },
         };
         self.fresh_configured().map(say).collect()
     }
 
-    fn conclude(&mut self) -> Vec<Wish> {
+    fn conclude(&mut self) -> Vec<FoundingOutput> {
         let voters: Vec<(RaftId, Member)> =
             self.granted.iter().map(|(id, member)| (*id, member.clone())).collect();
         let cluster_id = format!("{:016x}{:016x}", self.seed, self.own);
         let genesis = Genesis { cluster_id, voters };
-        self.promises.genesis = Some(genesis.clone());
-        vec![Wish::Persist(self.promises.clone()), Wish::Begin(genesis)]
+        self.founding_record.genesis = Some(genesis.clone());
+        vec![FoundingOutput::Persist(self.founding_record.clone()), FoundingOutput::Begin(genesis)]
     }
 
     /// A message about founding from the node `from`.
-    pub fn heard(&mut self, from: RaftId, addr: &str, message: PeerMessage) -> Vec<Wish> {
+    pub fn heard(&mut self, from: RaftId, addr: &str, message: PeerMessage) -> Vec<FoundingOutput> {
         match message {
-            PeerMessage::Found { founder } if founder == from => self.asked(founder, addr),
-            PeerMessage::Promised { founder, id, member } if founder == self.own && id == from => {
+            PeerMessage::FoundingVoteRequest { founder } if founder == from => {
+                self.asked(founder, addr)
+            }
+            PeerMessage::FoundingVote { founder, id, member }
+                if founder == self.own && id == from =>
+            {
                 self.granted.insert(id, member);
                 Vec::new()
             }
@@ -369,38 +377,38 @@ impl Founding {
         }
     }
 
-    fn asked(&mut self, founder: RaftId, addr: &str) -> Vec<Wish> {
+    fn asked(&mut self, founder: RaftId, addr: &str) -> Vec<FoundingOutput> {
         if self.cluster_elsewhere().is_some() {
             return Vec::new();
         }
-        self.release_void_promise();
+        self.release_void_vote();
         let yields_to_lower =
-            self.promises.promised_to == Some(self.own) && addr < self.own_addr.as_str();
-        let mut wishes = Vec::new();
-        if self.promises.genesis.is_none()
-            && (self.promises.promised_to.is_none() || yields_to_lower)
+            self.founding_record.voted_for == Some(self.own) && addr < self.own_addr.as_str();
+        let mut outputs = Vec::new();
+        if self.founding_record.genesis.is_none()
+            && (self.founding_record.voted_for.is_none() || yields_to_lower)
         {
-            self.promises.promised_to = Some(founder);
+            self.founding_record.voted_for = Some(founder);
             self.granted.clear();
-            wishes.push(Wish::Persist(self.promises.clone()));
+            outputs.push(FoundingOutput::Persist(self.founding_record.clone()));
         }
-        let answer = match self.promises.promised_to {
+        let answer = match self.founding_record.voted_for {
             Some(to) if to == founder => {
-                PeerMessage::Promised { founder, id: self.own, member: self.member.clone() }
+                PeerMessage::FoundingVote { founder, id: self.own, member: self.member.clone() }
             }
-            to => PeerMessage::PromisedToAnother { founder, promised_to: to.unwrap_or_default() },
+            to => PeerMessage::VotedForAnother { founder, voted_for: to.unwrap_or_default() },
         };
-        wishes.push(Wish::Say { addr: addr.to_string(), message: answer });
-        wishes
+        outputs.push(FoundingOutput::Say { addr: addr.to_string(), message: answer });
+        outputs
     }
 
     /// The founder concluded. Only a genesis that counts us in is ours.
-    fn told(&mut self, genesis: Genesis) -> Vec<Wish> {
+    fn told(&mut self, genesis: Genesis) -> Vec<FoundingOutput> {
         let ours = genesis.voters.iter().any(|(id, _)| *id == self.own);
-        if !ours || self.promises.genesis.is_some() {
+        if !ours || self.founding_record.genesis.is_some() {
             return Vec::new();
         }
-        self.promises.genesis = Some(genesis.clone());
-        vec![Wish::Persist(self.promises.clone()), Wish::Begin(genesis)]
+        self.founding_record.genesis = Some(genesis.clone());
+        vec![FoundingOutput::Persist(self.founding_record.clone()), FoundingOutput::Begin(genesis)]
     }
 }

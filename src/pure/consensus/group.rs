@@ -16,8 +16,8 @@ use raft::eraftpb::{
 };
 use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
-use super::admit;
 use super::log::{MemoryLog, SNAPSHOT_EVERY};
+use super::message_filter;
 use crate::pure::cluster::state::Member;
 use crate::pure::cluster::{Millis, RaftId};
 
@@ -49,7 +49,7 @@ pub struct Round {
     pub committed: Vec<Entry>,
     /// A snapshot from the leader replaced everything; comes before `committed`.
     pub installed: Option<Vec<u8>>,
-    /// Contexts of beats that a majority confirmed, with the index to be applied first.
+    /// Contexts of renewals that a majority confirmed, with the index to be applied first.
     pub confirmed: Vec<(u64, Vec<u8>)>,
 }
 
@@ -75,7 +75,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// A node as it was on disk; `seed` replaces raft-rs's own luck.
+    /// A node as it was on disk; `seed` replaces raft-rs's own rng.
     pub fn new(id: RaftId, log: MemoryLog, applied: u64, seed: u64) -> Group {
         let config = Config {
             id,
@@ -188,7 +188,7 @@ impl Group {
         // Between a snapshot's arrival and its write there is no log to campaign with; and a voter
         // that is alone would lead at once.
         let installs = self.pending.iter().any(|p| p.snapshot.is_some());
-        let too_early = self.voters().len() == 1 && admit::is_unwritten(&self.raw.raft);
+        let too_early = self.voters().len() == 1 && message_filter::is_unwritten(&self.raw.raft);
         if self.is_leader() || !(disk_is_stuck || installs || too_early) {
             self.raw.tick();
         }
@@ -218,8 +218,8 @@ impl Group {
     /// # Errors
     /// Why the message was not believed; then nothing happened.
     pub fn step(&mut self, message: Message) -> Result<(), String> {
-        if let Some(objection) = admit::objection(&self.raw.raft, &message) {
-            return Err(objection);
+        if let Some(rejection) = message_filter::rejection(&self.raw.raft, &message) {
+            return Err(rejection);
         }
         // Errors here are about messages that do not concern us (unknown peers, no leader).
         let _ = self.raw.step(message);
@@ -407,13 +407,13 @@ impl Group {
         })
     }
 
-    /// raft-rs draws from the thread's luck on every reset; ours replaces its draw each time.
+    /// raft-rs draws from the thread's rng on every reset; ours replaces its draw each time.
     /// A function of seed, term, role and the time spent, so that a run can be repeated and two
     /// nodes that collided do not collide for ever.
     fn draw_election_timeout(&mut self) {
         let role = self.raw.raft.state as u64;
-        let mut luck = self.seed ^ (self.term() << 20) ^ (role << 16) ^ (self.ticks / 32);
-        let extra = (draw(&mut luck) % ELECTION_TICKS as u64) as usize;
+        let mut rng = self.seed ^ (self.term() << 20) ^ (role << 16) ^ (self.ticks / 32);
+        let extra = (draw(&mut rng) % ELECTION_TICKS as u64) as usize;
         self.raw.raft.set_randomized_election_timeout(ELECTION_TICKS + extra);
     }
 }
@@ -461,10 +461,10 @@ pub fn change_of(entry: &Entry) -> Result<ConfChangeV2, String> {
     Ok(change)
 }
 
-/// splitmix64: luck that arrives as a value.
-pub fn draw(luck: &mut u64) -> u64 {
-    *luck = luck.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *luck;
+/// splitmix64: randomness that arrives as a value.
+pub fn draw(rng: &mut u64) -> u64 {
+    *rng = rng.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *rng;
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

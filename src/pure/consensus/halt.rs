@@ -2,8 +2,8 @@
 use raft::eraftpb::{Message, MessageType};
 use serde_json::Value;
 
-use super::admit::can_be;
 use super::core::{Core, Output};
+use super::message_filter::can_be;
 use crate::pure::cluster::state::ClusterState;
 
 impl Core {

@@ -1,4 +1,4 @@
-//! The lease from below: beats to the arbiter, and the deadline that follows from the answers.
+//! The lease from below: renewals to the arbiter, and the deadline that follows from the answers.
 use super::core::{Core, Output};
 use super::message::PeerMessage;
 use crate::pure::cluster::Millis;
@@ -10,9 +10,10 @@ use crate::pure::cluster::state::Lease;
 const RETIME_REPEAT_MS: Millis = 1000;
 
 impl Core {
-    /// Keeps our side of the lease in step with what was applied, and beats when it is due.
+    /// Keeps our side of the lease in step with what was applied, and renewals when it is due.
     pub(super) fn hold_lease(&mut self) {
-        let counts = |lease: &Lease| lease.holder == self.id && Some(lease.epoch) > self.given_up;
+        let counts =
+            |lease: &Lease| lease.holder == self.id && Some(lease.epoch) > self.relinquished_epoch;
         let mine = self.cluster.lease.clone().filter(counts);
         let Some(lease) = mine else {
             if let Some(old) = self.holder.take() {
@@ -26,7 +27,7 @@ impl Core {
         let ttl_ms = lease.counted_ms();
         let due = self.holder.as_ref().is_some_and(|holder| holder.is_due(self.now, ttl_ms));
         if due && self.group.as_ref().is_some_and(|g| g.leader() != 0) {
-            self.send_beat(ttl_ms);
+            self.send_renewal(ttl_ms);
         }
         self.retime(&lease);
     }
@@ -46,7 +47,7 @@ impl Core {
         else {
             return;
         };
-        self.given_up = self.given_up.max(Some(*epoch));
+        self.relinquished_epoch = self.relinquished_epoch.max(Some(*epoch));
     }
 
     /// Tells the log that the configuration's ttl counts. A shorter one only when our guard is bound to it:
@@ -62,29 +63,29 @@ impl Core {
             return;
         }
         let (epoch, expected) = (lease.epoch, lease.retimes);
-        let wish = (epoch, expected, wanted);
-        let said = self.retimed.filter(|(known, _)| *known == wish);
+        let reinit = (epoch, expected, wanted);
+        let said = self.proposed_ttl.filter(|(known, _)| *known == reinit);
         if said.is_none_or(|(_, at)| self.now >= at + RETIME_REPEAT_MS) {
-            self.retimed = Some((wish, self.now));
+            self.proposed_ttl = Some((reinit, self.now));
             self.put(Command::Retime { epoch, ttl_ms: wanted, expected });
         }
     }
 
-    fn send_beat(&mut self, ttl_ms: u64) {
+    fn send_renewal(&mut self, ttl_ms: u64) {
         let Some(holder) = &mut self.holder else { return };
         let epoch = holder.epoch;
-        let (serial, nonce) = holder.beat(self.now, ttl_ms);
+        let (serial, nonce) = holder.renewal(self.now, ttl_ms);
         let arbiter = self.group.as_ref().map_or(0, |g| g.leader());
         if arbiter == self.id {
-            self.beat(self.id, (epoch, serial, nonce));
+            self.renewal(self.id, (epoch, serial, nonce));
         } else {
-            self.say(arbiter, PeerMessage::Beat { epoch, serial, nonce });
+            self.say(arbiter, PeerMessage::Renew { epoch, serial, nonce });
         }
     }
 
-    /// An answer speaks for the ttl that the arbiter knows, and the beat for the one that was known when it
+    /// An answer speaks for the ttl that the arbiter knows, and the renewal for the one that was known when it
     /// left: a daemon that has just come back may not have heard again what it told the log itself.
-    pub(super) fn beat_answered(
+    pub(super) fn renewal_answered(
         &mut self,
         (epoch, serial, nonce): (u64, u64, Nonce),
         applied: u64,
@@ -94,7 +95,7 @@ impl Core {
         let (Some(holder), Some(lease)) = (&mut self.holder, lease) else { return };
         let ttl_ms = ttl_ms.map_or(lease.counted_ms(), |theirs| theirs.min(lease.counted_ms()));
         if holder.answered(epoch, serial, nonce, ttl_ms) {
-            holder.abreast_at.get_or_insert(applied);
+            holder.caught_up_at.get_or_insert(applied);
             let deadline = holder.deadline;
             self.quorum_at = self.now;
             self.out.push(Output::Deadline { epoch, deadline });

@@ -90,7 +90,7 @@ impl Core {
         }
     }
 
-    /// Whoever remains must answer after the wish; the wish is looked at again with every answer.
+    /// Whoever remains must answer after the request; the request is looked at again with every answer.
     fn ask_who_remains(&mut self, id: RaftId) {
         let now = self.now;
         let Some(arbitration) = &mut self.arbitration else { return };
@@ -104,7 +104,7 @@ impl Core {
         }
     }
 
-    fn look_at_wishes_to_leave(&mut self) {
+    fn check_leave_requests(&mut self) {
         let Some(arbitration) = &mut self.arbitration else { return };
         let (voters, heard) = (self.group.as_ref().map(|g| g.voters()), &self.heard);
         let leaves = |id: &RaftId| heard.get(id).is_some_and(|heard| heard.facts.leaving);
@@ -133,10 +133,10 @@ impl Core {
         }
     }
 
-    /// Housekeeping of the arbiter, and our own repeated wishes.
+    /// Housekeeping of the arbiter, and our own repeated requests.
     pub(super) fn keep_membership(&mut self) {
-        self.repeat_wishes();
-        self.look_at_wishes_to_leave();
+        self.repeat_requests();
+        self.check_leave_requests();
         let now = self.now;
         let settled = self.group.as_ref().is_some_and(|g| g.is_settled_leader());
         let Some(arbitration) = &mut self.arbitration else { return };
@@ -148,8 +148,8 @@ impl Core {
         if busy || self.carry_out_removal() || self.remove_forgotten() || self.promote_learner() {
             return;
         }
-        self.stand_apart_from_holder();
-        self.give_way_when_stuck();
+        self.transfer_away_from_holder();
+        self.step_down_when_disk_stuck();
     }
 
     /// A member whose state directory is gone came back under a new id: its old self goes.
@@ -209,7 +209,7 @@ impl Core {
     }
 
     /// The holder's death should not also cost an election: another voter arbitrates, if it can.
-    fn stand_apart_from_holder(&mut self) {
+    fn transfer_away_from_holder(&mut self) {
         let holds = self
             .cluster
             .lease
@@ -225,7 +225,7 @@ impl Core {
     }
 
     /// Our own log cannot be written: somebody else must decide.
-    fn give_way_when_stuck(&mut self) {
+    fn step_down_when_disk_stuck(&mut self) {
         let Some(since) = self.group.as_ref().and_then(|g| g.stuck_since()) else { return };
         let bound = (2 * self.ttl_ms()).max(5000);
         if self.now > since + 2 * bound

@@ -15,22 +15,22 @@ pub enum PeerMessage {
     /// The sender's latest word about itself.
     Facts(Box<Facts>),
     /// The holder asks the arbiter to extend the lease.
-    Beat {
+    Renew {
         epoch: u64,
         serial: u64,
         #[serde(default)]
         nonce: Nonce,
     },
-    /// A majority confirmed the arbiter in a round that began after this beat arrived.
-    BeatAnswer {
+    /// A majority confirmed the arbiter in a round that began after this renewal arrived.
+    RenewAck {
         epoch: u64,
         serial: u64,
-        /// What the arbiter has applied; the holder does not lead on less ([`Holder::abreast_at`]).
+        /// What the arbiter has applied; the holder does not lead on less ([`Holder::caught_up_at`]).
         ///
-        /// [`Holder::abreast_at`]: crate::pure::cluster::lease::Holder::abreast_at
+        /// [`Holder::caught_up_at`]: crate::pure::cluster::lease::Holder::caught_up_at
         #[serde(default)]
         applied: u64,
-        /// The beat's.
+        /// The renewal's.
         #[serde(default)]
         nonce: Nonce,
         /// The longest ttl that this answer speaks for, by what the arbiter has applied.
@@ -55,17 +55,17 @@ pub enum PeerMessage {
         id: RaftId,
     },
     /// "May I found the cluster?" Answered by a promise, given once.
-    Found {
+    FoundingVoteRequest {
         founder: RaftId,
     },
-    Promised {
+    FoundingVote {
         founder: RaftId,
         id: RaftId,
         member: Member,
     },
-    PromisedToAnother {
+    VotedForAnother {
         founder: RaftId,
-        promised_to: RaftId,
+        voted_for: RaftId,
     },
     Genesis(Genesis),
     /// The members that the sender knows.
@@ -77,14 +77,14 @@ impl PeerMessage {
     pub fn is_of_strangers(&self, from: RaftId) -> bool {
         match self {
             PeerMessage::Join { id, .. } => *id == from,
-            PeerMessage::Found { .. }
-            | PeerMessage::Promised { .. }
-            | PeerMessage::PromisedToAnother { .. }
+            PeerMessage::FoundingVoteRequest { .. }
+            | PeerMessage::FoundingVote { .. }
+            | PeerMessage::VotedForAnother { .. }
             | PeerMessage::Genesis(_)
             | PeerMessage::JoinRefused { .. } => true,
             PeerMessage::Facts(_)
-            | PeerMessage::Beat { .. }
-            | PeerMessage::BeatAnswer { .. }
+            | PeerMessage::Renew { .. }
+            | PeerMessage::RenewAck { .. }
             | PeerMessage::Ask { .. }
             | PeerMessage::Book(_)
             | PeerMessage::Leave { .. } => false,
@@ -122,12 +122,12 @@ impl Genesis {
 
 /// What a node's greeting says of its state; see `founding`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct FoundingStatus {
     pub cluster_id: Option<String>,
     /// Recoveries that the cluster went through.
     #[serde(default)]
     pub cluster_epoch: u64,
-    pub promised_to: Option<RaftId>,
+    pub voted_for: Option<RaftId>,
     /// Of a node outside: the cluster that it knows to exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_of: Option<super::founding::HeardOf>,
@@ -139,5 +139,5 @@ pub struct Greeting {
     pub id: RaftId,
     pub name: String,
     pub addr: String,
-    pub standing: Standing,
+    pub standing: FoundingStatus,
 }

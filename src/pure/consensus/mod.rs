@@ -4,20 +4,20 @@
 //! arbiter. The host and the simulator both drive it through [`core::Input`] and carry out its
 //! [`core::Output`]s; it holds back every message that depends on a write until told that the
 //! write is durable.
-pub mod admit;
+mod apply;
 pub mod arbiter;
 pub mod core;
-mod creator;
 pub mod founding;
 pub mod group;
 mod halt;
 mod holder;
-mod inside;
+mod initializer;
+mod joining;
 pub mod log;
 mod membership;
 pub mod message;
-mod outside;
-pub mod recover;
+pub mod message_filter;
+pub mod quorum_loss;
 mod removal;
-mod show;
 mod trust;
+mod view;

@@ -23,8 +23,8 @@ impl Core {
 
     /// What the state does not know: whether it is alive, and what would be left.
     fn objection_to_removal(&self, id: RaftId, name: &str) -> Option<String> {
-        if let Some(objection) = self.cluster.objection_to_removal(id) {
-            return Some(objection);
+        if let Some(rejection) = self.cluster.objection_to_removal(id) {
+            return Some(rejection);
         }
         if self.answers(id) || self.recent(id).is_some() {
             return Some(format!(

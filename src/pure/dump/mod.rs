@@ -8,7 +8,7 @@ pub mod text;
 
 use super::config::redact::redacted;
 use super::config::{Config, Dynamic};
-use super::patroni::look::Look;
+use super::patroni::snapshot::Snapshot;
 use super::patroni::{members, standby};
 use super::view::{LocalView, View};
 
@@ -24,7 +24,7 @@ pub fn assemble(
     config: &Config,
     postgres: Value,
 ) -> Value {
-    let look = Look { view, local, dynamic, config, now: view.now };
+    let look = Snapshot { view, local, dynamic, config, now: view.now };
     let mut node = to_value(config);
     node["effective_dynamic"] = to_value(dynamic);
     redacted(&json!({
@@ -55,7 +55,7 @@ fn to_value(value: &impl serde::Serialize) -> Value {
 }
 
 /// Who is writable, and what the cluster waits for: what is read first at three in the morning.
-fn verdict(look: &Look) -> Value {
+fn verdict(look: &Snapshot) -> Value {
     json!({
         "writable": writable(look),
         "here": look.is_writable(),
@@ -66,7 +66,7 @@ fn verdict(look: &Look) -> Value {
 }
 
 /// The member whose PostgreSQL takes writes, as far as this node knows.
-fn writable<'a>(look: &Look<'a>) -> Option<&'a str> {
+fn writable<'a>(look: &Snapshot<'a>) -> Option<&'a str> {
     let leader = look.view.cluster.leader()?;
     let (id, _) = look.view.cluster.member_named(leader)?;
     if id == look.view.own_id {
@@ -75,7 +75,7 @@ fn writable<'a>(look: &Look<'a>) -> Option<&'a str> {
     look.heard(id).is_some_and(|heard| heard.facts.is_writable()).then_some(leader)
 }
 
-fn waiting_for(look: &Look) -> Vec<String> {
+fn waiting_for(look: &Snapshot) -> Vec<String> {
     let cluster = &look.view.cluster;
     let mut waits: Vec<String> = look.view.joining.iter().cloned().collect();
     if !look.fresh() {
@@ -109,7 +109,7 @@ fn waiting_for(look: &Look) -> Vec<String> {
     waits
 }
 
-fn sentence(look: &Look) -> String {
+fn sentence(look: &Snapshot) -> String {
     let mut text = match writable(look) {
         Some(name) => format!("{name} is writable"),
         None => "no member is known to be writable".to_owned(),
@@ -138,6 +138,6 @@ fn sentence(look: &Look) -> String {
     text
 }
 
-fn is_replica(look: &Look, name: &str) -> bool {
+fn is_replica(look: &Snapshot, name: &str) -> bool {
     look.view.cluster.leader() != Some(name)
 }

@@ -15,9 +15,9 @@ use super::standby_leader::StandbyLeader;
 use super::switchover::Switchover;
 use crate::pure::cluster::Millis;
 use crate::pure::config;
-use crate::pure::deed::{Brief, StartAs, StopMode};
 use crate::pure::machine::any::{self, AnyEffect, AnyJournal, AnyMachine};
 use crate::pure::machine::{Flow, FollowsSituation};
+use crate::pure::operation::{FlowInput, StartAs, StopMode};
 
 /// A replica may have much WAL to replay before it answers.
 const REPLICA_START_MS: Millis = 600_000;
@@ -108,17 +108,17 @@ impl Creation {
 }
 
 /// The id of the flow that this input begins.
-pub fn id_of(input: &Brief) -> &'static str {
+pub fn id_of(input: &FlowInput) -> &'static str {
     match input {
-        Brief::ClusterInit { .. } => ClusterInit::ID,
-        Brief::Bootstrap { .. } => Bootstrap::ID,
-        Brief::ReplicaBuild { .. } => ReplicaBuild::ID,
-        Brief::Rejoin { .. } => Rejoin::ID,
-        Brief::Promote { .. } => Promote::ID,
-        Brief::Demote { .. } | Brief::StandDown { .. } => Demote::ID,
-        Brief::Switchover { .. } => Switchover::ID,
-        Brief::Restart { .. } => Restart::ID,
-        Brief::StandbyLeader { .. } => StandbyLeader::ID,
+        FlowInput::ClusterInit { .. } => ClusterInit::ID,
+        FlowInput::Bootstrap { .. } => Bootstrap::ID,
+        FlowInput::ReplicaBuild { .. } => ReplicaBuild::ID,
+        FlowInput::Rejoin { .. } => Rejoin::ID,
+        FlowInput::Promote { .. } => Promote::ID,
+        FlowInput::Demote { .. } | FlowInput::StepDown { .. } => Demote::ID,
+        FlowInput::Switchover { .. } => Switchover::ID,
+        FlowInput::Restart { .. } => Restart::ID,
+        FlowInput::StandbyLeader { .. } => StandbyLeader::ID,
     }
 }
 
@@ -137,9 +137,9 @@ pub fn start_node(journal: &mut dyn AnyJournal) -> io::Result<Begun> {
 ///
 /// # Errors
 /// The journal's.
-pub fn start(input: Brief, local: Local, journal: &mut dyn AnyJournal) -> io::Result<Begun> {
+pub fn start(input: FlowInput, local: Local, journal: &mut dyn AnyJournal) -> io::Result<Begun> {
     match input {
-        Brief::ClusterInit { epoch, has_data, runs, remote } => {
+        FlowInput::ClusterInit { epoch, has_data, runs, remote } => {
             let (config, node) = (local.creation.config(), local.node);
             let (system_identifier, problem) = (String::new(), String::new());
             let flow = ClusterInit {
@@ -154,38 +154,38 @@ pub fn start(input: Brief, local: Local, journal: &mut dyn AnyJournal) -> io::Re
             };
             any::start(flow, journal)
         }
-        Brief::Bootstrap { epoch } => {
+        FlowInput::Bootstrap { epoch } => {
             let Creation { methods, has_script, limits, .. } = local.creation;
             let flow = Bootstrap { epoch, has_script, methods, limits, ..Bootstrap::default() };
             any::start(flow, journal)
         }
-        Brief::ReplicaBuild { permission, methods, wish } => {
-            any::start(ReplicaBuild::new(&local.node, permission, methods, wish), journal)
+        FlowInput::ReplicaBuild { permission, methods, reinit } => {
+            any::start(ReplicaBuild::new(&local.node, permission, methods, reinit), journal)
         }
-        Brief::Rejoin { source, rules } => any::start(Rejoin { source, rules }, journal),
-        Brief::Promote { epoch, pre_promote, start_needed, set_aside } => {
+        FlowInput::Rejoin { source, rules } => any::start(Rejoin { source, rules }, journal),
+        FlowInput::Promote { epoch, pre_promote, start_needed, set_aside } => {
             let start_needed = start_needed || !local.postgres_runs;
             let (node, timeline, way) = (local.node, 0, Vec::new());
             let flow = Promote { epoch, node, pre_promote, start_needed, set_aside, timeline, way };
             any::start(flow, journal)
         }
-        Brief::Demote { mode, release } => {
+        FlowInput::Demote { mode, release } => {
             any::start(Demote { mode, release, shutdown: None, hands_over: None }, journal)
         }
-        Brief::StandDown { epoch } => {
+        FlowInput::StepDown { epoch } => {
             let (mode, hands_over) = (StopMode::Fast, Some(epoch));
             any::start(Demote { mode, release: None, shutdown: None, hands_over }, journal)
         }
-        Brief::Switchover { epoch, candidate } => {
+        FlowInput::Switchover { epoch, candidate } => {
             any::start(Switchover { epoch, candidate, shutdown: None }, journal)
         }
-        Brief::Restart { as_, crashed } => {
-            let is_primary = matches!(as_, StartAs::Primary { .. });
+        FlowInput::Restart { start_as, crashed } => {
+            let is_primary = matches!(start_as, StartAs::Primary { .. });
             let usual = if is_primary { local.primary_start_timeout_ms } else { REPLICA_START_MS };
             let asked = local.restart_timeout_ms.filter(|_| !crashed);
-            any::start(Restart::new(as_, crashed, asked.unwrap_or(usual)), journal)
+            any::start(Restart::new(start_as, crashed, asked.unwrap_or(usual)), journal)
         }
-        Brief::StandbyLeader { epoch, remote } => {
+        FlowInput::StandbyLeader { epoch, remote } => {
             any::start(StandbyLeader::new(epoch, remote), journal)
         }
     }

@@ -4,10 +4,10 @@
 //! recovery that forgets its target, no script that is left out.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, Ran, Report, StartAs, StopMode};
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{Operation, Ran, Report, StartAs, StopMode};
 use crate::pure::postgres::target::RecoveryEnd;
 
 include!(concat!(env!("OUT_DIR"), "/bootstrap.rs"));
@@ -85,7 +85,7 @@ impl Bootstrap {
     }
 }
 
-impl Meaning<Names, Input<Bootstrap>> for Bootstrap {
+impl Implementation<Names, Input<Bootstrap>> for Bootstrap {
     fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
         match guard {
             Guard::HasScript => self.has_script,
@@ -122,24 +122,28 @@ impl Flow for Bootstrap {
         match *event {}
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         let (epoch, method) = (self.epoch, self.method_name().to_string());
         match activity {
-            Activity::CreateCluster => Deed::CreateCluster { method },
-            Activity::VerifyRestored => Deed::VerifyRestored { method },
+            Activity::CreateCluster => Operation::CreateCluster { method },
+            Activity::VerifyRestored => Operation::VerifyRestored { method },
             Activity::StartRestored => {
-                Deed::StartPostgres { as_: StartAs::Restored { epoch, method } }
+                Operation::StartPostgres { start_as: StartAs::Restored { epoch, method } }
             }
-            Activity::AwaitRecovery => Deed::AwaitRecovery,
-            Activity::CheckTarget => Deed::CheckTarget,
-            Activity::CreateSuperuser => Deed::CreateSuperuser,
-            Activity::StopRestored => Deed::StopPostgres { mode: StopMode::Fast },
-            Activity::StartPrimary => Deed::StartPostgres { as_: StartAs::Primary { epoch } },
-            Activity::RunScript => Deed::RunPostBootstrap,
-            Activity::CreateRoles => Deed::CreateRoles,
-            Activity::SealCluster => Deed::SealCluster,
-            Activity::StopFailed => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::SetAside => Deed::MoveDataDirectoryAside { suffix: String::from("failed") },
+            Activity::AwaitRecovery => Operation::AwaitRecovery,
+            Activity::CheckTarget => Operation::CheckTarget,
+            Activity::CreateSuperuser => Operation::CreateSuperuser,
+            Activity::StopRestored => Operation::StopPostgres { mode: StopMode::Fast },
+            Activity::StartPrimary => {
+                Operation::StartPostgres { start_as: StartAs::Primary { epoch } }
+            }
+            Activity::RunScript => Operation::RunPostBootstrap,
+            Activity::CreateRoles => Operation::CreateRoles,
+            Activity::SealCluster => Operation::SealCluster,
+            Activity::StopFailed => Operation::StopPostgres { mode: StopMode::Immediate },
+            Activity::SetAside => {
+                Operation::MoveDataDirectoryAside { suffix: String::from("failed") }
+            }
         }
     }
 

@@ -5,13 +5,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
-use crate::pure::deed::{
-    Brief, BuildWish, Deed, Remote, Report, StartAs, StopMode, WipePermission,
-};
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{
+    FlowInput, Operation, ReinitOptions, Remote, Report, StartAs, StopMode, WipePermission,
+};
 
 include!(concat!(env!("OUT_DIR"), "/cluster_init.rs"));
 
@@ -43,12 +43,12 @@ pub struct ClusterInit {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
-impl Meaning<Names, Input<ClusterInit>> for ClusterInit {
+impl Implementation<Names, Input<ClusterInit>> for ClusterInit {
     fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
         match guard {
             Guard::HasData => self.has_data,
             Guard::HasRemote => self.remote.is_some(),
-            Guard::IsAnothers => self.runs,
+            Guard::IsForeign => self.runs,
             Guard::NothingToCopy => self.remote.as_ref().is_some_and(|remote| {
                 remote.source.is_none() && !remote.methods.iter().any(|m| m.no_leader)
             }),
@@ -82,28 +82,30 @@ impl Flow for ClusterInit {
         match *event {}
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         let epoch = self.epoch;
         match activity {
-            Activity::ArmGuard => Deed::ArmGuard { epoch },
-            Activity::StartAdopted => Deed::StartPostgres { as_: self.adopted_as() },
-            Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
+            Activity::ArmGuard => Operation::ArmGuard { epoch },
+            Activity::StartAdopted => Operation::StartPostgres { start_as: self.adopted_as() },
+            Activity::RunReplicaBuildFlow => Operation::Run(FlowInput::ReplicaBuild {
                 permission: WipePermission::OwnLeftovers,
                 methods: self.remote.clone().unwrap_or_default().methods,
-                wish: BuildWish::default(),
+                reinit: ReinitOptions::default(),
             }),
-            Activity::RunBootstrapFlow => Deed::Run(Brief::Bootstrap { epoch }),
-            Activity::ReadIdentity => Deed::VerifyCopy { system_identifier: None },
-            Activity::Publish => Deed::Propose {
+            Activity::RunBootstrapFlow => Operation::Run(FlowInput::Bootstrap { epoch }),
+            Activity::ReadIdentity => Operation::VerifyCopy { system_identifier: None },
+            Activity::Publish => Operation::Propose {
                 command: Command::Initialised {
                     epoch,
                     system_identifier: self.system_identifier.clone(),
                     config: self.config.clone(),
                 },
             },
-            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::SetAside => Deed::MoveDataDirectoryAside { suffix: String::from("failed") },
-            Activity::ReportFailure => Deed::Propose {
+            Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Immediate },
+            Activity::SetAside => {
+                Operation::MoveDataDirectoryAside { suffix: String::from("failed") }
+            }
+            Activity::ReportFailure => Operation::Propose {
                 command: Command::InitialiseFailed {
                     epoch,
                     node: self.node.clone(),

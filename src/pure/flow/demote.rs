@@ -4,12 +4,12 @@
 //! directory is left.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::Status;
-use crate::pure::deed::{Deed, Release, Report, StopMode};
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{Operation, Release, Report, StopMode};
 
 include!(concat!(env!("OUT_DIR"), "/demote.rs"));
 
@@ -32,7 +32,7 @@ pub struct Demote {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
-impl Meaning<Names, Input<Demote>> for Demote {
+impl Implementation<Names, Input<Demote>> for Demote {
     fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
         match guard {
             Guard::GivesLeaseBack => self.release.is_some(),
@@ -60,17 +60,17 @@ impl Flow for Demote {
         match *event {}
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         match activity {
-            Activity::StopPostgres => Deed::StopPostgres { mode: self.mode },
-            Activity::StopPostgresAtOnce => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::DisarmGuard => Deed::DisarmGuard,
-            Activity::Checkpoint => Deed::Checkpoint,
+            Activity::StopPostgres => Operation::StopPostgres { mode: self.mode },
+            Activity::StopPostgresAtOnce => Operation::StopPostgres { mode: StopMode::Immediate },
+            Activity::DisarmGuard => Operation::DisarmGuard,
+            Activity::Checkpoint => Operation::Checkpoint,
             Activity::ShipWal => {
                 let end = self.shutdown.clone().unwrap_or_default();
-                Deed::ShipWal { timeline: end.timeline, lsn: end.optime }
+                Operation::ShipWal { timeline: end.timeline, lsn: end.optime }
             }
-            Activity::RecordHandover => Deed::Propose {
+            Activity::RecordHandover => Operation::Propose {
                 command: Command::Demoted {
                     epoch: self.hands_over.unwrap_or_default(),
                     shutdown: self.shutdown.clone().unwrap_or_default(),
@@ -82,7 +82,7 @@ impl Flow for Demote {
                     reason: String::new(),
                     hand_over_to: None,
                 });
-                Deed::Propose {
+                Operation::Propose {
                     command: Command::Release {
                         epoch: release.epoch,
                         reason: release.reason,

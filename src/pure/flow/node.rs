@@ -1,22 +1,22 @@
 //! Node: the code behind the names in `statecharts/node.json`.
 //!
 //! The only flow that is told the whole situation; all others are run by it. It keeps what its
-//! deeds need (epoch, upstream, candidate), so that a restart of the daemon resumes them.
+//! operations need (epoch, upstream, candidate), so that a restart of the daemon resumes them.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::facts::DataDirectory;
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::cluster::sync::SyncStep;
-use crate::pure::deed::{
-    Brief, BuildWish, Deed, Inspection, RejoinRules, Release, Remote, Report, Source, StartAs,
-    StopMode, WipePermission,
-};
 use crate::pure::machine::any::Occurrence;
 use crate::pure::machine::{Flow, FollowsSituation, Input};
-use crate::pure::situation::{Situation, Standing};
+use crate::pure::node::situation::{LeaseStatus, Situation};
+use crate::pure::operation::{
+    FlowInput, Inspection, Operation, ReinitOptions, RejoinRules, Release, Remote, Report, Source,
+    StartAs, StopMode, WipePermission,
+};
 
 include!(concat!(env!("OUT_DIR"), "/node.rs"));
 
@@ -32,10 +32,10 @@ pub struct Node {
     pub upstream: Option<Source>,
     /// A reinitialize that was asked for: kept until it is done or called off.
     #[serde(default)]
-    pub wish: Option<BuildWish>,
+    pub reinit: Option<ReinitOptions>,
     /// The leader's timeline when this replica was last found to be left behind.
     #[serde(default)]
-    pub left_behind_at: u32,
+    pub timeline_behind_since: u32,
     pub rules: RejoinRules,
     pub permission: Option<WipePermission>,
     pub pre_promote: bool,
@@ -58,7 +58,7 @@ pub struct Node {
     pub sync_settled: bool,
     /// This node began to create the cluster here; whatever came of it was never anybody's.
     #[serde(default)]
-    pub born_here: bool,
+    pub created_here: bool,
     /// Held when the daemon was told to stop: then the lease is given back.
     pub led_when_stopped: bool,
 }
@@ -67,13 +67,13 @@ pub struct Node {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// Said on every change and at least once a `loop_wait`: where the node stands.
-    Beat(Box<Situation>),
+    SituationChanged(Box<Situation>),
     PostgresDied,
 }
 
 fn situation(input: &Input<Node>) -> Option<&Situation> {
     match input {
-        Input::Event(Event::Beat(situation)) => Some(situation),
+        Input::Event(Event::SituationChanged(situation)) => Some(situation),
         _ => None,
     }
 }
@@ -95,7 +95,7 @@ impl Node {
         matches!(self.inspection.data, DataDirectory::Broken { .. })
     }
 
-    fn belongs_elsewhere(&self, s: &Situation) -> bool {
+    fn holds_foreign_data(&self, s: &Situation) -> bool {
         match (&self.inspection.data, &s.initialized) {
             (DataDirectory::Present { system_identifier, .. }, Some(cluster)) => {
                 system_identifier != cluster
@@ -107,8 +107,8 @@ impl Node {
 
     /// Begun here, and not what the cluster is: another node has created that, or the copy was given up.
     fn is_an_attempt(&self, s: &Situation) -> bool {
-        let stillborn = self.born_here && self.belongs_elsewhere(s);
-        let begun = stillborn || self.inspection.data == DataDirectory::Incomplete;
+        let failed_bootstrap = self.created_here && self.holds_foreign_data(s);
+        let begun = failed_bootstrap || self.inspection.data == DataDirectory::Incomplete;
         begun && s.initialized.is_some() && !self.inspection.unmanaged
     }
 
@@ -126,35 +126,35 @@ impl Node {
     /// Until it is adopted, by an entry of the log or by our leading with it. Who brings Surus to a running
     /// cluster starts one daemon after the other: its primary goes on meanwhile.
     fn waits_to_be_adopted(&self, s: &Situation) -> bool {
-        let adopted = s.initialized.is_some() || matches!(s.lease, Standing::Mine { .. });
+        let adopted = s.initialized.is_some() || matches!(s.lease, LeaseStatus::Mine { .. });
         let unknown = self.inspection.unmanaged && !self.inspection.numbered;
         unknown && s.postmaster_alive && !adopted
     }
 
     /// Not ours to stop.
-    fn is_anothers(&self, s: &Situation) -> bool {
-        let elsewhere = self.inspection.unmanaged && self.belongs_elsewhere(s);
+    fn is_foreign(&self, s: &Situation) -> bool {
+        let elsewhere = self.inspection.unmanaged && self.holds_foreign_data(s);
         self.waits_to_be_adopted(s) || self.is_unmanaged(s) || elsewhere
     }
 
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
-        let leads = matches!(s.lease, Standing::Mine { creates: false, .. });
+        let leads = matches!(s.lease, LeaseStatus::Mine { creates: false, .. });
         let runs = s.postmaster_alive;
         let writable = runs && s.in_recovery == Some(false);
-        let led = matches!(&s.lease, Standing::Mine { epoch, .. } if *epoch == self.epoch);
+        let led = matches!(&s.lease, LeaseStatus::Mine { epoch, .. } if *epoch == self.epoch);
         match guard {
-            Guard::StopAsked => s.wishes.stop,
-            Guard::RunsAgain => !s.wishes.stop,
-            Guard::OnlyTheDaemonStops => s.wishes.stop && self.is_anothers(s),
+            Guard::StopAsked => s.requests.stop,
+            Guard::RunsAgain => !s.requests.stop,
+            Guard::StopsWithoutPostgres => s.requests.stop && self.is_foreign(s),
             Guard::IsUnmanaged => self.is_unmanaged(s),
-            Guard::IsStillborn => self.born_here && !runs && self.belongs_elsewhere(s),
+            Guard::IsFailedBootstrap => self.created_here && !runs && self.holds_foreign_data(s),
             Guard::AttemptRuns => runs && self.is_an_attempt(s) && !leads,
-            Guard::BelongsElsewhere => self.belongs_elsewhere(s),
-            Guard::LeadsWithAnothersData => leads && !runs && self.belongs_elsewhere(s),
-            Guard::AnotherClusterRuns => runs && s.stranger,
+            Guard::HoldsForeignData => self.holds_foreign_data(s),
+            Guard::LeadsWithForeignData => leads && !runs && self.holds_foreign_data(s),
+            Guard::ForeignClusterRuns => runs && s.stranger,
             Guard::GuardIsLeftOver => Self::guard_is_left_over(s) && !self.may_be_writable(s),
-            Guard::CreatesHere => matches!(s.lease, Standing::Mine { creates: true, .. }),
-            Guard::MustStandDown => leads && s.remote.is_some() && writable,
+            Guard::CreatesHere => matches!(s.lease, LeaseStatus::Mine { creates: true, .. }),
+            Guard::MustStepDown => leads && s.remote.is_some() && writable,
             Guard::HasNeverFollowed => leads && s.never_followed,
             Guard::LeadsStandbyCluster => {
                 leads && s.remote.is_some() && self.has_copy() && !self.may_be_writable(s)
@@ -166,7 +166,7 @@ impl Node {
             Guard::IsWritable => writable && !s.guarded && !self.waits_to_be_adopted(s),
             Guard::ReinitializeAsked => self.rebuild_asked(s),
             Guard::ReplacementAsked => !runs && self.is_broken() && self.rebuild_asked(s),
-            Guard::ReinitializeForced => s.wishes.reinitialize && self.may_be_rebuilt(s),
+            Guard::ReinitializeForced => s.requests.reinitialize && self.may_be_rebuilt(s),
             Guard::MustBuild => self.has_no_copy() && !runs && s.initialized.is_some() && !leads,
             Guard::CanFollow => {
                 runs && s.in_recovery == Some(true) && s.initialized.is_some() && !leads
@@ -193,9 +193,9 @@ impl Node {
             Guard::PrimaryLostItsLease => self.epoch != 0 && writable && !led && !s.guarded,
             Guard::LeaderChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::PostmasterIsGone => !runs,
-            Guard::IsLeftBehind => self.is_left_behind(s),
+            Guard::IsTimelineBehind => self.is_timeline_behind(s),
             Guard::DataIsGone => runs && s.data_is_gone,
-            Guard::RestartAsked => s.wishes.restart,
+            Guard::RestartAsked => s.requests.restart,
             Guard::UpstreamChanged => s.upstream.is_some() && s.upstream != self.upstream,
             Guard::HandOverIsDue => {
                 leads && s.hand_over.as_ref().is_some_and(|h| h.candidate.is_some())
@@ -204,7 +204,7 @@ impl Node {
                 leads && s.hand_over.as_ref().is_some_and(|h| h.candidate.is_none())
             }
             Guard::SyncStepIsDue => leads && s.sync_step.is_some(),
-            Guard::HasDiverged | Guard::HasGoneAstray => false, // judged from a report, below
+            Guard::HasDiverged | Guard::HasDivergedFromRemote => false, // judged from a report, below
         }
     }
 
@@ -221,24 +221,24 @@ impl Node {
 
     fn lease_is_lost(&self, s: &Situation) -> bool {
         match &s.lease {
-            Standing::Mine { epoch, .. } => *epoch != self.epoch,
-            Standing::Theirs { .. } => true,
-            // A daemon that has just come back has no answered beat yet; its guard knows.
-            Standing::Nobody => !s.guarded,
+            LeaseStatus::Mine { epoch, .. } => *epoch != self.epoch,
+            LeaseStatus::Theirs { .. } => true,
+            // A daemon that has just come back has no answered cycle yet; its guard knows.
+            LeaseStatus::Nobody => !s.guarded,
         }
     }
 
     fn rebuild_asked(&self, s: &Situation) -> bool {
-        (s.wishes.reinitialize || self.wish.is_some()) && self.may_be_rebuilt(s)
+        (s.requests.reinitialize || self.reinit.is_some()) && self.may_be_rebuilt(s)
     }
 
-    fn is_left_behind(&self, s: &Situation) -> bool {
-        s.left_behind_at.unwrap_or(0) > self.left_behind_at && self.upstream.is_some()
+    fn is_timeline_behind(&self, s: &Situation) -> bool {
+        s.timeline_behind_since.unwrap_or(0) > self.timeline_behind_since && self.upstream.is_some()
     }
 
     /// There is somebody else who leads: its data is what counts.
     fn may_be_rebuilt(&self, s: &Situation) -> bool {
-        s.initialized.is_some() && matches!(s.lease, Standing::Theirs { leader: Some(_) })
+        s.initialized.is_some() && matches!(s.lease, LeaseStatus::Theirs { leader: Some(_) })
     }
 
     fn take_situation(&mut self, s: &Situation) {
@@ -250,13 +250,14 @@ impl Node {
     }
 }
 
-impl Meaning<Names, Input<Node>> for Node {
+impl Implementation<Names, Input<Node>> for Node {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match (guard, input) {
             (Guard::HasDiverged, Input::Done { report: Report::Diverged { yes, .. }, .. }) => *yes,
-            (Guard::HasGoneAstray, Input::Done { report: Report::Ended { state, .. }, .. }) => {
-                state == "astray"
-            }
+            (
+                Guard::HasDivergedFromRemote,
+                Input::Done { report: Report::Ended { state, .. }, .. },
+            ) => state == "diverged",
             _ => situation(input).is_some_and(|s| self.judge(guard, s)),
         }
     }
@@ -274,8 +275,8 @@ impl Meaning<Names, Input<Node>> for Node {
         if action == Action::PermitWipe {
             self.permission = Some(WipePermission::Operator { what: String::from("reinitialize") });
         }
-        if action == Action::ForgetWish {
-            self.wish = None;
+        if action == Action::ForgetReinit {
+            self.reinit = None;
         }
         if action == Action::ForgetUpstream {
             self.upstream = None;
@@ -288,7 +289,7 @@ impl Meaning<Names, Input<Node>> for Node {
         match action {
             Action::NoteInspection
             | Action::PermitWipe
-            | Action::ForgetWish
+            | Action::ForgetReinit
             | Action::ForgetUpstream
             | Action::TakeStanding
             | Action::NoteSyncSettled
@@ -297,21 +298,22 @@ impl Meaning<Names, Input<Node>> for Node {
             Action::RestartAsStandby => self.writes = false,
             Action::TakeEpoch => {
                 // What was asked of a replica is not done to what has led since.
-                self.wish = None;
-                let creates = matches!(s.lease, Standing::Mine { creates: true, .. });
-                self.born_here = creates && (self.born_here || !self.has_copy());
+                self.reinit = None;
+                let creates = matches!(s.lease, LeaseStatus::Mine { creates: true, .. });
+                self.created_here = creates && (self.created_here || !self.has_copy());
                 self.epoch = s.epoch().unwrap_or(self.epoch);
                 self.upstream = None;
             }
-            Action::TakeWish => {
-                if s.wishes.reinitialize {
-                    self.wish = Some(s.wishes.build.clone());
+            Action::TakeReinit => {
+                if s.requests.reinitialize {
+                    self.reinit = Some(s.requests.build.clone());
                 }
                 self.upstream = s.upstream.clone();
             }
             Action::TakeUpstream => self.upstream = s.upstream.clone(),
-            Action::NoteLeftBehind => {
-                self.left_behind_at = s.left_behind_at.unwrap_or(self.left_behind_at);
+            Action::NoteTimelineBehind => {
+                self.timeline_behind_since =
+                    s.timeline_behind_since.unwrap_or(self.timeline_behind_since);
             }
             Action::TakeCandidate => {
                 self.hand_over = s.hand_over.map(|h| (h.request, h.candidate));
@@ -333,77 +335,78 @@ impl Flow for Node {
 
     fn name(event: &Event) -> EventName {
         match event {
-            Event::Beat(_) => EventName::Beat,
+            Event::SituationChanged(_) => EventName::SituationChanged,
             Event::PostgresDied => EventName::PostgresDied,
         }
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         let epoch = self.epoch;
         match activity {
-            Activity::InspectNode => Deed::InspectNode,
-            Activity::DisarmGuard => Deed::DisarmGuard,
+            Activity::InspectNode => Operation::InspectNode,
+            Activity::DisarmGuard => Operation::DisarmGuard,
             Activity::SetAside => {
-                Deed::MoveDataDirectoryAside { suffix: String::from("stillborn") }
+                Operation::MoveDataDirectoryAside { suffix: String::from("failed_bootstrap") }
             }
-            Activity::RunClusterInitFlow => Deed::Run(Brief::ClusterInit {
+            Activity::RunClusterInitFlow => Operation::Run(FlowInput::ClusterInit {
                 epoch,
                 has_data: self.has_copy(),
                 runs: self.inspection.unmanaged,
                 remote: self.remote.clone(),
             }),
-            Activity::RunReplicaBuildFlow => Deed::Run(Brief::ReplicaBuild {
+            Activity::RunReplicaBuildFlow => Operation::Run(FlowInput::ReplicaBuild {
                 permission: self.permission.clone().unwrap_or(WipePermission::OwnLeftovers),
                 methods: self.rules.methods.clone(),
-                wish: self.wish.clone().unwrap_or_default(),
+                reinit: self.reinit.clone().unwrap_or_default(),
             }),
-            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::RunRejoinFlow => Deed::Run(Brief::Rejoin {
+            Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Immediate },
+            Activity::RunRejoinFlow => Operation::Run(FlowInput::Rejoin {
                 source: self.upstream.clone().unwrap_or_default(),
                 rules: self.rules.clone(),
             }),
             Activity::StartStandby => {
-                Deed::StartPostgres { as_: StartAs::Standby { source: None } }
+                Operation::StartPostgres { start_as: StartAs::Standby { source: None } }
             }
-            Activity::PointUpstream => Deed::PointUpstream { source: self.upstream.clone() },
+            Activity::PointUpstream => Operation::PointUpstream { source: self.upstream.clone() },
             Activity::CheckDivergence => {
-                Deed::CheckDivergence { source: self.upstream.clone().unwrap_or_default() }
+                Operation::CheckDivergence { source: self.upstream.clone().unwrap_or_default() }
             }
-            Activity::RunPromoteFlow => Deed::Run(self.promotion()),
-            Activity::ClearFailover => Deed::Propose {
+            Activity::RunPromoteFlow => Operation::Run(self.promotion()),
+            Activity::ClearFailover => Operation::Propose {
                 command: Command::ClearFailover {
                     expected: self.hand_over.as_ref().map(|(request, _)| request.clone()),
                 },
             },
-            Activity::ApplySyncStep => self.sync_deed(),
-            Activity::RunStandbyLeaderFlow => Deed::Run(Brief::StandbyLeader {
+            Activity::ApplySyncStep => self.sync_operation(),
+            Activity::RunStandbyLeaderFlow => Operation::Run(FlowInput::StandbyLeader {
                 epoch,
                 remote: self.remote.clone().unwrap_or_default(),
             }),
-            Activity::RunStandingDownFlow => Deed::Run(Brief::StandDown { epoch }),
+            Activity::RunStepDownFlow => Operation::Run(FlowInput::StepDown { epoch }),
             // It leads already, on what was set aside for it.
-            Activity::LeaveStandby => Deed::Propose { command: forgets_remote(epoch) },
-            Activity::RunRecoveryFlow => {
-                Deed::Run(Brief::Restart { as_: StartAs::Primary { epoch }, crashed: true })
-            }
-            Activity::RunRestartFlow => Deed::Run(self.restart()),
-            Activity::RunSwitchoverFlow => Deed::Run(Brief::Switchover {
+            Activity::LeaveStandby => Operation::Propose { command: forgets_remote(epoch) },
+            Activity::RunRecoveryFlow => Operation::Run(FlowInput::Restart {
+                start_as: StartAs::Primary { epoch },
+                crashed: true,
+            }),
+            Activity::RunRestartFlow => Operation::Run(self.restart()),
+            Activity::RunSwitchoverFlow => Operation::Run(FlowInput::Switchover {
                 epoch,
                 candidate: self.hand_over.as_ref().and_then(|(_, c)| c.clone()),
             }),
-            Activity::RunResignationFlow => {
+            Activity::RunReleaseFlow => {
                 self.demotion(StopMode::Immediate, "cannot serve its lease")
             }
             Activity::RunDemotionFlow => {
-                Deed::Run(Brief::Demote { mode: StopMode::Immediate, release: None })
+                Operation::Run(FlowInput::Demote { mode: StopMode::Immediate, release: None })
             }
-            Activity::RunFarewellFlow if self.led_when_stopped => {
+            Activity::RunShutdownFlow if self.led_when_stopped => {
                 self.demotion(StopMode::Fast, "the daemon stops")
             }
-            Activity::RunFarewellFlow => {
-                Deed::Run(Brief::Demote { mode: StopMode::Fast, release: None })
+            Activity::RunShutdownFlow => {
+                Operation::Run(FlowInput::Demote { mode: StopMode::Fast, release: None })
             }
-            Activity::GiveUpVote => Deed::GiveUpVote,
+            Activity::GiveUpVote => Operation::GiveUpVote,
         }
     }
 
@@ -423,18 +426,18 @@ impl Flow for Node {
 }
 
 impl Node {
-    fn demotion(&self, mode: StopMode, reason: &str) -> Deed {
+    fn demotion(&self, mode: StopMode, reason: &str) -> Operation {
         let release = Release { epoch: self.epoch, reason: reason.to_string(), hand_over_to: None };
-        Deed::Run(Brief::Demote { mode, release: Some(release) })
+        Operation::Run(FlowInput::Demote { mode, release: Some(release) })
     }
 
-    fn restart(&self) -> Brief {
-        let as_ = if self.writes {
+    fn restart(&self) -> FlowInput {
+        let start_as = if self.writes {
             StartAs::Primary { epoch: self.epoch }
         } else {
             StartAs::Standby { source: self.upstream.clone() }
         };
-        Brief::Restart { as_, crashed: false }
+        FlowInput::Restart { start_as, crashed: false }
     }
 
     /// PostgreSQL may not wait for fewer while a proposal may be on its way that names those it
@@ -451,8 +454,8 @@ impl Node {
         }
     }
 
-    fn promotion(&self) -> Brief {
-        Brief::Promote {
+    fn promotion(&self) -> FlowInput {
+        FlowInput::Promote {
             epoch: self.epoch,
             pre_promote: self.pre_promote,
             start_needed: false,
@@ -460,19 +463,19 @@ impl Node {
         }
     }
 
-    fn sync_deed(&self) -> Deed {
+    fn sync_operation(&self) -> Operation {
         match &self.sync_step {
             Some(SyncStep::Apply(value)) => {
-                Deed::SetSynchronousStandbyNames { value: value.clone() }
+                Operation::SetSynchronousStandbyNames { value: value.clone() }
             }
-            Some(SyncStep::Publish(sync)) => Deed::Propose {
+            Some(SyncStep::Publish(sync)) => Operation::Propose {
                 command: Command::SetSync {
                     epoch: self.epoch,
                     sync: sync.clone(),
                     expected: Some(self.sync_version),
                 },
             },
-            None => Deed::SetSynchronousStandbyNames { value: String::new() },
+            None => Operation::SetSynchronousStandbyNames { value: String::new() },
         }
     }
 }
@@ -480,7 +483,9 @@ impl Node {
 impl FollowsSituation for Node {
     fn event_of(&self, what: Occurrence<'_>) -> Option<Event> {
         Some(match what {
-            Occurrence::Situation(situation) => Event::Beat(Box::new(situation.clone())),
+            Occurrence::Situation(situation) => {
+                Event::SituationChanged(Box::new(situation.clone()))
+            }
             Occurrence::PostgresDied => Event::PostgresDied,
         })
     }

@@ -4,12 +4,12 @@
 //! recovery.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::HistoryRow;
-use crate::pure::deed::{Deed, Report, StartAs};
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{Operation, Report, StartAs};
 use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::lsn::Lsn;
 
@@ -37,7 +37,7 @@ pub struct Promote {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
-impl Meaning<Names, Input<Promote>> for Promote {
+impl Implementation<Names, Input<Promote>> for Promote {
     fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
         match guard {
             Guard::HasPrePromote => self.pre_promote,
@@ -81,15 +81,15 @@ impl Flow for Promote {
         match *event {}
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         match activity {
-            Activity::ArmGuard => Deed::ArmGuard { epoch: self.epoch },
-            Activity::RunPrePromote => Deed::RunPrePromote,
+            Activity::ArmGuard => Operation::ArmGuard { epoch: self.epoch },
+            Activity::RunPrePromote => Operation::RunPrePromote,
             Activity::StartStandby => {
-                Deed::StartPostgres { as_: StartAs::Standby { source: None } }
+                Operation::StartPostgres { start_as: StartAs::Standby { source: None } }
             }
-            Activity::Promote => Deed::Promote { timeline: self.set_aside },
-            Activity::RecordHistory => Deed::Propose {
+            Activity::Promote => Operation::Promote { timeline: self.set_aside },
+            Activity::RecordHistory => Operation::Propose {
                 command: Command::AddHistory {
                     row: self.row(),
                     timeline: self.timeline,

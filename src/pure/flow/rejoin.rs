@@ -4,10 +4,12 @@
 //! configuration says so by name; otherwise it is moved aside and kept.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, RejoinRules, Report, Source, StartAs, StopMode, WipePermission};
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{
+    Operation, RejoinRules, Report, Source, StartAs, StopMode, WipePermission,
+};
 
 include!(concat!(env!("OUT_DIR"), "/rejoin.rs"));
 
@@ -25,7 +27,7 @@ pub struct Rejoin {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
-impl Meaning<Names, Input<Rejoin>> for Rejoin {
+impl Implementation<Names, Input<Rejoin>> for Rejoin {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match guard {
             Guard::IsOnTheWay => {
@@ -49,15 +51,15 @@ impl Flow for Rejoin {
         match *event {}
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         let source = self.source.clone();
         match activity {
-            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },
-            Activity::CheckDivergence => Deed::CheckDivergence { source },
-            Activity::Rewind => Deed::Rewind { source },
+            Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Fast },
+            Activity::CheckDivergence => Operation::CheckDivergence { source },
+            Activity::Rewind => Operation::Rewind { source },
             Activity::SetAside => self.set_aside(),
             Activity::StartStandby => {
-                Deed::StartPostgres { as_: StartAs::Standby { source: Some(source) } }
+                Operation::StartPostgres { start_as: StartAs::Standby { source: Some(source) } }
             }
         }
     }
@@ -73,7 +75,7 @@ impl Flow for Rejoin {
 
 impl Rejoin {
     /// Which of the operator's two keys permits removal depends on how we got here.
-    fn set_aside(&self) -> Deed {
+    fn set_aside(&self) -> Operation {
         let key = match (self.rules.use_pg_rewind, &self.rules) {
             (true, rules) if rules.remove_on_rewind_failure => {
                 "remove_data_directory_on_rewind_failure"
@@ -81,10 +83,10 @@ impl Rejoin {
             (_, rules) if rules.remove_on_diverged_timelines => {
                 "remove_data_directory_on_diverged_timelines"
             }
-            _ => return Deed::MoveDataDirectoryAside { suffix: String::from("diverged") },
+            _ => return Operation::MoveDataDirectoryAside { suffix: String::from("diverged") },
         };
         let permission = WipePermission::Operator { what: key.to_string() };
-        Deed::ClearDataDirectory { permission }
+        Operation::ClearDataDirectory { permission }
     }
 }
 
@@ -96,7 +98,7 @@ mod tests {
     use crate::pure::machine::Machine;
 
     /// What is done with diverged data under these rules, when a rewind that is tried fails.
-    fn fate(use_pg_rewind: bool, on_failure: bool, on_divergence: bool) -> Deed {
+    fn fate(use_pg_rewind: bool, on_failure: bool, on_divergence: bool) -> Operation {
         let rules = RejoinRules {
             use_pg_rewind,
             remove_on_rewind_failure: on_failure,
@@ -115,18 +117,18 @@ mod tests {
             };
             visit = machine.handle(input).expect("it moves").record.visit;
         }
-        assert_eq!(machine.state(), State::SettingAside);
-        machine.knowledge().deed(Activity::SetAside)
+        assert_eq!(machine.state(), State::MovingAside);
+        machine.knowledge().operation(Activity::SetAside)
     }
 
     /// Removed where the operator's key covers the case, and by that key's name; else kept.
     /// Spec: RW-2.
     #[test]
     fn diverged_data_goes_only_by_the_operators_key() {
-        let aside = Deed::MoveDataDirectoryAside { suffix: String::from("diverged") };
+        let aside = Operation::MoveDataDirectoryAside { suffix: String::from("diverged") };
         let removed = |key: &str| {
             let what = format!("remove_data_directory_on_{key}");
-            Deed::ClearDataDirectory { permission: WipePermission::Operator { what } }
+            Operation::ClearDataDirectory { permission: WipePermission::Operator { what } }
         };
         // Without pg_rewind the key about its failure says nothing.
         assert_eq!(fate(false, false, false), aside);

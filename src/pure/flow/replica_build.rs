@@ -8,15 +8,15 @@
 //! the directory was emptied, only our own unfinished copies may be removed.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::{Meaning, Name};
+use crate::pure::chart::{Implementation, Name};
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::facts::BuildProgress;
-use crate::pure::deed::{
-    BuildWish, Deed, Method, Offer, OfferKind, Source, StartAs, StopMode, WipePermission,
-};
 use crate::pure::machine::any::Occurrence;
 use crate::pure::machine::{Flow, FollowsSituation, Input};
-use crate::pure::situation::{Situation, Standing};
+use crate::pure::node::situation::{LeaseStatus, Situation};
+use crate::pure::operation::{
+    Method, Offer, OfferKind, Operation, ReinitOptions, Source, StartAs, StopMode, WipePermission,
+};
 
 include!(concat!(env!("OUT_DIR"), "/replica_build.rs"));
 
@@ -44,7 +44,7 @@ pub struct ReplicaBuild {
     pub permission: WipePermission,
     /// What the operator asked for, if this is a reinitialize.
     #[serde(default)]
-    pub wish: BuildWish,
+    pub reinit: ReinitOptions,
     /// Whom to copy from in this round, best first.
     #[serde(default)]
     pub sources: Vec<Source>,
@@ -87,7 +87,7 @@ pub struct Failure {
 /// What can happen to the build.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// Said at every beat: who leads, whom to stream from, whom one could copy from.
+    /// Said at every cycle: who leads, whom to stream from, whom one could copy from.
     TopologyChanged {
         leader: Option<String>,
         upstream: Option<Source>,
@@ -102,16 +102,16 @@ pub enum Event {
 impl Event {
     /// The level, as this flow hears it. A standby cluster's leader copies from the remote.
     pub fn of(situation: &Situation) -> Event {
-        if situation.wishes.cancel_build {
+        if situation.requests.cancel_build {
             return Event::Cancel;
         }
         let remote = || situation.remote.as_ref().and_then(|remote| remote.source.clone());
         let (leader, own) = match &situation.lease {
-            Standing::Nobody => (None, false),
-            Standing::Theirs { leader } => (leader.clone(), false),
+            LeaseStatus::Nobody => (None, false),
+            LeaseStatus::Theirs { leader } => (leader.clone(), false),
             // A standby cluster that follows an archive is copied like one that nobody leads.
-            Standing::Mine { .. } if remote().is_none() => (None, true),
-            Standing::Mine { .. } => (Some(String::new()), true),
+            LeaseStatus::Mine { .. } if remote().is_none() => (None, true),
+            LeaseStatus::Mine { .. } => (Some(String::new()), true),
         };
         let upstream = situation.upstream.clone().or_else(|| remote().filter(|_| own));
         let mut offers = situation.clone_offers.clone();
@@ -129,13 +129,13 @@ impl ReplicaBuild {
         node: &str,
         permission: WipePermission,
         methods: Vec<Method>,
-        wish: BuildWish,
+        reinit: ReinitOptions,
     ) -> Self {
         ReplicaBuild {
             node: node.to_string(),
-            methods: chosen(methods, &wish),
+            methods: chosen(methods, &reinit),
             permission,
-            wish,
+            reinit,
             sources: vec![],
             source_at: 0,
             leaderless: false,
@@ -171,7 +171,7 @@ impl ReplicaBuild {
 
     /// Whom of these the build would copy from. Those that failed last time come last.
     fn acceptable(&self, offers: &[Offer], leaderless: bool) -> Vec<Source> {
-        let wanted = |offer: &&Offer| match (&self.wish.source, self.wish.from_leader) {
+        let wanted = |offer: &&Offer| match (&self.reinit.source, self.reinit.from_leader) {
             (Some(name), _) => offer.source.member == *name,
             (None, true) => offer.kind == OfferKind::Leader,
             (None, false) => leaderless || offer.kind != OfferKind::Member,
@@ -252,15 +252,15 @@ impl Failure {
 }
 
 /// The methods in force: all that are configured, unless the operator asked for something else.
-fn chosen(methods: Vec<Method>, wish: &BuildWish) -> Vec<Method> {
+fn chosen(methods: Vec<Method>, reinit: &ReinitOptions) -> Vec<Method> {
     let basebackup = || Method { name: BASEBACKUP.into(), keep_data: false, no_leader: false };
     let mut methods = if methods.is_empty() { vec![basebackup()] } else { methods };
-    if let Some(name) = &wish.method {
+    if let Some(name) = &reinit.method {
         methods.retain(|method| method.name == *name);
-    } else if wish.from_leader {
+    } else if reinit.from_leader {
         methods.clear();
     }
-    if let Some(keep_data) = wish.keep_data {
+    if let Some(keep_data) = reinit.keep_data {
         // pg_basebackup needs an empty directory: it would not keep what is to be kept.
         methods.retain(|method| !keep_data || method.name != BASEBACKUP);
         methods.iter_mut().for_each(|method| method.keep_data = keep_data);
@@ -268,7 +268,7 @@ fn chosen(methods: Vec<Method>, wish: &BuildWish) -> Vec<Method> {
     if methods.is_empty() { vec![basebackup()] } else { methods }
 }
 
-impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
+impl Implementation<Names, Input<ReplicaBuild>> for ReplicaBuild {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match guard {
             Guard::SourceAvailable => match input {
@@ -285,7 +285,7 @@ impl Meaning<Names, Input<ReplicaBuild>> for ReplicaBuild {
             Guard::WorksWithoutLeader => match input {
                 Input::Event(Event::TopologyChanged { leader: None, offers, .. }) => {
                     let sources = self.acceptable(offers, true);
-                    !self.wish.from_leader && self.usable(0, &sources, true).is_some()
+                    !self.reinit.from_leader && self.usable(0, &sources, true).is_some()
                 }
                 _ => false,
             },
@@ -346,24 +346,26 @@ impl Flow for ReplicaBuild {
         }
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         let method = self.method().name.clone();
         match activity {
-            Activity::CheckMethod => Deed::CheckMethod { method, source: self.source().cloned() },
-            Activity::ClearDataDirectory => {
-                Deed::ClearDataDirectory { permission: self.permission.clone() }
+            Activity::CheckMethod => {
+                Operation::CheckMethod { method, source: self.source().cloned() }
             }
-            Activity::RunMethod => Deed::CopyCluster {
+            Activity::ClearDataDirectory => {
+                Operation::ClearDataDirectory { permission: self.permission.clone() }
+            }
+            Activity::RunMethod => Operation::CopyCluster {
                 method,
                 source: self.source().cloned(),
                 keep_data: self.method().keep_data,
             },
-            Activity::VerifyCopy => Deed::VerifyCopy { system_identifier: None },
-            Activity::StartPostgres => {
-                Deed::StartPostgres { as_: StartAs::Standby { source: self.upstream.clone() } }
-            }
-            Activity::WatchReplay => Deed::WatchReplay,
-            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Immediate },
+            Activity::VerifyCopy => Operation::VerifyCopy { system_identifier: None },
+            Activity::StartPostgres => Operation::StartPostgres {
+                start_as: StartAs::Standby { source: self.upstream.clone() },
+            },
+            Activity::WatchReplay => Operation::WatchReplay,
+            Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Immediate },
         }
     }
 

@@ -1,11 +1,11 @@
 //! Restart: the code behind the names in `statecharts/restart.json`.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, StartAs, StopMode};
 use crate::pure::machine::any::Occurrence;
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{Operation, StartAs, StopMode};
 
 include!(concat!(env!("OUT_DIR"), "/restart.rs"));
 
@@ -14,7 +14,7 @@ const SECOND_MS: Millis = 1000;
 /// What the restart knows; persisted with every transition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Restart {
-    pub as_: StartAs,
+    pub start_as: StartAs,
     /// It died by itself: nothing to stop.
     pub crashed: bool,
     /// primary_start_timeout in ms: after it another member shall lead, if one can; 0: at once.
@@ -33,7 +33,7 @@ pub enum Event {
     SituationChanged { another_can_lead: bool },
 }
 
-impl Meaning<Names, Input<Restart>> for Restart {
+impl Implementation<Names, Input<Restart>> for Restart {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match guard {
             Guard::HasDied => self.crashed,
@@ -55,12 +55,12 @@ fn told(input: &Input<Restart>) -> bool {
 }
 
 impl Restart {
-    pub fn new(as_: StartAs, crashed: bool, start_timeout_ms: Millis) -> Restart {
-        Restart { as_, crashed, start_timeout_ms, timed_out: false, another_can_lead: false }
+    pub fn new(start_as: StartAs, crashed: bool, start_timeout_ms: Millis) -> Restart {
+        Restart { start_as, crashed, start_timeout_ms, timed_out: false, another_can_lead: false }
     }
 
     fn is_primary(&self) -> bool {
-        matches!(self.as_, StartAs::Primary { .. })
+        matches!(self.start_as, StartAs::Primary { .. })
     }
 }
 
@@ -75,16 +75,16 @@ impl Flow for Restart {
         }
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         match activity {
-            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },
-            Activity::ArmGuard => match &self.as_ {
+            Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Fast },
+            Activity::ArmGuard => match &self.start_as {
                 StartAs::Primary { epoch } | StartAs::Restored { epoch, .. } => {
-                    Deed::ArmGuard { epoch: *epoch }
+                    Operation::ArmGuard { epoch: *epoch }
                 }
-                StartAs::Standby { .. } => Deed::DisarmGuard,
+                StartAs::Standby { .. } => Operation::DisarmGuard,
             },
-            Activity::StartPostgres => Deed::StartPostgres { as_: self.as_.clone() },
+            Activity::StartPostgres => Operation::StartPostgres { start_as: self.start_as.clone() },
         }
     }
 
@@ -111,10 +111,10 @@ mod tests {
     use super::*;
     use crate::pure::machine::Machine;
 
-    fn starting(as_: StartAs) -> Machine<Restart> {
-        let (mut machine, _) = Machine::start(Restart::new(as_, true, 0));
+    fn starting(start_as: StartAs) -> Machine<Restart> {
+        let (mut machine, _) = Machine::start(Restart::new(start_as, true, 0));
         let visit = machine.visit();
-        handle(&mut machine, Input::Done { visit, report: crate::pure::deed::Report::Done });
+        handle(&mut machine, Input::Done { visit, report: crate::pure::operation::Report::Done });
         assert_eq!(machine.state(), State::Starting);
         machine
     }

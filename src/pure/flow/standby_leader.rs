@@ -4,15 +4,15 @@
 //! only after the log says that it follows nobody any more.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
-use crate::pure::cluster::remote::RemoteStanding;
+use crate::pure::cluster::remote::RemoteRelation;
 use crate::pure::cluster::state::FailoverRequest;
-use crate::pure::deed::{Deed, Remote, Report};
 use crate::pure::machine::any::Occurrence;
 use crate::pure::machine::{Flow, FollowsSituation, Input};
-use crate::pure::situation::Situation;
+use crate::pure::node::situation::Situation;
+use crate::pure::operation::{Operation, Remote, Report};
 
 include!(concat!(env!("OUT_DIR"), "/standby_leader.rs"));
 
@@ -37,7 +37,7 @@ pub struct StandbyLeader {
 /// What can happen to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// Said at every beat: where the node stands.
+    /// Said at every cycle: where the node stands.
     SituationChanged(Box<Situation>),
 }
 
@@ -48,7 +48,7 @@ impl StandbyLeader {
 
     fn judge(&self, guard: Guard, s: &Situation) -> bool {
         let same = s.remote.as_ref() == Some(&self.remote);
-        let stands = |standing| same && s.remote_standing == standing;
+        let stands = |standing| same && s.remote_relation == standing;
         let candidate = s.hand_over.as_ref().map(|h| h.candidate.is_some());
         match guard {
             Guard::NoLongerLeads => s.epoch() != Some(self.epoch) || s.remote.is_none(),
@@ -56,19 +56,19 @@ impl StandbyLeader {
             Guard::HandOverIsDue => candidate == Some(true),
             Guard::HandOverIsImpossible => candidate == Some(false),
             Guard::RemoteChanged => !same,
-            Guard::RemoteIsStranger => stands(RemoteStanding::Stranger),
-            Guard::RemoteIsKin => stands(RemoteStanding::Kin),
-            Guard::RemoteIsPrimary => stands(RemoteStanding::Kin) && s.remote_writes,
+            Guard::RemoteIsForeign => stands(RemoteRelation::Stranger),
+            Guard::RemoteIsSameCluster => stands(RemoteRelation::Same),
+            Guard::RemoteIsPrimary => stands(RemoteRelation::Same) && s.remote_writes,
             Guard::ArchiveIsAll => same && self.remote.source.is_none(),
-            Guard::IsAdrift => same && s.adrift,
-            Guard::IsBackOnCourse => !s.adrift,
+            Guard::IsBehindRemote => same && s.behind_remote,
+            Guard::IsBackOnCourse => !s.behind_remote,
             Guard::PostmasterIsGone => !s.postmaster_alive,
             Guard::HasDiverged => false, // judged from a report, below
         }
     }
 }
 
-impl Meaning<Names, Input<StandbyLeader>> for StandbyLeader {
+impl Implementation<Names, Input<StandbyLeader>> for StandbyLeader {
     fn allows(&self, guard: Guard, input: &Input<Self>) -> bool {
         match (guard, input) {
             (Guard::HasDiverged, Input::Done { report: Report::Diverged { yes, .. }, .. }) => *yes,
@@ -102,23 +102,23 @@ impl Flow for StandbyLeader {
         }
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         let (epoch, source) = (self.epoch, self.remote.source.clone());
         match activity {
-            Activity::DisarmGuard => Deed::DisarmGuard,
+            Activity::DisarmGuard => Operation::DisarmGuard,
             Activity::CheckDivergence => {
-                Deed::CheckDivergence { source: source.unwrap_or_default() }
+                Operation::CheckDivergence { source: source.unwrap_or_default() }
             }
-            Activity::PointUpstream => Deed::PointUpstream { source },
-            Activity::PointNowhere => Deed::PointUpstream { source: None },
-            Activity::LeaveStandby => Deed::Propose {
+            Activity::PointUpstream => Operation::PointUpstream { source },
+            Activity::PointNowhere => Operation::PointUpstream { source: None },
+            Activity::LeaveStandby => Operation::Propose {
                 command: Command::LeaveStandby {
                     epoch,
                     timeline: Some(self.timeline),
                     config_version: Some(self.config_version),
                 },
             },
-            Activity::ReleaseLease => Deed::Propose {
+            Activity::ReleaseLease => Operation::Propose {
                 command: Command::Release {
                     epoch,
                     reason: String::from("switchover"),
@@ -126,7 +126,7 @@ impl Flow for StandbyLeader {
                     hand_over_to: self.hand_over.as_ref().and_then(|(_, to)| to.clone()),
                 },
             },
-            Activity::ClearRequest => Deed::Propose {
+            Activity::ClearRequest => Operation::Propose {
                 command: Command::ClearFailover {
                     expected: self.hand_over.as_ref().map(|(request, _)| request.clone()),
                 },
@@ -141,7 +141,7 @@ impl Flow for StandbyLeader {
             Delay::CompareTimeout => 30 * SECOND_MS,
             Delay::StartTimeout => 300 * SECOND_MS,
             Delay::RetryDelay => 2 * SECOND_MS,
-            Delay::AdriftDelay => 5 * SECOND_MS,
+            Delay::BehindRemoteDelay => 5 * SECOND_MS,
             Delay::ProposeTimeout => 10 * SECOND_MS,
         }
     }
@@ -158,7 +158,7 @@ impl FollowsSituation for StandbyLeader {
 mod tests {
     use super::*;
     use crate::pure::machine::{Machine, Record};
-    use crate::pure::situation::Standing;
+    use crate::pure::node::situation::LeaseStatus;
 
     /// The other site may be behind, and not promoted yet: ours is not rewound to that.
     #[test]
@@ -169,9 +169,9 @@ mod tests {
             let judging = Record { to: String::from("judging"), ..step.record };
             let (mut machine, _) = Machine::resume(judging);
             let situation = Situation {
-                lease: Standing::Mine { epoch: 3, creates: false },
+                lease: LeaseStatus::Mine { epoch: 3, creates: false },
                 remote: Some(remote),
-                remote_standing: RemoteStanding::Kin,
+                remote_relation: RemoteRelation::Same,
                 remote_writes: writes,
                 ..Situation::default()
             };

@@ -4,12 +4,12 @@
 //! promotion; nothing has to be timed between them.
 use serde::{Deserialize, Serialize};
 
-use crate::pure::chart::Meaning;
+use crate::pure::chart::Implementation;
 use crate::pure::cluster::Millis;
 use crate::pure::cluster::command::Command;
 use crate::pure::cluster::state::Status;
-use crate::pure::deed::{Deed, Report, StopMode};
 use crate::pure::machine::{Flow, FollowsSituation, Input};
+use crate::pure::operation::{Operation, Report, StopMode};
 
 include!(concat!(env!("OUT_DIR"), "/switchover.rs"));
 
@@ -27,7 +27,7 @@ pub struct Switchover {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {}
 
-impl Meaning<Names, Input<Switchover>> for Switchover {
+impl Implementation<Names, Input<Switchover>> for Switchover {
     fn allows(&self, guard: Guard, _input: &Input<Self>) -> bool {
         match guard {}
     }
@@ -52,21 +52,21 @@ impl Flow for Switchover {
         match *event {}
     }
 
-    fn deed(&self, activity: Activity) -> Deed {
+    fn operation(&self, activity: Activity) -> Operation {
         match activity {
-            Activity::Checkpoint => Deed::Checkpoint,
+            Activity::Checkpoint => Operation::Checkpoint,
             Activity::ClearRequest => {
-                Deed::Propose { command: Command::ClearFailover { expected: None } }
+                Operation::Propose { command: Command::ClearFailover { expected: None } }
             }
-            Activity::StopPostgres => Deed::StopPostgres { mode: StopMode::Fast },
-            Activity::StopPostgresAtOnce => Deed::StopPostgres { mode: StopMode::Immediate },
-            Activity::DisarmGuard => Deed::DisarmGuard,
-            Activity::AwaitReceived => Deed::AwaitReceived {
+            Activity::StopPostgres => Operation::StopPostgres { mode: StopMode::Fast },
+            Activity::StopPostgresAtOnce => Operation::StopPostgres { mode: StopMode::Immediate },
+            Activity::DisarmGuard => Operation::DisarmGuard,
+            Activity::AwaitReceived => Operation::AwaitReceived {
                 member: self.candidate.clone().unwrap_or_default(),
                 timeline: self.shutdown.as_ref().map_or(0, |s| s.timeline),
                 lsn: self.shutdown.as_ref().map_or_else(Default::default, |s| s.optime),
             },
-            Activity::ReleaseLease => Deed::Propose {
+            Activity::ReleaseLease => Operation::Propose {
                 command: Command::Release {
                     epoch: self.epoch,
                     reason: String::from("switchover"),
@@ -105,8 +105,8 @@ mod tests {
         assert!(machine.handle(Input::Done { visit, report: Report::Done }).is_some());
         assert_eq!(machine.state(), State::Clearing);
         assert!(matches!(
-            machine.knowledge().deed(Activity::ClearRequest),
-            Deed::Propose { command: Command::ClearFailover { expected: None } }
+            machine.knowledge().operation(Activity::ClearRequest),
+            Operation::Propose { command: Command::ClearFailover { expected: None } }
         ));
     }
 }

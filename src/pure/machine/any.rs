@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::{Effect, FollowsSituation, Input, Journal, Machine, Record};
 use crate::pure::chart::{Name, Names};
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, Report};
-use crate::pure::situation::Situation;
+use crate::pure::node::situation::Situation;
+use crate::pure::operation::{Operation, Report};
 
 /// What became of the work or the delay that a machine ordered under a visit.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub enum Occurrence<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnyEffect {
     Cancel,
-    Begin { visit: u64, deed: Deed },
+    Begin { visit: u64, operation: Operation },
     Wake { visit: u64, delay: usize, after: Millis },
     End { state: &'static str },
 }
@@ -207,7 +207,7 @@ fn handled<F: FollowsSituation>(
 fn untyped<F: FollowsSituation>(effects: Vec<Effect<F>>) -> Vec<AnyEffect> {
     let one = |effect: Effect<F>| match effect {
         Effect::Cancel => AnyEffect::Cancel,
-        Effect::Begin { visit, deed } => AnyEffect::Begin { visit, deed },
+        Effect::Begin { visit, operation } => AnyEffect::Begin { visit, operation },
         Effect::Wake { visit, delay, after } => {
             AnyEffect::Wake { visit, delay: delay.index(), after }
         }

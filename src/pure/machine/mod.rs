@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use self::any::Occurrence;
 
-use crate::pure::chart::step::{self, Mind, Walk};
-use crate::pure::chart::{Meaning, Name, Names, StateRow, Trigger};
+use crate::pure::chart::step::{self, Interpreter, Walk};
+use crate::pure::chart::{Implementation, Name, Names, StateRow, Trigger};
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Deed, Report};
+use crate::pure::operation::{Operation, Report};
 
 pub mod any;
 pub mod stack;
@@ -37,7 +37,7 @@ pub type Delay<F> = <<F as Flow>::Names as Names>::Delay;
 
 /// A flow: the value that knows something, and what its chart's names mean to it.
 pub trait Flow:
-    Meaning<Self::Names, Input<Self>>
+    Implementation<Self::Names, Input<Self>>
     + Serialize
     + DeserializeOwned
     + Clone
@@ -57,7 +57,7 @@ pub trait Flow:
     fn name(event: &Self::Event) -> EventName<Self>;
 
     /// What to do in the world for this activity, given what is known on arrival.
-    fn deed(&self, activity: Activity<Self>) -> Deed;
+    fn operation(&self, activity: Activity<Self>) -> Operation;
 
     /// How long this delay is, in milliseconds, given what is known on arrival.
     fn delay(&self, delay: Delay<Self>) -> Millis;
@@ -84,9 +84,9 @@ pub enum Input<F: Flow> {
     Start,
     /// Something happened.
     Event(F::Event),
-    /// The deed begun under this visit ended well.
+    /// The operation begun under this visit ended well.
     Done { visit: u64, report: Report },
-    /// The deed begun under this visit failed, for a reason that a person can read.
+    /// The operation begun under this visit failed, for a reason that a person can read.
     Failed { visit: u64, problem: String },
     /// The delay that was asked for under this visit is over.
     Elapsed { visit: u64, delay: Delay<F> },
@@ -145,7 +145,7 @@ pub enum Effect<F: Flow> {
     /// Stop whatever the state we left was doing and waiting for.
     Cancel,
     /// Do this and report back under this visit.
-    Begin { visit: u64, deed: Deed },
+    Begin { visit: u64, operation: Operation },
     /// Say so when this time (milliseconds) has passed.
     Wake { visit: u64, delay: Delay<F>, after: Millis },
     /// The flow came to rest in this final state; nothing moves it any more.
@@ -165,7 +165,7 @@ pub struct Record<F> {
     /// `None` in the first record.
     pub from: Option<String>,
     pub to: String,
-    /// Why, in a few words: `beat`, `done run_method`, `failed run_method: …`, `after copy_timeout`.
+    /// Why, in a few words: `situation_changed`, `done run_method`, `failed run_method: …`, `after copy_timeout`.
     pub cause: String,
     /// What the flow knows after the transition.
     pub knowledge: F,
@@ -242,7 +242,7 @@ impl<F: Flow> Machine<F> {
     /// Where we were, or the initial state when the chart no longer has that place; its work is
     /// begun again. The visit is a new one: reports that the old life asked for are dropped.
     /// `seq` goes on from the record's. Nothing is written: two resumes from one record have the same
-    /// visit, so a host lets no report outlive the process (or the life) that began the deed.
+    /// visit, so a host lets no report outlive the process (or the life) that began the operation.
     pub fn resume(record: Record<F>) -> (Machine<F>, Vec<Effect<F>>) {
         let state = record.state();
         let mut machine = match state {
@@ -255,7 +255,7 @@ impl<F: Flow> Machine<F> {
     }
 
     fn initial(mut knowledge: F) -> Machine<F> {
-        let mut mind = Knowing { knowledge: &mut knowledge, input: &Input::Start };
+        let mut mind = Bound { knowledge: &mut knowledge, input: &Input::Start };
         let walk = step::enter(F::Names::CHART, &mut mind);
         Machine { state: State::<F>::at(walk.state), visit: 0, seq: 0, knowledge }
     }
@@ -329,9 +329,9 @@ impl<F: Flow> Machine<F> {
         let (chart, from) = (F::Names::CHART, self.state);
         let cause = input.cause(self.activity());
         let mut knowledge = self.knowledge.clone();
-        let mut mind = Knowing { knowledge: &mut knowledge, input: &input };
+        let mut mind = Bound { knowledge: &mut knowledge, input: &input };
         let walk = step::step(chart, from.index(), input.trigger()?, &mut mind)?;
-        // Levels are repeated every beat; most repeat what is known, and are not written down.
+        // Levels are repeated every cycle; most repeat what is known, and are not written down.
         if !walk.arrived && self.knowledge == knowledge {
             return None;
         }
@@ -346,8 +346,8 @@ impl<F: Flow> Machine<F> {
     pub fn explain(&self, input: &Input<F>) -> Vec<(&'static str, bool)> {
         let Some(trigger) = input.trigger() else { return vec![] };
         let mut knowledge = self.knowledge.clone();
-        let mind = Knowing { knowledge: &mut knowledge, input };
-        let mut asked = Asked { mind, answers: vec![] };
+        let mind = Bound { knowledge: &mut knowledge, input };
+        let mut asked = Recorder { mind, answers: vec![] };
         let _ = step::step(F::Names::CHART, self.state.index(), trigger, &mut asked);
         let guards = &F::Names::CHART.guards;
         asked.answers.into_iter().map(|(guard, yes)| (&*guards[guard], yes)).collect()
@@ -368,11 +368,11 @@ impl<F: Flow> Machine<F> {
         if self.is_ended() {
             return vec![Effect::End(self.state)];
         }
-        let work = self.activity().map(|activity| self.knowledge.deed(activity));
+        let work = self.activity().map(|activity| self.knowledge.operation(activity));
         let delays = F::Names::CHART.delays_of(self.state.index()).map(Delay::<F>::at);
         let wakes =
             delays.map(|delay| Effect::Wake { visit, delay, after: self.knowledge.delay(delay) });
-        work.map(|deed| Effect::Begin { visit, deed }).into_iter().chain(wakes).collect()
+        work.map(|operation| Effect::Begin { visit, operation }).into_iter().chain(wakes).collect()
     }
 
     fn record(&self, from: Option<State<F>>, cause: String) -> Record<F> {
@@ -404,12 +404,12 @@ fn shortened(text: &str, chars_max: usize) -> String {
 }
 
 /// Lets the walker ask a flow by place where the flow answers by name.
-struct Knowing<'a, F: Flow> {
+struct Bound<'a, F: Flow> {
     knowledge: &'a mut F,
     input: &'a Input<F>,
 }
 
-impl<F: Flow> Mind for Knowing<'_, F> {
+impl<F: Flow> Interpreter for Bound<'_, F> {
     fn allows(&mut self, guard: usize) -> bool {
         self.knowledge.allows(Name::at(guard), self.input)
     }
@@ -420,12 +420,12 @@ impl<F: Flow> Mind for Knowing<'_, F> {
 }
 
 /// Remembers what the walker asked.
-struct Asked<'a, F: Flow> {
-    mind: Knowing<'a, F>,
+struct Recorder<'a, F: Flow> {
+    mind: Bound<'a, F>,
     answers: Vec<(usize, bool)>,
 }
 
-impl<F: Flow> Mind for Asked<'_, F> {
+impl<F: Flow> Interpreter for Recorder<'_, F> {
     fn allows(&mut self, guard: usize) -> bool {
         let yes = self.mind.allows(guard);
         self.answers.push((guard, yes));

@@ -19,9 +19,9 @@ use serde_json::Value;
 
 use super::any::{self, Answer, AnyEffect, AnyJournal, AnyMachine, JournalEntry, Occurrence};
 use crate::pure::cluster::Millis;
-use crate::pure::deed::{Brief, Deed, Report};
 use crate::pure::flow::any as flows;
 use crate::pure::flow::any::Local;
+use crate::pure::operation::{FlowInput, Operation, Report};
 
 /// Which run of which machine a record belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ pub enum Order {
     /// End the work, the delays and the child of the state that was left.
     Cancel,
     /// Begin this work and give its result to [`Frame::answer`] under this visit.
-    Begin { visit: u64, deed: Deed },
+    Begin { visit: u64, operation: Operation },
     /// Run the flow of this input as a child; its result is an answer under this visit.
-    RunFlow { visit: u64, input: Brief, child_of: ChildOf },
+    RunFlow { visit: u64, input: FlowInput, child_of: ChildOf },
     /// After so many milliseconds: [`Answer::Elapsed`].
     Wake { visit: u64, delay: usize, after: Millis },
     /// The flow ended: to its parent as an answer, or, of the node's own, the daemon may exit.
@@ -128,7 +128,7 @@ impl Frame {
     /// # Errors
     /// The journal's.
     pub fn child(
-        (input, child_of): (Brief, ChildOf),
+        (input, child_of): (FlowInput, ChildOf),
         last: Option<Value>,
         (id, local): (String, Local),
         journal: &mut dyn AnyJournal,
@@ -217,11 +217,11 @@ impl Frame {
     fn order(&self, effect: AnyEffect) -> Order {
         match effect {
             AnyEffect::Cancel => Order::Cancel,
-            AnyEffect::Begin { visit, deed: Deed::Run(input) } => {
+            AnyEffect::Begin { visit, operation: Operation::Run(input) } => {
                 let child_of = ChildOf { run: self.run.child(), resumes: self.resumed };
                 Order::RunFlow { visit, input, child_of }
             }
-            AnyEffect::Begin { visit, deed } => Order::Begin { visit, deed },
+            AnyEffect::Begin { visit, operation } => Order::Begin { visit, operation },
             AnyEffect::Wake { visit, delay, after } => Order::Wake { visit, delay, after },
             AnyEffect::End { state } => Order::End(self.result(state)),
         }

@@ -1,7 +1,7 @@
 //! `GET /cluster` and `GET /history`: everybody, as this node last heard of them.
 use serde_json::{Map, Value, json};
 
-use super::look::{Look, answering};
+use super::snapshot::{Snapshot, answering};
 use super::{members, standby};
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{FailoverRequest, Member};
@@ -9,35 +9,39 @@ use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
 
 /// The body of `/cluster`. Its last key, `surus`, says how good this knowledge is.
-pub fn body(look: &Look) -> Value {
-    let members: Vec<Value> =
-        look.members().into_iter().map(|(_, member, heard)| row(look, member, heard)).collect();
+pub fn body(snapshot: &Snapshot) -> Value {
+    let members: Vec<Value> = snapshot
+        .members()
+        .into_iter()
+        .map(|(_, member, heard)| row(snapshot, member, heard))
+        .collect();
     let mut body = Map::new();
     body.insert("members".into(), members.into());
-    if let Some(scheduled) = look.view.cluster.failover.as_ref().and_then(scheduled_switchover) {
+    if let Some(scheduled) = snapshot.view.cluster.failover.as_ref().and_then(scheduled_switchover)
+    {
         body.insert("scheduled_switchover".into(), scheduled);
     }
-    body.insert("scope".into(), look.config.scope.as_str().into());
-    body.insert("surus".into(), own(look));
+    body.insert("scope".into(), snapshot.config.scope.as_str().into());
+    body.insert("surus".into(), own(snapshot));
     Value::Object(body)
 }
 
 /// The body of `/history`: `[timeline, lsn, reason, timestamp, new leader]` per row.
-pub fn history(look: &Look) -> Value {
-    let rows = look.view.cluster.history.iter();
+pub fn history(snapshot: &Snapshot) -> Value {
+    let rows = snapshot.view.cluster.history.iter();
     rows.map(|row| json!([row.timeline, row.lsn.0, row.reason, row.timestamp, row.new_leader]))
         .collect()
 }
 
-fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
+fn row(snapshot: &Snapshot, member: &Member, heard: Option<&Heard>) -> Value {
     let facts = heard.map(|heard| &heard.facts);
     let sql = facts.and_then(answering);
-    let leads = look.leader() == Some(member.name.as_str());
+    let leads = snapshot.leader() == Some(member.name.as_str());
     let mut row = Map::new();
     let mut put = |key: &str, value: Value| row.insert(key.to_owned(), value);
     put("name", member.name.as_str().into());
-    put("role", role(look, member, leads, sql).into());
-    let writes = leads && !look.in_standby_cluster();
+    put("role", role(snapshot, member, leads, sql).into());
+    let writes = leads && !snapshot.in_standby_cluster();
     let shown = if writes && facts.is_some_and(is_promoted) {
         "promoting".into()
     } else {
@@ -54,7 +58,7 @@ fn row(look: &Look, member: &Member, heard: Option<&Heard>) -> Value {
     }
     remarks(&mut row, member, facts);
     if !leads {
-        positions(&mut row, look.leader_lsn(), sql);
+        positions(&mut row, snapshot.leader_lsn(), sql);
     }
     Value::Object(row)
 }
@@ -83,12 +87,12 @@ fn remarks(row: &mut Map<String, Value>, member: &Member, facts: Option<&Facts>)
 }
 
 /// A leader whose cluster was told to follow another one is a leader until it has stopped writing.
-fn role(look: &Look, member: &Member, leads: bool, sql: Option<&SqlFacts>) -> &'static str {
+fn role(snapshot: &Snapshot, member: &Member, leads: bool, sql: Option<&SqlFacts>) -> &'static str {
     let writes = sql.is_some_and(|sql| !sql.in_recovery);
-    match (leads, look.in_standby_cluster() && !writes) {
+    match (leads, snapshot.in_standby_cluster() && !writes) {
         (true, false) => "leader",
         (true, true) => "standby_leader",
-        (false, _) => look.sync_duty(&member.name).map_or("replica", |duty| duty.text()),
+        (false, _) => snapshot.sync_duty(&member.name).map_or("replica", |duty| duty.text()),
     }
 }
 
@@ -133,46 +137,46 @@ fn scheduled_switchover(request: &FailoverRequest) -> Option<Value> {
 }
 
 /// Who says this, whether a majority stands behind it, and what members are doing in our words.
-fn own(look: &Look) -> Value {
-    let raft = &look.view.raft;
-    let age = |at: u64| look.now.saturating_sub(at) / 1000;
+fn own(snapshot: &Snapshot) -> Value {
+    let raft = &snapshot.view.raft;
+    let age = |at: u64| snapshot.now.saturating_sub(at) / 1000;
     let quorum_age = (raft.quorum_at > 0).then(|| age(raft.quorum_at));
-    let members: Map<String, Value> = look
+    let members: Map<String, Value> = snapshot
         .view
         .cluster
         .members
         .iter()
-        .map(|(id, member)| (member.name.clone(), member_extra(look, *id, member)))
+        .map(|(id, member)| (member.name.clone(), member_extra(snapshot, *id, member)))
         .collect();
-    let mut own = json!({"node": look.config.name, "initialize": look.view.cluster.initialize_key(),
-        "quorum": look.fresh(), "quorum_age_s": quorum_age, "votes": members::votes(look),
+    let mut own = json!({"node": snapshot.config.name, "initialize": snapshot.view.cluster.initialize_key(),
+        "quorum": snapshot.fresh(), "quorum_age_s": quorum_age, "votes": members::votes(snapshot),
         "members": members});
-    if let Some(waiting) = &look.view.joining {
+    if let Some(waiting) = &snapshot.view.joining {
         own["joining"] = waiting.as_str().into();
     }
-    if let Some(remote) = standby::own(look) {
+    if let Some(remote) = standby::own(snapshot) {
         own["standby"] = remote;
     }
-    if let Some(failure) = look.initialize_failure() {
+    if let Some(failure) = snapshot.initialize_failure() {
         own["initialize_failure"] = serde_json::to_value(&failure).unwrap_or_default();
     }
     own
 }
 
-fn member_extra(look: &Look, id: u64, member: &Member) -> Value {
+fn member_extra(snapshot: &Snapshot, id: u64, member: &Member) -> Value {
     let mut extra = json!({"api_url": member.api_url, "version": member.version});
-    extra["vote"] = look.view.raft.voters.contains(&id).into();
+    extra["vote"] = snapshot.view.raft.voters.contains(&id).into();
     if member.witness {
         extra["witness"] = true.into();
     }
     if member.left {
         extra["left"] = true.into();
     }
-    let Some(heard) = look.view.facts.get(&id) else {
+    let Some(heard) = snapshot.view.facts.get(&id) else {
         return extra;
     };
     let heard_age =
-        if id == look.view.own_id { 0 } else { look.now.saturating_sub(heard.heard_at) };
+        if id == snapshot.view.own_id { 0 } else { snapshot.now.saturating_sub(heard.heard_at) };
     extra["heard_s_ago"] = (heard_age / 1000).into();
     extra["node_state"] = heard.facts.node_state.as_str().into();
     extra["sentence"] = heard.facts.sentence.as_str().into();

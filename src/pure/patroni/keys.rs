@@ -1,26 +1,26 @@
 //! The keys Patroni keeps in its store, as values of what Raft replicates.
 use serde_json::{Map, Value, json};
 
-use super::look::{Look, answering};
+use super::snapshot::{Snapshot, answering};
 use crate::pure::cluster::RaftId;
 use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{ClusterState, FailoverRequest, Member};
 use crate::pure::postgres::slot::slot_name;
 
 /// The text under a key (`leader`, `members/NAME`, …); `None` where Patroni would have no key.
-pub fn value(look: &Look, key: &str) -> Option<String> {
-    let cluster = &look.view.cluster;
+pub fn value(snapshot: &Snapshot, key: &str) -> Option<String> {
+    let cluster = &snapshot.view.cluster;
     match key.trim_matches('/') {
         "initialize" => cluster.initialize_key(),
         "leader" => cluster.leader().map(str::to_owned),
         "config" => cluster.config.as_ref().map(Value::to_string),
-        "history" => initialised(cluster).map(|()| super::cluster::history(look).to_string()),
-        "status" => initialised(cluster).map(|()| status(look).to_string()),
+        "history" => initialised(cluster).map(|()| super::cluster::history(snapshot).to_string()),
+        "status" => initialised(cluster).map(|()| status(snapshot).to_string()),
         "sync" => sync(cluster).map(|value| value.to_string()),
         "failover" => cluster.failover.as_ref().map(|request| failover(request).to_string()),
         other => {
             let (id, member) = cluster.member_named(other.strip_prefix("members/")?)?;
-            Some(member_value(look, id, member).to_string())
+            Some(member_value(snapshot, id, member).to_string())
         }
     }
 }
@@ -29,11 +29,12 @@ fn initialised(cluster: &ClusterState) -> Option<()> {
     cluster.system_identifier().map(|_| ())
 }
 
-fn status(look: &Look) -> Value {
-    let mut status = json!({"optime": look.leader_lsn().0});
-    let leader = look.view.cluster.leader().and_then(|name| look.view.cluster.member_named(name));
-    let facts = leader.and_then(|(id, _)| look.heard(id)).map(|heard| &heard.facts);
-    let slots = facts.and_then(|facts| Some(slots(look, &facts.name, answering(facts)?)));
+fn status(snapshot: &Snapshot) -> Value {
+    let mut status = json!({"optime": snapshot.leader_lsn().0});
+    let leader =
+        snapshot.view.cluster.leader().and_then(|name| snapshot.view.cluster.member_named(name));
+    let facts = leader.and_then(|(id, _)| snapshot.heard(id)).map(|heard| &heard.facts);
+    let slots = facts.and_then(|facts| Some(slots(snapshot, &facts.name, answering(facts)?)));
     let slots = slots.unwrap_or_default();
     if !slots.is_empty() {
         status["slots"] = slots.into();
@@ -44,12 +45,12 @@ fn status(look: &Look) -> Value {
 /// How far each slot of the leader is, and the leader itself under the name its own slot would have:
 /// whoever follows another member finds everybody there. Where members keep no slots
 /// (`member_slots_ttl: 0`), only permanent ones. Spec: SL-12.
-fn slots(look: &Look, leader: &str, sql: &SqlFacts) -> Map<String, Value> {
+fn slots(snapshot: &Snapshot, leader: &str, sql: &SqlFacts) -> Map<String, Value> {
     let own = (slot_name(leader), sql.position());
     let slots = sql.slots.iter().map(|slot| (slot.name.clone(), slot.restart_lsn));
     let all = slots.filter(|(name, _)| *name != own.0).chain([own.clone()]);
-    let for_members = look.dynamic.member_slots_ttl_ms > 0;
-    let permanent = |name: &str| look.dynamic.permanent_slots.iter().any(|s| s.name == name);
+    let for_members = snapshot.dynamic.member_slots_ttl_ms > 0;
+    let permanent = |name: &str| snapshot.dynamic.permanent_slots.iter().any(|s| s.name == name);
     let shown = all.filter(|(name, _)| for_members || permanent(name));
     shown.map(|(name, lsn)| (name, Value::from(lsn.0))).collect()
 }
@@ -71,8 +72,8 @@ fn failover(request: &FailoverRequest) -> Value {
 }
 
 /// What a member's own key says: its addresses, its state, and positions while SQL answers.
-pub fn member_value(look: &Look, id: RaftId, member: &Member) -> Value {
-    let facts = look.heard(id).map(|heard| &heard.facts);
+pub fn member_value(snapshot: &Snapshot, id: RaftId, member: &Member) -> Value {
+    let facts = snapshot.heard(id).map(|heard| &heard.facts);
     let mut row = Map::new();
     row.insert("conn_url".into(), member.conn_url.as_str().into());
     row.insert("api_url".into(), member.api_url.as_str().into());

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::look::Look;
+use super::snapshot::Snapshot;
 use crate::pure::cluster::facts::SqlFacts;
 use crate::pure::cluster::state::Member;
 use crate::pure::cluster::{Millis, RaftId};
@@ -12,31 +12,32 @@ use crate::pure::view::View;
 const SILENCE_MS_MIN: Millis = 10_000;
 
 /// The body of `/members`.
-pub fn body(look: &Look) -> Value {
-    let mut rows: Vec<_> = look.view.cluster.members.iter().collect();
+pub fn body(snapshot: &Snapshot) -> Value {
+    let mut rows: Vec<_> = snapshot.view.cluster.members.iter().collect();
     rows.sort_by(|a, b| a.1.name.cmp(&b.1.name));
-    let rows: Vec<Value> = rows.into_iter().map(|(id, member)| row(look, *id, member)).collect();
-    let mut body = votes(look);
+    let rows: Vec<Value> =
+        rows.into_iter().map(|(id, member)| row(snapshot, *id, member)).collect();
+    let mut body = votes(snapshot);
     body["members"] = rows.into();
-    body["quorum"] = look.fresh().into();
-    let age = |at: Millis| look.now.saturating_sub(at) / 1000;
-    let seen = look.view.raft.quorum_at;
+    body["quorum"] = snapshot.fresh().into();
+    let age = |at: Millis| snapshot.now.saturating_sub(at) / 1000;
+    let seen = snapshot.view.raft.quorum_at;
     body["quorum_age_s"] = (seen > 0).then(|| age(seen)).into();
-    body["node"] = look.config.name.as_str().into();
-    body["scope"] = look.config.scope.as_str().into();
+    body["node"] = snapshot.config.name.as_str().into();
+    body["scope"] = snapshot.config.scope.as_str().into();
     body
 }
 
-fn row(look: &Look, id: RaftId, member: &Member) -> Value {
-    let view = look.view;
+fn row(snapshot: &Snapshot, id: RaftId, member: &Member) -> Value {
+    let view = snapshot.view;
     let heard = view.facts.get(&id);
     let own = id == view.own_id;
     let peer = view.raft.peers.iter().find(|peer| peer.id == id);
     let log = if own { Some(view.raft.last_index) } else { peer.and_then(|peer| peer.matched) };
     let position = heard.and_then(|h| h.facts.sql.as_ref()).map(SqlFacts::position);
-    let leads = look.leader() == Some(member.name.as_str());
-    let lag = position.filter(|_| !leads).map(|at| look.leader_lsn().since(at));
-    let heard_s = heard.map(|heard| look.now.saturating_sub(heard.heard_at) / 1000);
+    let leads = snapshot.leader() == Some(member.name.as_str());
+    let lag = position.filter(|_| !leads).map(|at| snapshot.leader_lsn().since(at));
+    let heard_s = heard.map(|heard| snapshot.now.saturating_sub(heard.heard_at) / 1000);
     json!({
         "name": member.name,
         "raft_id": format!("{id:016x}"),
@@ -48,7 +49,7 @@ fn row(look: &Look, id: RaftId, member: &Member) -> Value {
             _ => "replica",
         },
         "arbiter": view.raft.leader == id,
-        "answers": answers(look, id),
+        "answers": answers(snapshot, id),
         "heard_s_ago": if own { Some(0) } else { heard_s },
         "lag": lag,
         "log_index": log,
@@ -69,30 +70,30 @@ fn vote(view: &View, id: RaftId, member: &Member) -> &'static str {
 }
 
 /// Connected, and heard not long ago; we ourselves always.
-fn answers(look: &Look, id: RaftId) -> bool {
-    if id == look.view.own_id {
+fn answers(snapshot: &Snapshot, id: RaftId) -> bool {
+    if id == snapshot.view.own_id {
         return true;
     }
-    let connected = look.view.raft.peers.iter().any(|peer| peer.id == id && peer.connected);
-    let bound = (3 * look.dynamic.loop_wait_ms).max(SILENCE_MS_MIN);
-    let heard = look.view.facts.get(&id).is_some_and(|h| look.now <= h.heard_at + bound);
+    let connected = snapshot.view.raft.peers.iter().any(|peer| peer.id == id && peer.connected);
+    let bound = (3 * snapshot.dynamic.loop_wait_ms).max(SILENCE_MS_MIN);
+    let heard = snapshot.view.facts.get(&id).is_some_and(|h| snapshot.now <= h.heard_at + bound);
     connected && heard
 }
 
 /// What may still fail: voters, how many of them a majority needs, who is dead, and a sentence.
-pub fn votes(look: &Look) -> Value {
-    let voters = &look.view.raft.voters;
+pub fn votes(snapshot: &Snapshot) -> Value {
+    let voters = &snapshot.view.raft.voters;
     let (alive, dead): (Vec<RaftId>, Vec<RaftId>) =
-        voters.iter().copied().partition(|id| answers(look, *id));
+        voters.iter().copied().partition(|id| answers(snapshot, *id));
     let majority = voters.len() / 2 + 1;
-    let dead: Vec<String> = dead.into_iter().map(|id| name_of(look.view, id)).collect();
+    let dead: Vec<String> = dead.into_iter().map(|id| name_of(snapshot.view, id)).collect();
     let can_lose = alive.len() as i64 - majority as i64;
     json!({
         "voters": voters.len(),
         "majority": majority,
         "can_lose": can_lose.max(0),
         "dead": dead,
-        "sentence": sentence(look, &alive, majority, &dead),
+        "sentence": sentence(snapshot, &alive, majority, &dead),
     })
 }
 
@@ -100,8 +101,8 @@ fn name_of(view: &View, id: RaftId) -> String {
     view.cluster.name_of(id).map_or_else(|| format!("{id:016x}"), str::to_owned)
 }
 
-fn sentence(look: &Look, alive: &[RaftId], majority: usize, dead: &[String]) -> String {
-    let voters = look.view.raft.voters.len();
+fn sentence(snapshot: &Snapshot, alive: &[RaftId], majority: usize, dead: &[String]) -> String {
+    let voters = snapshot.view.raft.voters.len();
     if voters == 0 {
         return String::from("this node is not part of a cluster yet");
     }
@@ -116,7 +117,7 @@ fn sentence(look: &Look, alive: &[RaftId], majority: usize, dead: &[String]) -> 
         Some(0) => format!("{head}: you can lose no further voter"),
         Some(more) => format!("{head}: you can lose {more} more"),
     };
-    if let Some(only) = only_copy(look, alive) {
+    if let Some(only) = only_copy(snapshot, alive) {
         text.push_str(&format!("; of those that answer only {only} holds data"));
     }
     if !dead.is_empty() {
@@ -135,39 +136,39 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 /// Several vote, and one alone could lead.
-fn only_copy(look: &Look, alive: &[RaftId]) -> Option<String> {
-    let members = &look.view.cluster.members;
+fn only_copy(snapshot: &Snapshot, alive: &[RaftId]) -> Option<String> {
+    let members = &snapshot.view.cluster.members;
     let holds = |id: &&RaftId| members.get(id).is_some_and(|member| !member.witness);
-    let mut copies = members.keys().filter(holds).filter(|id| answers(look, **id));
+    let mut copies = members.keys().filter(holds).filter(|id| answers(snapshot, **id));
     let only = copies.next().filter(|_| alive.len() > 1 && copies.next().is_none())?;
-    Some(name_of(look.view, *only))
+    Some(name_of(snapshot.view, *only))
 }
 
 /// The member of this name that may be removed, as far as this node knows.
 ///
 /// # Errors
 /// Why not, in one sentence; 404 where there is none of that name.
-pub fn may_be_removed(look: &Look, name: &str) -> Result<RaftId, Answer> {
-    let cluster = &look.view.cluster;
+pub fn may_be_removed(snapshot: &Snapshot, name: &str) -> Result<RaftId, Answer> {
+    let cluster = &snapshot.view.cluster;
     let named = cluster.members.iter().filter(|(_, member)| member.name == name);
     let mut ids: Vec<RaftId> = named.map(|(id, _)| *id).collect();
-    ids.sort_by_key(|id| answers(look, *id));
+    ids.sort_by_key(|id| answers(snapshot, *id));
     let Some(id) = ids.first().copied() else {
         return Err(Answer::new(404, format!("{name} is no member of the cluster")));
     };
-    if id == look.view.own_id {
+    if id == snapshot.view.own_id {
         return Err(Answer::new(409, format!("{name} is this very node, which runs")));
     }
-    if let Some(objection) = cluster.objection_to_removal(id) {
-        return Err(Answer::new(409, objection));
+    if let Some(rejection) = cluster.objection_to_removal(id) {
+        return Err(Answer::new(409, rejection));
     }
-    if answers(look, id) {
+    if answers(snapshot, id) {
         let text = format!(
             "{name} answers: stop its daemon first, if it is to go (a member that is heard is not removed)"
         );
         return Err(Answer::new(409, text));
     }
-    if !look.fresh() {
+    if !snapshot.fresh() {
         let text = "no quorum: no majority of the voters answers, so nothing can be changed; start the \
                     others (`surus recover` if they are lost for good)";
         return Err(Answer::new(503, text));
@@ -209,13 +210,13 @@ mod tests {
         view
     }
 
-    fn with<T>(view: &View, read: impl FnOnce(&Look) -> T) -> T {
+    fn with<T>(view: &View, read: impl FnOnce(&Snapshot) -> T) -> T {
         let (local, dynamic) = (LocalView::default(), Dynamic::default());
         let text = "scope: s\nname: n1\nraft: {data_dir: /r, self_addr: 127.0.0.1:2380}\n\
                     restapi: {listen: 127.0.0.1:8008, connect_address: 127.0.0.1:8008}\n";
         let config = load("surus.yml".as_ref(), text, &Default::default()).expect("it is sound");
         let now = view.now;
-        read(&Look { view, local: &local, dynamic: &dynamic, config: &config, now })
+        read(&Snapshot { view, local: &local, dynamic: &dynamic, config: &config, now })
     }
 
     /// Spec: CON-1, CON-5.
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn who_is_heard_is_not_removed_and_nothing_is_without_a_quorum() {
         let asked = |view: &View, name: &str| {
-            with(view, |look| may_be_removed(look, name))
+            with(view, |snapshot| may_be_removed(snapshot, name))
                 .map_err(|answer| (answer.code, answer.text))
         };
         assert_eq!(asked(&view(90_000, false), "n4"), Ok(4));

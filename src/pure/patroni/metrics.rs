@@ -4,18 +4,18 @@
 use serde_json::Value;
 
 use super::PATRONI_VERSION;
-use super::look::{Look, SyncDuty};
+use super::snapshot::{Snapshot, SyncDuty};
 use crate::pure::cluster::facts::SqlFacts;
 use crate::pure::postgres::state::{PgState, Role};
 
 /// The whole text, in the Prometheus text format.
-pub fn text(look: &Look) -> String {
-    let mut page = Page::new(look);
-    identity(&mut page, look);
-    positions(&mut page, look);
-    replication(&mut page, look);
-    cluster(&mut page, look);
-    own(&mut page, look);
+pub fn text(snapshot: &Snapshot) -> String {
+    let mut page = Page::new(snapshot);
+    identity(&mut page, snapshot);
+    positions(&mut page, snapshot);
+    replication(&mut page, snapshot);
+    cluster(&mut page, snapshot);
+    own(&mut page, snapshot);
     page.text
 }
 
@@ -25,9 +25,9 @@ struct Page {
 }
 
 impl Page {
-    fn new(look: &Look) -> Page {
-        let scope = escape(&look.config.scope);
-        let name = escape(&look.config.name);
+    fn new(snapshot: &Snapshot) -> Page {
+        let scope = escape(&snapshot.config.scope);
+        let name = escape(&snapshot.config.name);
         Page { labels: format!("{{scope=\"{scope}\",name=\"{name}\"}}"), text: String::new() }
     }
 
@@ -73,10 +73,10 @@ fn epoch(text: Option<&str>) -> String {
     }
 }
 
-fn identity(page: &mut Page, look: &Look) {
-    let running = look.state_text() == "running";
-    let started = look.sql().map(|sql| sql.postmaster_start_time.as_str());
-    let role = look.role();
+fn identity(page: &mut Page, snapshot: &Snapshot) {
+    let running = snapshot.state_text() == "running";
+    let started = snapshot.sql().map(|sql| sql.postmaster_start_time.as_str());
+    let role = snapshot.role();
     page.gauge(
         "patroni_version",
         "Version of the Patroni interfaces, two digits per part.",
@@ -89,7 +89,7 @@ fn identity(page: &mut Page, look: &Look) {
         epoch(started),
     );
     page.flag("patroni_primary", "1 if PostgreSQL is a primary.", role == Role::Primary);
-    let location = look.sql().filter(|sql| !sql.in_recovery).map(|sql| sql.flush_lsn.0);
+    let location = snapshot.sql().filter(|sql| !sql.in_recovery).map(|sql| sql.flush_lsn.0);
     page.counter(
         "patroni_xlog_location",
         "Bytes of WAL the primary has flushed, 0 on a replica.",
@@ -97,22 +97,22 @@ fn identity(page: &mut Page, look: &Look) {
     );
     let standby_leader = role == Role::StandbyLeader;
     page.flag("patroni_standby_leader", "1 if this is a standby leader.", standby_leader);
-    let trouble = look.facts().and_then(|f| f.remote.as_ref()).map(|r| r.problems.len());
+    let trouble = snapshot.facts().and_then(|f| f.remote.as_ref()).map(|r| r.problems.len());
     page.gauge(
         "surus_remote_problems",
         "Faults of the cluster that this standby leader follows.",
         trouble.unwrap_or(0),
     );
     page.flag("patroni_replica", "1 if PostgreSQL is a replica.", role == Role::Replica);
-    let duty = look.own_sync_duty();
+    let duty = snapshot.own_sync_duty();
     let sync = duty == Some(SyncDuty::Sync);
     page.flag("patroni_sync_standby", "1 if commits wait for this replica.", sync);
     let quorum = duty == Some(SyncDuty::Quorum);
     page.flag("patroni_quorum_standby", "1 if this replica counts in quorum commit.", quorum);
 }
 
-fn positions(page: &mut Page, look: &Look) {
-    let replica = look.sql().filter(|sql| sql.in_recovery);
+fn positions(page: &mut Page, snapshot: &Snapshot) {
+    let replica = snapshot.sql().filter(|sql| sql.in_recovery);
     let received = |sql: &SqlFacts| {
         if sql.receive_lsn.0 > 0 { sql.receive_lsn.0 } else { sql.replay_lsn.0 }
     };
@@ -135,8 +135,8 @@ fn positions(page: &mut Page, look: &Look) {
     page.flag("patroni_xlog_paused", "1 if replay is paused.", paused);
 }
 
-fn replication(page: &mut Page, look: &Look) {
-    if let Some(sql) = look.sql() {
+fn replication(page: &mut Page, snapshot: &Snapshot) {
+    if let Some(sql) = snapshot.sql() {
         let is = |wanted| sql.replication_state.as_deref() == Some(wanted);
         page.flag("patroni_postgres_streaming", "1 if the replica streams.", is("streaming"));
         page.flag(
@@ -148,34 +148,34 @@ fn replication(page: &mut Page, look: &Look) {
     page.gauge(
         "patroni_postgres_server_version",
         "Version number of PostgreSQL, 0 while it does not answer.",
-        look.sql().map_or(0, |sql| sql.server_version),
+        snapshot.sql().map_or(0, |sql| sql.server_version),
     );
 }
 
-fn cluster(page: &mut Page, look: &Look) {
-    page.flag("patroni_cluster_unlocked", "1 if the cluster has no leader.", look.unlocked());
+fn cluster(page: &mut Page, snapshot: &Snapshot) {
+    page.flag("patroni_cluster_unlocked", "1 if the cluster has no leader.", snapshot.unlocked());
     page.flag("patroni_failsafe_mode_is_active", "1 if failsafe mode keeps a primary up.", false);
-    let mode = look.view.cluster.config.as_ref().and_then(|config| config.get("failsafe_mode"));
+    let mode = snapshot.view.cluster.config.as_ref().and_then(|config| config.get("failsafe_mode"));
     let enabled = mode.and_then(Value::as_bool).unwrap_or(false);
     page.flag("patroni_failsafe_mode_enabled", "1 if failsafe_mode is configured.", enabled);
     page.flag("patroni_failsafe_member", "1 if this node is in the failsafe map.", false);
-    let timeline = look.sql().map_or(0, |sql| sql.timeline);
+    let timeline = snapshot.sql().map_or(0, |sql| sql.timeline);
     page.gauge("patroni_postgres_timeline", "Timeline of PostgreSQL, 0 if unknown.", timeline);
     page.gauge(
         "patroni_dcs_last_seen",
         "When a quorum was last seen, in epoch seconds.",
-        look.view.raft.quorum_at_epoch_s,
+        snapshot.view.raft.quorum_at_epoch_s,
     );
-    let pending = look.facts().is_some_and(|facts| !facts.pending_restart.is_empty());
+    let pending = snapshot.facts().is_some_and(|facts| !facts.pending_restart.is_empty());
     page.flag("patroni_pending_restart", "1 if PostgreSQL needs a restart.", pending);
     page.flag("patroni_is_paused", "1 if the cluster is paused.", false);
-    let state = match look.state_text() {
+    let state = match snapshot.state_text() {
         "unknown" => -1,
-        _ => look.state().number(),
+        _ => snapshot.state().number(),
     };
     let help = "State of PostgreSQL as a number, -1 if unknown.";
     page.series("gauge", "patroni_postgres_state", help, &states(), state.to_string());
-    let priority = look
+    let priority = snapshot
         .facts()
         .map_or(1, |facts| if facts.nofailover() { 0 } else { facts.failover_priority() });
     page.gauge("patroni_failover_priority", "Failover priority, 0 if never promoted.", priority);
@@ -188,13 +188,17 @@ fn states() -> String {
 }
 
 /// What Patroni has no word for: Raft, the lease, the guard.
-fn own(page: &mut Page, look: &Look) {
-    let raft = &look.view.raft;
-    let guard = &look.local.guard;
-    page.flag("surus_writable", "1 if PostgreSQL here takes writes and may.", look.is_writable());
-    page.flag("surus_lease_held", "1 if this node holds the leader lease.", look.lease());
-    page.counter("surus_lease_epoch", "Number of the last grant.", look.view.cluster.epoch);
-    page.flag("surus_raft_quorum", "1 if a quorum was seen within ttl.", look.fresh());
+fn own(page: &mut Page, snapshot: &Snapshot) {
+    let raft = &snapshot.view.raft;
+    let guard = &snapshot.local.guard;
+    page.flag(
+        "surus_writable",
+        "1 if PostgreSQL here takes writes and may.",
+        snapshot.is_writable(),
+    );
+    page.flag("surus_lease_held", "1 if this node holds the leader lease.", snapshot.lease());
+    page.counter("surus_lease_epoch", "Number of the last grant.", snapshot.view.cluster.epoch);
+    page.flag("surus_raft_quorum", "1 if a quorum was seen within ttl.", snapshot.fresh());
     page.flag("surus_raft_leader", "1 if this node is the arbiter.", raft.role == "leader");
     page.counter("surus_raft_term", "Raft's term.", raft.term);
     page.counter("surus_raft_commit_index", "Raft's last committed entry.", raft.commit);
@@ -205,7 +209,7 @@ fn own(page: &mut Page, look: &Look) {
         "The slowest durable write of the Raft log.",
         raft.fsync_max_us,
     );
-    build(page, look);
+    build(page, snapshot);
     page.flag("surus_guard_armed", "1 if a guard watches PostgreSQL.", guard.armed);
     page.counter(
         "surus_guard_fenced_total",
@@ -215,8 +219,8 @@ fn own(page: &mut Page, look: &Look) {
 }
 
 /// A replica build: always there, so that an alert can be written before the first one.
-fn build(page: &mut Page, look: &Look) {
-    let build = look.facts().and_then(|facts| facts.build.clone());
+fn build(page: &mut Page, snapshot: &Snapshot) {
+    let build = snapshot.facts().and_then(|facts| facts.build.clone());
     page.flag("surus_replica_build", "1 while a replica build is under way.", build.is_some());
     let build = build.unwrap_or_default();
     page.gauge(

@@ -1,6 +1,6 @@
 //! Patroni's shapes as pure functions: bodies, status codes, metrics, member JSON, store keys.
 //!
-//! Everything here reads one [`look::Look`], the values a node has published of itself. Nothing
+//! Everything here reads one [`snapshot::Snapshot`], the values a node has published of itself. Nothing
 //! waits, so every answer is as old as the view it was made from and never older.
 pub mod basic_auth;
 pub mod cluster;
@@ -8,7 +8,6 @@ pub mod dynamic;
 pub mod health;
 pub mod json;
 pub mod keys;
-pub mod look;
 pub mod members;
 pub mod metrics;
 pub mod probe;
@@ -16,6 +15,7 @@ pub mod quantity;
 pub mod reinit;
 pub mod restart;
 pub mod schedule;
+pub mod snapshot;
 pub mod standby;
 pub mod status;
 pub mod switchover;

@@ -2,7 +2,7 @@
 use serde_json::{Map, Value};
 
 use super::Answer;
-use super::look::Look;
+use super::snapshot::Snapshot;
 
 /// What the operator asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,15 +18,15 @@ pub struct Reinit {
 }
 
 /// The checks that need nothing but the view.
-pub fn check(look: &Look, body: &Map<String, Value>) -> Result<Reinit, Answer> {
-    if look.facts().is_some_and(|facts| !facts.has_postgres) {
+pub fn check(snapshot: &Snapshot, body: &Map<String, Value>) -> Result<Reinit, Answer> {
+    if snapshot.facts().is_some_and(|facts| !facts.has_postgres) {
         let text = "this node is a witness: it has no PostgreSQL to reinitialize";
         return Err(Answer::new(503, text));
     }
-    let Some(leader) = look.view.cluster.leader() else {
+    let Some(leader) = snapshot.view.cluster.leader() else {
         return Err(Answer::new(503, "Cluster has no leader, can not reinitialize"));
     };
-    if leader == look.config.name {
+    if leader == snapshot.config.name {
         return Err(Answer::new(503, "I am the leader, can not reinitialize"));
     }
     let from_leader = body.get("from_leader").or(body.get("from-leader"));
@@ -37,15 +37,15 @@ pub fn check(look: &Look, body: &Map<String, Value>) -> Result<Reinit, Answer> {
         source: text(body.get("source"), "source")?,
         keep_data: flag(body.get("keep_data"), "keep_data")?,
     };
-    match fault(look, &wanted) {
+    match fault(snapshot, &wanted) {
         Some(text) => Err(Answer::new(400, text)),
         None => Ok(wanted),
     }
 }
 
 /// Why this cannot be done as asked, before anything is stopped for it.
-fn fault(look: &Look, wanted: &Reinit) -> Option<String> {
-    let methods = look.config.postgresql.as_ref().map(|p| p.create_replica_methods.as_slice());
+fn fault(snapshot: &Snapshot, wanted: &Reinit) -> Option<String> {
+    let methods = snapshot.config.postgresql.as_ref().map(|p| p.create_replica_methods.as_slice());
     let methods = methods.unwrap_or_default();
     let known = |name: &str| methods.iter().any(|m| m.name == name) || name == "basebackup";
     if let Some(name) = wanted.method.as_deref().filter(|name| !known(name)) {
@@ -58,10 +58,10 @@ fn fault(look: &Look, wanted: &Reinit) -> Option<String> {
         );
     }
     let source = wanted.source.as_deref();
-    if source.is_some_and(|name| look.view.cluster.member_named(name).is_none()) {
+    if source.is_some_and(|name| snapshot.view.cluster.member_named(name).is_none()) {
         return Some(format!("{} is not a member", source.unwrap_or_default()));
     }
-    if source == Some(look.config.name.as_str()) {
+    if source == Some(snapshot.config.name.as_str()) {
         return Some("a member is not copied from itself".into());
     }
     let keeps = |m: &&crate::pure::config::ReplicaMethod| m.name != "basebackup";

@@ -1,7 +1,7 @@
 //! `POST /restart`: the conditions in its body, and whether this node meets them.
 use serde_json::{Map, Value, json};
 
-use super::look::Look;
+use super::snapshot::Snapshot;
 use super::{Answer, quantity, schedule};
 
 /// A restart that was understood.
@@ -73,10 +73,10 @@ pub fn version(text: &str) -> Option<u32> {
 }
 
 /// This node meets the conditions now.
-pub fn applies(restart: &Restart, look: &Look) -> bool {
-    let role = look.facts().map(|facts| facts.role.text()).unwrap_or_default();
-    let version = look.sql().map_or(0, |sql| sql.server_version);
-    let pending = look.facts().is_some_and(|facts| !facts.pending_restart.is_empty());
+pub fn applies(restart: &Restart, snapshot: &Snapshot) -> bool {
+    let role = snapshot.facts().map(|facts| facts.role.text()).unwrap_or_default();
+    let version = snapshot.sql().map_or(0, |sql| sql.server_version);
+    let pending = snapshot.facts().is_some_and(|facts| !facts.pending_restart.is_empty());
     restart.role.as_deref().is_none_or(|wanted| wanted == role)
         && restart.postgres_version.as_ref().is_none_or(|(_, wanted)| version < *wanted)
         && (!restart.restart_pending || pending)

@@ -4,17 +4,17 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use super::Answer;
-use super::look::Look;
+use super::snapshot::Snapshot;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::handover::Token;
-use crate::pure::cluster::remote::{RemoteStanding, standing};
+use crate::pure::cluster::remote::{RemoteRelation, standing};
 use crate::pure::cluster::standby::Order;
 
 /// The remote, its faults, what a promotion waits for; and of a cluster that was demoted the
 /// handover token. Nothing for a cluster that follows nobody.
-pub fn own(look: &Look) -> Option<Value> {
-    let section = look.dynamic.standby_cluster.as_ref()?;
-    let facts = leader(look).and_then(|facts| facts.remote.as_ref());
+pub fn own(snapshot: &Snapshot) -> Option<Value> {
+    let section = snapshot.dynamic.standby_cluster.as_ref()?;
+    let facts = leader(snapshot).and_then(|facts| facts.remote.as_ref());
     let mut own = json!({"remote": section.address(), "slot": section.primary_slot_name,
         "problems": facts.map(|facts| facts.problems.clone()).unwrap_or_default()});
     if let Some(facts) = facts.filter(|facts| facts.answered_by.is_some()) {
@@ -24,46 +24,47 @@ pub fn own(look: &Look) -> Option<Value> {
         own["server_version"] = facts.server_version.into();
         own["accepts_writes"] = json!(facts.accepts_writes);
     }
-    if let Some(token) = &look.view.cluster.handover {
+    if let Some(token) = &snapshot.view.cluster.handover {
         own["handover_token"] = token.to_string().into();
     }
-    if let Some(why) = waits_for(look) {
+    if let Some(why) = waits_for(snapshot) {
         own["promotion_waits_for"] = why.into();
     }
     Some(own)
 }
 
-fn leader<'a>(look: &Look<'a>) -> Option<&'a Facts> {
-    let (id, _) = look.view.cluster.member_named(look.view.cluster.leader()?)?;
-    look.heard(id).map(|heard| &heard.facts)
+fn leader<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Facts> {
+    let (id, _) = snapshot.view.cluster.member_named(snapshot.view.cluster.leader()?)?;
+    snapshot.heard(id).map(|heard| &heard.facts)
 }
 
 /// The section was taken out and the cluster is not promoted yet: why.
-pub fn waits_for(look: &Look) -> Option<String> {
-    let section = look.dynamic.standby_cluster.as_ref().filter(|_| look.dynamic.leaves_standby)?;
-    let leader = leader(look);
+pub fn waits_for(snapshot: &Snapshot) -> Option<String> {
+    let section =
+        snapshot.dynamic.standby_cluster.as_ref().filter(|_| snapshot.dynamic.leaves_standby)?;
+    let leader = leader(snapshot);
     let (sql, remote) =
         (leader.and_then(|f| f.sql.as_ref()), leader.and_then(|f| f.remote.as_ref()));
-    let waits = look.view.cluster.may_be_promoted(section, sql, remote).err();
+    let waits = snapshot.view.cluster.may_be_promoted(section, sql, remote).err();
     Some(waits.unwrap_or_else(|| String::from("the leader is about to be promoted")))
 }
 
 /// This node leads a standby cluster whose remote is another cluster.
-pub fn follows_a_stranger(look: &Look) -> bool {
-    let remote = look.facts().and_then(|facts| facts.remote.as_ref());
-    look.dynamic.standby_cluster.as_ref().is_some_and(|section| {
-        let identity = look.view.cluster.system_identifier();
-        standing(section, remote, identity) == RemoteStanding::Stranger
+pub fn follows_a_stranger(snapshot: &Snapshot) -> bool {
+    let remote = snapshot.facts().and_then(|facts| facts.remote.as_ref());
+    snapshot.dynamic.standby_cluster.as_ref().is_some_and(|section| {
+        let identity = snapshot.view.cluster.system_identifier();
+        standing(section, remote, identity) == RemoteRelation::Stranger
     })
 }
 
 /// The terms in the body of `POST /promote-cluster`.
-pub fn order(look: &Look, body: &Map<String, Value>) -> Result<Order, Answer> {
+pub fn order(snapshot: &Snapshot, body: &Map<String, Value>) -> Result<Order, Answer> {
     let known = ["token", "even_if_remote_writes"];
     if let Some((key, _)) = body.iter().find(|(key, _)| !known.contains(&key.as_str())) {
         return Err(Answer::new(400, format!("unknown key {key}; there are {}", known.join(", "))));
     }
-    if look.view.cluster.standby.is_none() {
+    if snapshot.view.cluster.standby.is_none() {
         return Err(Answer::new(409, "Cluster is already in the required state"));
     }
     let token = match body.get("token") {
@@ -73,7 +74,7 @@ pub fn order(look: &Look, body: &Map<String, Value>) -> Result<Order, Answer> {
         }
         Some(other) => return Err(Answer::new(400, format!("token must be text, not {other}"))),
     };
-    let identity = look.view.cluster.system_identifier().unwrap_or_default();
+    let identity = snapshot.view.cluster.system_identifier().unwrap_or_default();
     if let Some(token) = token.as_ref().filter(|token| token.system_identifier != identity) {
         let theirs = &token.system_identifier;
         let text =

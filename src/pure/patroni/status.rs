@@ -4,26 +4,26 @@
 use serde_json::{Map, Value, json};
 
 use super::PATRONI_VERSION;
-use super::look::Look;
+use super::snapshot::Snapshot;
 use crate::pure::cluster::facts::{SqlFacts, Walsender};
 
 /// The body.
-pub fn body(look: &Look) -> Value {
+pub fn body(snapshot: &Snapshot) -> Value {
     let mut body = Map::new();
-    put(&mut body, "state", look.state_text());
-    postgres(&mut body, look);
-    cluster(&mut body, look);
-    pending_restart(&mut body, look);
-    let version = json!({"version": PATRONI_VERSION, "scope": look.config.scope,
-        "name": look.config.name});
+    put(&mut body, "state", snapshot.state_text());
+    postgres(&mut body, snapshot);
+    cluster(&mut body, snapshot);
+    pending_restart(&mut body, snapshot);
+    let version = json!({"version": PATRONI_VERSION, "scope": snapshot.config.scope,
+        "name": snapshot.config.name});
     put(&mut body, "patroni", version);
-    if let Some(schedule) = look.facts().and_then(|facts| facts.scheduled_restart.as_ref()) {
+    if let Some(schedule) = snapshot.facts().and_then(|facts| facts.scheduled_restart.as_ref()) {
         put(&mut body, "scheduled_restart", schedule.clone());
     }
-    if look.facts().is_some_and(|facts| facts.watchdog_failed) {
+    if snapshot.facts().is_some_and(|facts| facts.watchdog_failed) {
         put(&mut body, "watchdog_failed", true);
     }
-    put(&mut body, "surus", own(look));
+    put(&mut body, "surus", own(snapshot));
     Value::Object(body)
 }
 
@@ -32,16 +32,16 @@ fn put(body: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
 }
 
 /// What PostgreSQL says of itself, or only the role where it says nothing.
-fn postgres(body: &mut Map<String, Value>, look: &Look) {
-    let Some(sql) = look.sql() else {
-        put(body, "role", look.role().text());
+fn postgres(body: &mut Map<String, Value>, snapshot: &Snapshot) {
+    let Some(sql) = snapshot.sql() else {
+        put(body, "role", snapshot.role().text());
         return;
     };
     put(body, "postmaster_start_time", sql.postmaster_start_time.as_str());
-    put(body, "role", look.role().text());
+    put(body, "role", snapshot.role().text());
     put(body, "server_version", sql.server_version);
     put(body, "xlog", xlog(sql));
-    if let Some(duty) = look.own_sync_duty() {
+    if let Some(duty) = snapshot.own_sync_duty() {
         put(body, duty.text(), true);
     }
     if sql.timeline > 0 {
@@ -70,35 +70,35 @@ fn walsender(row: &Walsender) -> Value {
         "sync_priority": row.sync_priority})
 }
 
-fn cluster(body: &mut Map<String, Value>, look: &Look) {
-    if look.unlocked() {
+fn cluster(body: &mut Map<String, Value>, snapshot: &Snapshot) {
+    if snapshot.unlocked() {
         put(body, "cluster_unlocked", true);
     }
-    if look.view.raft.quorum_at_epoch_s > 0 {
-        put(body, "dcs_last_seen", look.view.raft.quorum_at_epoch_s);
+    if snapshot.view.raft.quorum_at_epoch_s > 0 {
+        put(body, "dcs_last_seen", snapshot.view.raft.quorum_at_epoch_s);
     }
-    let tags = look.tags();
+    let tags = snapshot.tags();
     if !tags.is_empty() {
         put(body, "tags", tags);
     }
-    if let Some(identifier) = system_identifier(look) {
+    if let Some(identifier) = system_identifier(snapshot) {
         put(body, "database_system_identifier", identifier);
     }
 }
 
 /// PostgreSQL's own, else what the data directory says, else the cluster's.
-pub fn system_identifier(look: &Look) -> Option<String> {
+pub fn system_identifier(snapshot: &Snapshot) -> Option<String> {
     use crate::pure::cluster::facts::DataDirectory::Present;
-    let sql = look.sql().map(|sql| sql.system_identifier.as_str()).filter(|id| !id.is_empty());
-    let data = look.facts().and_then(|facts| match &facts.data {
+    let sql = snapshot.sql().map(|sql| sql.system_identifier.as_str()).filter(|id| !id.is_empty());
+    let data = snapshot.facts().and_then(|facts| match &facts.data {
         Present { system_identifier, .. } => Some(system_identifier.as_str()),
         _ => None,
     });
-    sql.or(data).or(look.view.cluster.system_identifier()).map(str::to_owned)
+    sql.or(data).or(snapshot.view.cluster.system_identifier()).map(str::to_owned)
 }
 
-fn pending_restart(body: &mut Map<String, Value>, look: &Look) {
-    let Some(facts) = look.facts().filter(|facts| !facts.pending_restart.is_empty()) else {
+fn pending_restart(body: &mut Map<String, Value>, snapshot: &Snapshot) {
+    let Some(facts) = snapshot.facts().filter(|facts| !facts.pending_restart.is_empty()) else {
         return;
     };
     put(body, "pending_restart", true);
@@ -106,19 +106,19 @@ fn pending_restart(body: &mut Map<String, Value>, look: &Look) {
 }
 
 /// Our own addition: the machine behind the state, its sentence, the lease's deadline, a build.
-fn own(look: &Look) -> Value {
+fn own(snapshot: &Snapshot) -> Value {
     let mut own = Map::new();
     put(&mut own, "version", env!("CARGO_PKG_VERSION"));
-    let facts = look.facts();
+    let facts = snapshot.facts();
     put(&mut own, "node_state", facts.map_or("", |facts| facts.node_state.as_str()));
-    put(&mut own, "sentence", look.local.sentence.as_str());
-    if let Some(deadline) = look.view.lease.deadline.filter(|_| look.lease()) {
-        put(&mut own, "lease_deadline_ms", deadline.saturating_sub(look.now));
+    put(&mut own, "sentence", snapshot.local.sentence.as_str());
+    if let Some(deadline) = snapshot.view.lease.deadline.filter(|_| snapshot.lease()) {
+        put(&mut own, "lease_deadline_ms", deadline.saturating_sub(snapshot.now));
     }
-    if let Some(remote) = super::standby::own(look).filter(|_| look.lease()) {
+    if let Some(remote) = super::standby::own(snapshot).filter(|_| snapshot.lease()) {
         put(&mut own, "standby", remote);
     }
-    if let Some(waiting) = &look.view.joining {
+    if let Some(waiting) = &snapshot.view.joining {
         put(&mut own, "joining", waiting.as_str());
     }
     if facts.is_some_and(|facts| !facts.has_postgres) {
@@ -130,7 +130,7 @@ fn own(look: &Look) -> Value {
     if let Some(recovery) = facts.and_then(|facts| facts.recovery.as_ref()) {
         put(&mut own, "recovery", serde_json::to_value(recovery).unwrap_or_default());
     }
-    if let Some(failure) = look.initialize_failure() {
+    if let Some(failure) = snapshot.initialize_failure() {
         put(&mut own, "initialize_failure", serde_json::to_value(&failure).unwrap_or_default());
     }
     if let Some(build) = facts.and_then(|facts| facts.build.as_ref()) {

@@ -1,7 +1,7 @@
 //! `POST /switchover` and `POST /failover`: the checks before, and what came of it after.
 use serde_json::{Map, Value};
 
-use super::look::Look;
+use super::snapshot::Snapshot;
 use super::{Answer, schedule};
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::config::SynchronousMode;
@@ -39,12 +39,12 @@ pub struct Accepted {
 
 /// First match wins, in Patroni's order. `now_epoch_s` is the wall clock, for schedules only.
 pub fn check(
-    look: &Look,
+    snapshot: &Snapshot,
     action: Action,
     body: &Map<String, Value>,
     now_epoch_s: u64,
 ) -> Result<Accepted, Answer> {
-    if !look.fresh() {
+    if !snapshot.fresh() {
         let text = "no quorum: no majority of the members is heard, so nothing can be agreed on";
         return Err(Answer::new(503, text));
     }
@@ -64,7 +64,7 @@ pub fn check(
         return Err(Answer::new(400, "Switchover target and source are the same"));
     }
     if scheduled_at.is_none() {
-        possible(look, action, leader.as_deref(), candidate.as_deref())
+        possible(snapshot, action, leader.as_deref(), candidate.as_deref())
             .map_err(|text| Answer::new(412, text))?;
     }
     Ok(Accepted { action, request: FailoverRequest { leader, candidate, scheduled_at } })
@@ -99,17 +99,17 @@ fn required(
 
 /// Whether it can be done now; the sentence of Patroni's refusal otherwise.
 fn possible(
-    look: &Look,
+    snapshot: &Snapshot,
     action: Action,
     leader: Option<&str>,
     candidate: Option<&str>,
 ) -> Result<(), String> {
-    let cluster = &look.view.cluster;
+    let cluster = &snapshot.view.cluster;
     if leader.is_some() && leader != cluster.leader() {
         return Err("leader name does not match".to_owned());
     }
-    let synchronous = !look.in_standby_cluster()
-        && look.dynamic.synchronous_mode == SynchronousMode::On
+    let synchronous = !snapshot.in_standby_cluster()
+        && snapshot.dynamic.synchronous_mode == SynchronousMode::On
         && action == Action::Switchover;
     let standbys = cluster.sync.as_ref().map(|sync| sync.sync_standby.as_slice()).unwrap_or(&[]);
     if let Some(candidate) = candidate {
@@ -123,14 +123,14 @@ fn possible(
     } else if synchronous && standbys.is_empty() {
         return Err(refused(action, "can not find sync_standby"));
     }
-    let others = other_members(look);
+    let others = other_members(snapshot);
     if others.is_empty() {
         return Err(refused(action, "cluster does not have members except leader"));
     }
     let fits = |name: &str| {
         candidate.is_none_or(|wanted| wanted == name)
             && (!synchronous || standbys.iter().any(|s| s.eq_ignore_ascii_case(name)))
-            && is_candidate(look, name)
+            && is_candidate(snapshot, name)
     };
     if candidate.is_some() && candidate == cluster.leader() {
         return Ok(());
@@ -145,15 +145,15 @@ fn refused(action: Action, because: &str) -> String {
     format!("{} is not possible: {because}", action.noun().to_lowercase())
 }
 
-fn other_members<'a>(look: &Look<'a>) -> Vec<&'a str> {
-    let leader = look.view.cluster.leader();
-    let all = look.view.cluster.members.values().filter(|member| !member.witness);
+fn other_members<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a str> {
+    let leader = snapshot.view.cluster.leader();
+    let all = snapshot.view.cluster.members.values().filter(|member| !member.witness);
     all.map(|member| member.name.as_str()).filter(|name| Some(*name) != leader).collect()
 }
 
 /// Heard of lately, allowed to lead, watchdog fine.
-fn is_candidate(look: &Look, name: &str) -> bool {
-    let found = look.view.cluster.member_named(name).and_then(|(id, _)| look.heard(id));
+fn is_candidate(snapshot: &Snapshot, name: &str) -> bool {
+    let found = snapshot.view.cluster.member_named(name).and_then(|(id, _)| snapshot.heard(id));
     let Some(facts) = found.map(|heard| &heard.facts) else {
         return false;
     };

@@ -208,7 +208,7 @@ pub fn target_action(parameters: &Parameters) -> &str {
     parameters.get("recovery_target_action").map_or("pause", String::as_str)
 }
 
-/// The text of postgresql.auto.conf without recovery's parameters, which would beat ours there.
+/// The text of postgresql.auto.conf without recovery's parameters, which would cycle ours there.
 pub fn without_recovery(auto_conf: &str) -> String {
     let names_recovery = |line: &str| {
         let line = line.trim_start();

@@ -131,7 +131,7 @@ pub fn to_vet(given: &Map<String, Value>, before: Option<&Value>) -> Parameters 
     texts.filter(|(name, text)| was(name).as_ref() != Some(text)).collect()
 }
 
-/// What follows from the node itself and beats whatever the user wrote.
+/// What follows from the node itself and cycles whatever the user wrote.
 fn force(server: &Server, parameters: &mut Parameters) {
     let mut set = |name: &str, value: String| {
         parameters.retain(|other, _| !other.eq_ignore_ascii_case(name));

@@ -43,7 +43,7 @@ impl World {
                 text.push_str("no daemon\n");
                 continue;
             };
-            for slot in &daemon.crew.slots {
+            for slot in &daemon.flows.slots {
                 let waits = slot.frame.machine().waiting_for();
                 text.push_str(&format!(
                     "{} is {} ({waits}); ",

@@ -1,4 +1,4 @@
-//! P5: no machine is in a working state without a running deed; no wait without a way out.
+//! P5: no machine is in a working state without a running operation; no wait without a way out.
 use super::super::world::World;
 
 impl World {
@@ -16,11 +16,11 @@ impl World {
         let mut found = None;
         for node in &self.nodes {
             let Some(daemon) = &node.daemon else { continue };
-            let slots = &daemon.crew.slots;
+            let slots = &daemon.flows.slots;
             for (level, slot) in slots.iter().enumerate() {
                 let body = slot.frame.machine();
                 let works = slot.work.as_ref().filter(|w| w.visit == body.visit());
-                let runs_child = works.is_some_and(|w| w.deed.is_none());
+                let runs_child = works.is_some_and(|w| w.operation.is_none());
                 let has_child = level + 1 < slots.len();
                 let idle = body.is_working() && works.is_none();
                 if idle || runs_child != has_child || body.is_ended() {

@@ -4,7 +4,7 @@ use raft::eraftpb::{Message, MessageType};
 use super::super::world::World;
 
 impl World {
-    /// A deed begins: its machine's last durable record must be the one that ordered it.
+    /// A operation begins: its machine's last durable record must be the one that ordered it.
     pub fn check_begins_after_record(&mut self, at: usize, serial: u64, visit: u64, resumed: bool) {
         let Some(slot) = self.slot(at, serial) else { return };
         let (flow, state) = (slot.frame.machine().flow(), slot.frame.machine().state());
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// A Raft message leaves: what it promises must be on the disk.
-    pub fn check_promise_is_durable(&mut self, at: usize, message: &Message) {
+    pub fn check_founding_vote_is_durable(&mut self, at: usize, message: &Message) {
         if message.reject {
             return;
         }

@@ -4,13 +4,13 @@ pub mod every_flow_ends;
 pub mod memory_first;
 pub mod no_good_copy_dies;
 pub mod nothing_lost;
-pub mod one_birth;
+pub mod one_bootstrap;
 pub mod one_writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::reach::StepWalked;
+use super::coverage::StepWalked;
 use super::world::World;
 
 /// A promise that was broken, and how.
@@ -123,7 +123,7 @@ impl World {
         if let Some(epoch) = ended {
             self.check_lease_ends(epoch);
         }
-        self.check_one_birth(identity);
+        self.check_one_bootstrap(identity);
         self.check_named(names);
         if let Some(lease) = granted {
             self.check_grant(lease.holder, lease.epoch);

@@ -1,6 +1,6 @@
 //! P4: a data directory is removed only when the leader has all of it, or the operator said so.
 use super::super::world::World;
-use crate::pure::deed::WipePermission;
+use crate::pure::operation::WipePermission;
 
 impl World {
     /// The operator said so, and only the operator: no key of the file permits removal here.

@@ -1,6 +1,6 @@
 //! P1: at every instant of real time at most one PostgreSQL can commit.
 //!
-//! Sharper forms make luck unnecessary: an arbiter that would respect a lease for less long than
+//! Sharper forms make randomness unnecessary: an arbiter that would respect a lease for less long than
 //! its holder's guard lets PostgreSQL live is a second writer that only waits for a partition; so is a writable
 //! PostgreSQL without an armed guard; and a grant while an older guard may still let
 //! its PostgreSQL live is one that was merely not fast enough.
@@ -70,7 +70,7 @@ impl World {
         };
         let now = self.now;
         let late = self.nodes.iter().find_map(|n| {
-            let live = n.daemon.as_ref()?.core.counted_on(n.clock.at(now));
+            let live = n.daemon.as_ref()?.core.write_deadline(n.clock.at(now));
             let (_, deadline) = live.filter(|(e, _)| *e == epoch)?;
             let until = n.clock.when(deadline);
             (until > now).then(|| {

@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::Memory;
+use super::arbitrary;
 use super::bytes::Bytes;
-use super::invent;
 use crate::pure::chart::{Name, Names};
 use crate::pure::flow::bootstrap::{Bootstrap, Limits};
 use crate::pure::flow::cluster_init::ClusterInit;
@@ -36,12 +36,13 @@ pub fn inputs(bytes: &[u8]) {
             run(known, &mut b);
         }
         3 => {
-            let (permission, methods) = (invent::permission(&mut b), invent::methods(&mut b));
-            let wish = invent::wish(&mut b);
-            run(ReplicaBuild::new("n1", permission, methods, wish), &mut b);
+            let (permission, methods) = (arbitrary::permission(&mut b), arbitrary::methods(&mut b));
+            let reinit = arbitrary::reinit(&mut b);
+            run(ReplicaBuild::new("n1", permission, methods, reinit), &mut b);
         }
         4 => {
-            let known = Rejoin { source: invent::source(&mut b), rules: invent::rules(&mut b) };
+            let known =
+                Rejoin { source: arbitrary::source(&mut b), rules: arbitrary::rules(&mut b) };
             run(known, &mut b);
         }
         5 => {
@@ -53,15 +54,15 @@ pub fn inputs(bytes: &[u8]) {
             run(known, &mut b);
         }
         7 => {
-            let (epoch, candidate) = (b.number(), b.some(invent::name));
+            let (epoch, candidate) = (b.number(), b.some(arbitrary::name));
             run(Switchover { epoch, candidate, shutdown: None }, &mut b);
         }
         8 => {
-            let (as_, crashed) = (invent::start_as(&mut b), b.flag());
-            run(Restart::new(as_, crashed, 60_000), &mut b);
+            let (start_as, crashed) = (arbitrary::start_as(&mut b), b.flag());
+            run(Restart::new(start_as, crashed, 60_000), &mut b);
         }
         _ => {
-            let known = StandbyLeader::new(b.number(), invent::remote(&mut b));
+            let known = StandbyLeader::new(b.number(), arbitrary::remote(&mut b));
             run(known, &mut b);
         }
     }
@@ -70,10 +71,10 @@ pub fn inputs(bytes: &[u8]) {
 fn cluster_init(b: &mut Bytes) -> ClusterInit {
     ClusterInit {
         epoch: b.number(),
-        node: invent::name(b),
+        node: arbitrary::name(b),
         has_data: b.flag(),
         runs: b.flag(),
-        remote: b.some(invent::remote),
+        remote: b.some(arbitrary::remote),
         config: Value::Null,
         system_identifier: String::new(),
         problem: String::new(),
@@ -81,7 +82,7 @@ fn cluster_init(b: &mut Bytes) -> ClusterInit {
 }
 
 fn bootstrap(b: &mut Bytes) -> Bootstrap {
-    let methods = b.few(3, |b| invent::method(b).name);
+    let methods = b.few(3, |b| arbitrary::method(b).name);
     let (epoch, has_script) = (b.number(), b.flag());
     Bootstrap { epoch, has_script, methods, limits: Limits::default(), ..Bootstrap::default() }
 }
@@ -89,7 +90,7 @@ fn bootstrap(b: &mut Bytes) -> Bootstrap {
 fn promote(b: &mut Bytes) -> Promote {
     Promote {
         epoch: b.number(),
-        node: invent::name(b),
+        node: arbitrary::name(b),
         pre_promote: b.flag(),
         start_needed: b.flag(),
         set_aside: b.below(9) as u32,
@@ -99,8 +100,8 @@ fn promote(b: &mut Bytes) -> Promote {
 }
 
 fn demote(b: &mut Bytes) -> Demote {
-    let (mode, release) = (invent::mode(b), b.some(invent::release));
-    Demote { mode, release, shutdown: b.some(invent::status), hands_over: b.some(Bytes::number) }
+    let (mode, release) = (arbitrary::mode(b), b.some(arbitrary::release));
+    Demote { mode, release, shutdown: b.some(arbitrary::status), hands_over: b.some(Bytes::number) }
 }
 
 /// A machine, where it stands on the disk, and what was last asked for.
@@ -137,7 +138,7 @@ fn go_on<F: FollowsSituation>(run: &mut Run<F>, b: &mut Bytes) {
             }
             2..=4 => run.tell(answer(run.machine.visit(), b)),
             _ => {
-                let situation = invent::situation(b);
+                let situation = arbitrary::situation(b);
                 let died = b.below(4) == 3;
                 let situation = Occurrence::Situation(&situation);
                 let what = if died { Occurrence::PostgresDied } else { situation };
@@ -153,7 +154,7 @@ fn answer<F: Flow>(visit: u64, b: &mut Bytes) -> Option<Input<F>> {
     Some(match b.below(4) {
         0 => Input::Failed { visit, problem: b.one_of(&["disk full", "", "gone"]).to_owned() },
         1 if delays > 0 => Input::Elapsed { visit, delay: Name::at(b.below(delays)) },
-        _ => Input::Done { visit, report: invent::report(b) },
+        _ => Input::Done { visit, report: arbitrary::report(b) },
     })
 }
 

@@ -2,10 +2,10 @@
 use super::bytes::Bytes;
 use super::flows::resumed;
 use crate::pure::chart::{Name, Names};
-use crate::pure::deed::Brief;
 use crate::pure::flow::any;
 use crate::pure::machine::{FollowsSituation, Record};
-use crate::pure::situation::Situation;
+use crate::pure::node::situation::Situation;
+use crate::pure::operation::FlowInput;
 
 /// The first byte is the flow; then the record's JSON, and, behind a zero byte, what happens next.
 pub fn record(bytes: &[u8]) {
@@ -15,7 +15,7 @@ pub fn record(bytes: &[u8]) {
     let mut then = Bytes::new(then.get(1..).unwrap_or_default());
     let id = any::IDS[usize::from(*which) % any::IDS.len()];
     any::visit(id, Resume { json, then: &mut then });
-    drop((serde_json::from_slice::<Brief>(json), serde_json::from_slice::<Situation>(json)));
+    drop((serde_json::from_slice::<FlowInput>(json), serde_json::from_slice::<Situation>(json)));
 }
 
 struct Resume<'a, 'b> {

@@ -7,11 +7,11 @@ use std::io;
 
 use crate::pure::machine::{Flow, Input, Journal, Record};
 
+pub mod arbitrary;
 pub mod bytes;
 pub mod chart;
 pub mod config;
 pub mod flows;
-pub mod invent;
 pub mod journal;
 pub mod replicated;
 pub mod rest;

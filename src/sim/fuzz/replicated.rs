@@ -6,7 +6,7 @@ use super::bytes::Bytes;
 use crate::pure::cluster::command::{Command, Outcome};
 use crate::pure::cluster::state::{ClusterState, DECISIONS_MAX};
 use crate::pure::consensus::core::Proposal;
-use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::founding::FoundingRecord;
 use crate::pure::consensus::message::{Genesis, PeerMessage};
 
 /// Pieces: a snapshot's JSON, then one command or proposal each.
@@ -50,8 +50,8 @@ fn others(piece: &[u8]) {
     if let Ok(genesis) = serde_json::from_slice::<Genesis>(piece) {
         drop(genesis.snapshot());
     }
-    if let Ok(promises) = serde_json::from_slice::<Promises>(piece) {
-        drop(promises.first_snapshot());
+    if let Ok(founding_record) = serde_json::from_slice::<FoundingRecord>(piece) {
+        drop(founding_record.first_snapshot());
     }
     if let Ok(message) = serde_json::from_slice::<PeerMessage>(piece) {
         drop(serde_json::to_vec(&message).expect("a message is plain data"));

@@ -7,7 +7,7 @@ use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose};
 use crate::pure::config::{Config, Dynamic, load};
 use crate::pure::dump;
-use crate::pure::patroni::look::Look;
+use crate::pure::patroni::snapshot::Snapshot;
 use crate::pure::patroni::switchover::{self, Action};
 use crate::pure::patroni::{
     basic_auth, cluster, dynamic, health, json, keys, metrics, probe, reinit, restart, standby,
@@ -42,7 +42,8 @@ pub fn request(bytes: &[u8]) {
     let dynamic = Dynamic::from_value(Some(&json!({"synchronous_mode": who & 8 != 0})));
     let view = view(*who);
     let local = LocalView::default();
-    let look = Look { view: &view, local: &local, dynamic: &dynamic, config: &CONFIG, now: NOW };
+    let look =
+        Snapshot { view: &view, local: &local, dynamic: &dynamic, config: &CONFIG, now: NOW };
     match method {
         "GET" => read(&look, path, query),
         _ => change(&look, path, &value),
@@ -54,7 +55,7 @@ pub fn request(bytes: &[u8]) {
     drop(dump::text::text(&value));
 }
 
-fn read(look: &Look, path: &str, query: &str) {
+fn read(look: &Snapshot, path: &str, query: &str) {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let query: Vec<(String, String)> =
         pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -65,7 +66,7 @@ fn read(look: &Look, path: &str, query: &str) {
     drop(metrics::text(look));
 }
 
-fn change(look: &Look, path: &str, value: &Value) {
+fn change(look: &Snapshot, path: &str, value: &Value) {
     let nothing = Map::new();
     let body = value.as_object().unwrap_or(&nothing);
     drop(json::dumps(value));

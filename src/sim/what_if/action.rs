@@ -1,6 +1,6 @@
 //! What the operator asks about, in words: `kill n2`, `cut n1 n3`, `wait 10s`.
 use crate::pure::cluster::Millis;
-use crate::sim::fault::{Fault, Whom};
+use crate::sim::fault::{Fault, Target};
 
 use super::start::Dumped;
 
@@ -10,7 +10,7 @@ const FOR_EVER: Millis = 1 << 40;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// These happen at once.
-    Strike(Vec<Fault>),
+    Inject(Vec<Fault>),
     Wait(Millis),
 }
 
@@ -30,29 +30,29 @@ pub fn parse(text: &str, dumped: &Dumped) -> Result<Action, String> {
         };
         dumped.number_of(name).ok_or_else(known)
     };
-    let whom = |name: &str| node(name).map(Whom::Node);
-    let one = |fault: Fault| Ok(Action::Strike(vec![fault]));
+    let target = |name: &str| node(name).map(Target::Node);
+    let one = |fault: Fault| Ok(Action::Inject(vec![fault]));
     let ms = FOR_EVER;
     match words[..] {
-        ["kill", name] => one(Fault::PowerCut { whom: whom(name)?, ms }),
-        ["kill", "daemon", name] => one(Fault::KillDaemon { whom: whom(name)?, back_ms: ms }),
-        ["kill", "postgres", name] => one(Fault::KillPostgres { whom: whom(name)? }),
-        ["freeze", name] => one(Fault::Freeze { whom: whom(name)?, ms }),
-        ["cut", name] => one(Fault::Isolate { whom: whom(name)?, ms }),
+        ["kill", name] => one(Fault::PowerCut { target: target(name)?, ms }),
+        ["kill", "daemon", name] => one(Fault::KillDaemon { target: target(name)?, back_ms: ms }),
+        ["kill", "postgres", name] => one(Fault::KillPostgres { target: target(name)? }),
+        ["freeze", name] => one(Fault::Freeze { target: target(name)?, ms }),
+        ["cut", name] => one(Fault::Isolate { target: target(name)?, ms }),
         ["cut", from, to] => {
             let (from, to) = (node(from)?, node(to)?);
             let way = |from, to| Fault::CutOneWay { from, to, ms };
-            Ok(Action::Strike(vec![way(from, to), way(to, from)]))
+            Ok(Action::Inject(vec![way(from, to), way(to, from)]))
         }
         ["mend", name] => one(Fault::MendNode { node: node(name)? }),
         ["start", name] => {
             let node = node(name)?;
             let thaw = [Fault::Thaw { node }, Fault::Unstick { node }];
             let start = [Fault::PowerBack { node }, Fault::Start { node }];
-            Ok(Action::Strike(thaw.into_iter().chain(start).collect()))
+            Ok(Action::Inject(thaw.into_iter().chain(start).collect()))
         }
-        ["stop", name] => one(Fault::Stop { whom: whom(name)?, ms }),
-        ["stick", "disk", name] => one(Fault::StickDisk { whom: whom(name)?, ms }),
+        ["stop", name] => one(Fault::Stop { target: target(name)?, ms }),
+        ["stick", "disk", name] => one(Fault::StickDisk { target: target(name)?, ms }),
         ["switchover"] => one(Fault::Switchover),
         ["wait", time] => crate::sim::cli::duration(time)
             .map(|time| Action::Wait(time.as_millis() as Millis))

@@ -23,12 +23,12 @@ pub struct WhatIfArgs {
     /// What happens, in order: "kill n2", "cut n1 n3", "wait 10s", "switchover", …
     #[arg(required = true)]
     actions: Vec<String>,
-    /// How often it is played, each time with other luck
+    /// How often it is played, each time with other randomness
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     runs: u64,
     /// Print every event of the first run
     #[arg(long)]
-    aloud: bool,
+    verbose: bool,
 }
 
 /// Long enough for a simulated cluster to be seen to work.
@@ -36,7 +36,7 @@ const SETTLING_MS_MAX: Millis = 60_000;
 /// So long after the last action it ends, in ttls, and at least so many ms.
 const WATCHED_TTLS: Millis = 4;
 const WATCHED_MS_MIN: Millis = 30_000;
-/// Starts that come to nothing because luck cost the old leader its lease.
+/// Starts that come to nothing because randomness cost the old leader its lease.
 const STARTS_MAX: u64 = 50;
 
 /// The exit code: 0, 1 where a promise was broken, 2 where the question makes no sense.
@@ -62,8 +62,8 @@ fn answered(args: &WhatIfArgs) -> Result<i32, String> {
     }
     let mut answers = Vec::new();
     for run in 0..args.runs {
-        let aloud = args.aloud && run == 0;
-        let mut world = settled(&dumped, run, aloud)?;
+        let verbose = args.verbose && run == 0;
+        let mut world = settled(&dumped, run, verbose)?;
         match play(&mut world, &actions) {
             Ok(answer) => answers.push(answer),
             Err(broken) => {
@@ -77,10 +77,10 @@ fn answered(args: &WhatIfArgs) -> Result<i32, String> {
 }
 
 /// The cluster as dumped, at work: whoever led leads.
-fn settled(dumped: &Dumped, run: u64, aloud: bool) -> Result<World, String> {
+fn settled(dumped: &Dumped, run: u64, verbose: bool) -> Result<World, String> {
     for start in 0..STARTS_MAX {
         let mut world = dumped.world(1 + run * STARTS_MAX + start);
-        world.aloud = aloud;
+        world.verbose = verbose;
         while world.now < SETTLING_MS_MAX {
             world.step().map_err(|broken| broken.to_string())?;
             let leader = world.nodes.iter().position(|n| n.postgres.takes_writes());
@@ -131,7 +131,7 @@ fn play(world: &mut World, actions: &[Action]) -> Result<Answer, super::check::V
                 until += ms;
                 run_until(world, until)?;
             }
-            Action::Strike(faults) => faults.iter().for_each(|fault| world.strike(*fault)),
+            Action::Inject(faults) => faults.iter().for_each(|fault| world.inject(*fault)),
         }
     }
     let watched = (WATCHED_TTLS * world.plan.ttl_ms).max(WATCHED_MS_MIN);

@@ -12,7 +12,7 @@ use crate::pure::cluster::facts::{Facts, SqlFacts};
 use crate::pure::cluster::lease::MARGIN_MS;
 use crate::pure::cluster::state::ClusterState;
 use crate::pure::config::Dynamic;
-use crate::pure::consensus::founding::Promises;
+use crate::pure::consensus::founding::FoundingRecord;
 use crate::sim::disk::DurableLog;
 use crate::sim::guard::Guard;
 use crate::sim::node::{addr_of, raft_id};
@@ -121,7 +121,7 @@ impl Dumped {
         Dynamic::from_value(self.cluster.config.as_ref())
     }
 
-    /// The cluster as it stood, about to go on; a seed gives it its luck.
+    /// The cluster as it stood, about to go on; a seed gives it its randomness.
     pub fn world(&self, seed: u64) -> World {
         let mut plan = Plan::quiet(seed, self.members.len());
         let dynamic = self.dynamic();
@@ -174,8 +174,10 @@ impl Dumped {
         let life = world.fresh();
         let node = &mut world.nodes[at];
         node.disk.log = log;
-        node.disk.promises =
-            Promises { cluster_id: Some(self.cluster_id.clone()), ..Promises::default() };
+        node.disk.founding_record = FoundingRecord {
+            cluster_id: Some(self.cluster_id.clone()),
+            ..FoundingRecord::default()
+        };
         node.member = state.members[&raft_id(at)].clone();
         let member = &self.members[at];
         node.held_back = member.lag_records as usize;

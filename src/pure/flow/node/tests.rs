@@ -1,7 +1,7 @@
 //! Where the node's machine goes.
 use super::*;
 use crate::pure::machine::{Machine, Record};
-use crate::pure::situation::Wishes;
+use crate::pure::node::situation::OperatorRequests;
 
 fn source(member: &str) -> Source {
     Source { member: member.into(), host: "h".into(), port: 1, slot: None }
@@ -14,32 +14,32 @@ fn following() -> Machine<Node> {
     Machine::resume(Record { to: String::from("following"), ..step.record }).0
 }
 
-fn beat(leader: Option<&str>) -> Input<Node> {
+fn situation_changed(leader: Option<&str>) -> Input<Node> {
     let situation = Situation {
-        lease: Standing::Theirs { leader: leader.map(str::to_string) },
+        lease: LeaseStatus::Theirs { leader: leader.map(str::to_string) },
         initialized: Some(String::from("771")),
         upstream: leader.map(source),
         postmaster_alive: true,
         in_recovery: Some(true),
         ..Situation::default()
     };
-    Input::Event(Event::Beat(Box::new(situation)))
+    Input::Event(Event::SituationChanged(Box::new(situation)))
 }
 
 /// PostgreSQL dies of it by itself, sooner or later; what it acknowledges until then is nowhere.
 /// Spec: I-2.
 #[test]
 fn whoever_leads_on_nothing_resigns() {
-    for (place, left) in [("leading", State::Resigning), ("following", State::Demoting)] {
+    for (place, left) in [("leading", State::ReleasingLease), ("following", State::Demoting)] {
         let (_, step) = Machine::start(Node::default());
         let record = Record { to: place.to_owned(), ..step.record };
         let (mut node, _) = Machine::resume(record);
         let lease = match place {
-            "leading" => Standing::Mine { epoch: 0, creates: false },
-            _ => Standing::Theirs { leader: Some(String::from("b")) },
+            "leading" => LeaseStatus::Mine { epoch: 0, creates: false },
+            _ => LeaseStatus::Theirs { leader: Some(String::from("b")) },
         };
-        let beat = |data_is_gone| {
-            Input::Event(Event::Beat(Box::new(Situation {
+        let situation_changed = |data_is_gone| {
+            Input::Event(Event::SituationChanged(Box::new(Situation {
                 lease: lease.clone(),
                 initialized: Some(String::from("771")),
                 postmaster_alive: true,
@@ -48,9 +48,9 @@ fn whoever_leads_on_nothing_resigns() {
                 ..Situation::default()
             })))
         };
-        node.handle(beat(false));
+        node.handle(situation_changed(false));
         assert_eq!(node.state().to_string(), place);
-        node.handle(beat(true));
+        node.handle(situation_changed(true));
         assert_eq!(node.state(), left);
     }
 }
@@ -59,9 +59,9 @@ fn whoever_leads_on_nothing_resigns() {
 #[test]
 fn while_nobody_knows_the_leader_the_old_source_is_kept() {
     let mut node = following();
-    node.handle(beat(None));
+    node.handle(situation_changed(None));
     assert_eq!((node.state(), &node.knowledge().upstream), (State::Following, &Some(source("b"))));
-    node.handle(beat(Some("c")));
+    node.handle(situation_changed(Some("c")));
     assert_eq!(
         (node.state(), &node.knowledge().upstream),
         (State::Retargeting, &Some(source("c")))
@@ -73,9 +73,12 @@ fn while_nobody_knows_the_leader_the_old_source_is_kept() {
 fn a_replica_that_is_left_behind_is_compared_again() {
     let mut node = following();
     let left = |at| {
-        let Input::Event(Event::Beat(mut situation)) = beat(Some("b")) else { panic!() };
-        situation.left_behind_at = at;
-        Input::Event(Event::Beat(situation))
+        let Input::Event(Event::SituationChanged(mut situation)) = situation_changed(Some("b"))
+        else {
+            panic!()
+        };
+        situation.timeline_behind_since = at;
+        Input::Event(Event::SituationChanged(situation))
     };
     node.handle(left(None));
     assert_eq!(node.state(), State::Following);
@@ -95,17 +98,17 @@ fn stops_beside_a_silent_server(place: &str, unmanaged: bool) -> State {
     let (_, step) = Machine::start(Node { inspection, ..Node::default() });
     let (mut node, _) = Machine::resume(Record { to: place.to_owned(), ..step.record });
     let lease = match place {
-        "leading" | "adjusting_sync" => Standing::Mine { epoch: 0, creates: false },
-        _ => Standing::Theirs { leader: None },
+        "leading" | "adjusting_sync" => LeaseStatus::Mine { epoch: 0, creates: false },
+        _ => LeaseStatus::Theirs { leader: None },
     };
     let situation = Situation {
         lease,
         initialized: Some(String::from("771")),
         postmaster_alive: true,
-        wishes: Wishes { stop: true, ..Wishes::default() },
+        requests: OperatorRequests { stop: true, ..OperatorRequests::default() },
         ..Situation::default()
     };
-    node.handle(Input::Event(Event::Beat(Box::new(situation))));
+    node.handle(Input::Event(Event::SituationChanged(Box::new(situation))));
     node.state()
 }
 
@@ -114,18 +117,18 @@ fn stops_beside_a_silent_server(place: &str, unmanaged: bool) -> State {
 #[test]
 fn an_adopted_server_is_stopped_with_the_daemon_though_it_does_not_answer() {
     for place in ["leading", "following", "adjusting_sync"] {
-        assert_eq!(stops_beside_a_silent_server(place, true), State::Leaving, "{place}");
+        assert_eq!(stops_beside_a_silent_server(place, true), State::ShuttingDown, "{place}");
     }
 }
 
 /// What is not known to be ours runs on; while it is looked at, the stop waits for the answer.
 #[test]
 fn what_was_not_adopted_outlives_the_daemon() {
-    for place in ["troubled", "deciding", "standing_aside", "disarming"] {
+    for place in ["waiting_to_retry", "deciding", "blocked", "disarming"] {
         assert_eq!(stops_beside_a_silent_server(place, true), State::GivingUpVote, "{place}");
     }
-    for place in ["troubled", "standing_aside", "disarming"] {
-        assert_eq!(stops_beside_a_silent_server(place, false), State::Leaving, "{place}");
+    for place in ["waiting_to_retry", "blocked", "disarming"] {
+        assert_eq!(stops_beside_a_silent_server(place, false), State::ShuttingDown, "{place}");
     }
     for unmanaged in [true, false] {
         assert_eq!(stops_beside_a_silent_server("inspecting", unmanaged), State::Inspecting);
@@ -151,7 +154,7 @@ fn a_running_primary_is_left_alone_until_there_is_a_cluster() {
             in_recovery: Some(false),
             ..Situation::default()
         };
-        node.handle(Input::Event(Event::Beat(Box::new(situation))));
+        node.handle(Input::Event(Event::SituationChanged(Box::new(situation))));
         node.state()
     };
     assert_eq!(decides(false, None), State::Deciding);

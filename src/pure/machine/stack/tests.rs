@@ -1,8 +1,8 @@
 //! The rules among flows, one by one.
 use super::*;
-use crate::pure::deed::StopMode;
 use crate::pure::flow::demote::Demote;
 use crate::pure::machine::{Flow, Machine};
+use crate::pure::operation::StopMode;
 
 /// Keeps the last record; may refuse.
 #[derive(Default)]
@@ -21,7 +21,7 @@ impl AnyJournal for Memory {
     }
 }
 
-const INPUT: Brief = Brief::Demote { mode: StopMode::Fast, release: None };
+const INPUT: FlowInput = FlowInput::Demote { mode: StopMode::Fast, release: None };
 
 fn child_of(run: &str, resumes: bool) -> ChildOf {
     ChildOf { run: run.to_owned(), resumes }
@@ -130,8 +130,21 @@ fn ended_node_begins_anew() {
     let mut journal = Memory::default();
     let (_, _) = Frame::node(None, String::from("a"), &mut journal).expect("written");
     let mut last = journal.last.clone().expect("a record");
-    last["to"] = Value::String(String::from("gone"));
+    last["to"] = Value::String(String::from("stopped"));
     let (frame, _) = Frame::node(Some(last), String::from("b"), &mut journal).expect("written");
     assert!(!frame.is_resumed());
     assert_eq!(frame.run.id, "b");
+}
+
+/// An older version's states may have had other names: every initial state is safe to arrive in.
+#[test]
+fn record_of_another_version_is_not_gone_on_from() {
+    let mut journal = Memory::default();
+    let (_, _) = Frame::node(None, String::from("a"), &mut journal).expect("written");
+    for (key, value) in [("to", "doing_something"), ("knowledge", "of another form")] {
+        let mut last = journal.last.clone().expect("a record");
+        last[key] = Value::String(value.into());
+        let begun = Frame::node(Some(last), String::from("b"), &mut journal).expect("written");
+        assert!(!begun.0.is_resumed(), "{key}");
+    }
 }
