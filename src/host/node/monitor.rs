@@ -215,7 +215,10 @@ pub async fn watch_data(context: &Rc<NodeContext>) {
     let Ok(server) = context.server() else { return };
     let dir = server.data_dir.clone();
     let looked = blocking(move || server.data_is_in_place());
-    let gone = match tokio::time::timeout(DATA_LOOK_MAX, looked).await.map(Result::flatten) {
+    let gone = match tokio::time::timeout(DATA_LOOK_MAX, looked)
+        .await
+        .map(|told| told.and_then(|told| told))
+    {
         Err(_) => return,
         Ok(Ok(in_place)) => !in_place && context.seen.borrow().postmaster_alive,
         Ok(Err(problem)) => {

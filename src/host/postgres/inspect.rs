@@ -115,8 +115,7 @@ impl Server {
             return Ok(true);
         };
         let shown = self.data_dir.display();
-        let named =
-            self.files().at(&self.data_dir, || DirId::of(&self.data_dir).map_err(Into::into));
+        let named = self.files().at(&self.data_dir, || DirId::of(&self.data_dir));
         Ok(named.map_err(|error| format!("could not look at {shown}: {error}"))? == works_in)
     }
 
