@@ -19,6 +19,8 @@ SABOTAGES = [
     ("a grant that was never used empties the synchronous set", "sync", "P7", [
         (RANK, "match sync.before.as_deref().filter(|_| never_led) {",
          "match sync.before.as_deref().filter(|_| never_led && false) {")]),
+    ("a switchover that failed is carried out again and again", "switchover", "P7", [
+        ("src/pure/cluster/apply.rs", "if carried_out", "if false && carried_out")]),
     ("a copy that is not finished counts as one that led", "sync", "P7", [
         (RANK, "same && (unfinished || recovers", "same && (false && unfinished || recovers")]),
     ("a failed creation known from a snapshot pauses for ever", "bootstrap", "P7", [

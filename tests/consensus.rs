@@ -293,6 +293,7 @@ fn a_word_more_after_the_answer_does_not_lose_the_leadership() {
         reason: "switchover".into(),
         shutdown: None,
         hand_over_to: request.candidate.clone(),
+        carried_out: false,
     };
     for command in [Command::SetFailover { request }, release] {
         net.queue.push_back((holder, Input::Propose { ticket: 10, command }));
@@ -320,6 +321,7 @@ fn an_order_counts_only_when_its_leader_hands_over() {
         reason: "switchover".into(),
         shutdown: None,
         hand_over_to: to.map(str::to_owned),
+        carried_out: false,
     };
     let over = Command::LeaseOver { epoch, reason: "it died".into() };
     let by_name = FailoverRequest { candidate: Some(String::from("x")), ..Default::default() };
@@ -375,7 +377,7 @@ fn the_lag_is_bounded_by_an_arbiter_that_was_none_when_the_leader_wrote() {
     net.run(1500);
     let epoch = net.cores[holder].cluster().epoch;
     let (reason, shutdown, hand_over_to) = ("cannot serve it".into(), None, None);
-    let release = Command::Release { epoch, reason, shutdown, hand_over_to };
+    let release = Command::Release { epoch, reason, shutdown, hand_over_to, carried_out: false };
     net.queue.push_back((holder, Input::Propose { ticket: 11, command: release }));
     net.run(10_000);
     assert!(net.cores[holder].cluster().epoch == epoch && net.holder().is_none(), "who lags leads");

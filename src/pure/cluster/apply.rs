@@ -26,8 +26,8 @@ impl ClusterState {
                 self.grant(index, Lease::new(holder, epoch, ttl_ms, purpose), decision, copy)
             }
             Command::LeaseOver { epoch, reason: _ } => self.end_lease(epoch),
-            Command::Release { epoch, shutdown, hand_over_to, .. } => {
-                self.release(epoch, shutdown, hand_over_to)
+            Command::Release { epoch, shutdown, hand_over_to, carried_out, .. } => {
+                self.release(epoch, shutdown, (hand_over_to, carried_out))
             }
             Command::Retime { epoch, ttl_ms, expected } => self.retime(epoch, ttl_ms, expected),
             Command::Initialised { epoch, system_identifier, config } => {
@@ -196,7 +196,7 @@ impl ClusterState {
         &mut self,
         epoch: u64,
         shutdown: Option<Status>,
-        hand_over_to: Option<String>,
+        (hand_over_to, carried_out): (Option<String>, bool),
     ) -> Outcome {
         self.with_lease(epoch, |s| {
             s.lease = None;
@@ -207,7 +207,8 @@ impl ClusterState {
             match (&mut s.failover, hand_over_to) {
                 (Some(request), Some(to)) => request.candidate = Some(to),
                 (Some(request), None)
-                    if request.candidate.is_none() && request.scheduled_at.is_none() =>
+                    if carried_out
+                        || request.candidate.is_none() && request.scheduled_at.is_none() =>
                 {
                     s.failover = None;
                 }
@@ -401,6 +402,7 @@ mod tests {
                 reason: String::new(),
                 shutdown: None,
                 hand_over_to: None,
+                carried_out: false,
             },
         ];
         for command in commands {

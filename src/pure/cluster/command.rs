@@ -52,6 +52,9 @@ pub enum Command {
         /// Where its WAL ends, when it stopped cleanly.
         shutdown: Option<Status>,
         hand_over_to: Option<String>,
+        /// A request for a change of leader was carried out, as far as it could be: it waits no more.
+        #[serde(default)]
+        carried_out: bool,
     },
     /// The holder's word that another ttl counts from now on: that its guard is bound to it where it is
     /// a shorter one.

@@ -88,6 +88,7 @@ impl Flow for Demote {
                         reason: release.reason,
                         shutdown: self.shutdown.clone(),
                         hand_over_to: release.hand_over_to,
+                        carried_out: false,
                     },
                 }
             }

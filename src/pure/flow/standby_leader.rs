@@ -124,6 +124,7 @@ impl Flow for StandbyLeader {
                     reason: String::from("switchover"),
                     shutdown: None,
                     hand_over_to: self.hand_over.as_ref().and_then(|(_, to)| to.clone()),
+                    carried_out: true,
                 },
             },
             Activity::ClearRequest => Operation::Propose {

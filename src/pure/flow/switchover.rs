@@ -72,6 +72,7 @@ impl Flow for Switchover {
                     reason: String::from("switchover"),
                     shutdown: self.shutdown.clone(),
                     hand_over_to: self.candidate.clone(),
+                    carried_out: true,
                 },
             },
         }
