@@ -11,6 +11,9 @@
 //! - `sim` (feature `sim`): the made-up one: one seed, one queue, faults, and the promises checked
 //!   after every event.
 //!
+//! Outside the daemon, in the same program: [`ctl`], the operator's commands; [`demo`], a cluster on one
+//! machine; [`tools`], for other backup tools and a lost majority. They speak REST, or read a stopped node's files.
+//!
 //! The flows themselves are data: `statecharts/*.json`, one file of [`pure::flow`] for each.
 //!
 //! # The path of a fact
@@ -35,8 +38,9 @@
 //!
 //! # The import rule
 //!
-//! `pure` names neither `host` nor `sim`; these two never name each other. Inside `pure` the table
-//! in `tests/tidy.rs` says who may name whom; one flow runs another only by a operation.
+//! `pure` names neither `host` nor `sim`; these two never name each other. `ctl`, `demo` and `tools` name
+//! `pure` and what the doors in `tests/tidy.rs` let them have of `host`; none of the three is named by
+//! those. Inside `pure` a table there says who may name whom; one flow runs another only by an operation.
 //!
 //! # Glossary
 //!

@@ -59,6 +59,27 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replay", &["flow", "machine"]),
 ];
 
+/// What the programs outside the daemon may name of `host`, and of each other: a module, or one name in it.
+const DOORS: &[(&str, &[&str])] = &[
+    (
+        "ctl",
+        &[
+            "host::config",
+            "host::dump",
+            "host::postgres::Connection",
+            "host::postgres::account",
+            "host::postgres::bootstrap_marker",
+            "host::postgres::create",
+            "host::postgres::files",
+            "host::postgres::processes",
+            "host::rest_client",
+            "host::run::local_host",
+        ],
+    ),
+    ("demo", &["host::postgres::account", "host::programs"]),
+    ("tools", &["ctl", "host::clock", "host::journal", "host::restored", "host::store"]),
+];
+
 /// What is left over from work and may not stay; the text is put together so as not to find itself.
 fn leftovers() -> Vec<String> {
     ["dbg", "todo", "unimplemented"].map(|name| format!("{name}!")).to_vec()
@@ -137,7 +158,9 @@ fn forbidden(module: &[String], path: &[String]) -> Option<String> {
     let (home, from) = (part(module, 0), part(module, 1));
     let (there, to) = (part(path, 0), part(path, 1));
     match (home.as_str(), there.as_str()) {
-        ("pure" | "host" | "sim", "ctl" | "demo" | "tools") if from != "lost_state" => {
+        ("ctl" | "demo" | "tools", "pure") => return None,
+        ("ctl" | "demo" | "tools", _) if home != there => return no_door(&home, path),
+        ("pure" | "host" | "sim", "ctl" | "demo" | "tools") => {
             return Some("ctl, demo and tools stand outside: nothing inside needs them".into());
         }
         ("pure", "host" | "sim") => return Some("what is decided knows no world".into()),
@@ -161,6 +184,14 @@ fn forbidden(module: &[String], path: &[String]) -> Option<String> {
         return Some(format!("`{from}` has no row in LAYERS of tests/tidy.rs: give it one"));
     };
     (!allowed.contains(&to.as_str())).then(|| format!("`{from}` may only name {allowed:?}"))
+}
+
+/// Why a program outside the daemon may not name this path.
+fn no_door(program: &str, path: &[String]) -> Option<String> {
+    let named = path.join("::");
+    let (_, doors) = DOORS.iter().find(|(name, _)| *name == program)?;
+    let open = |door: &&str| named == **door || named.starts_with(&format!("{door}::"));
+    (!doors.iter().any(open)).then(|| format!("`{program}` may only name {doors:?}"))
 }
 
 fn is_module(name: &str) -> bool {
@@ -429,6 +460,38 @@ fn imports_against_the_layers_are_caught() {
         &keeps_to_its_layer("src/pure/new.rs", "use super::operation::Operation;"),
         "no row in LAYERS",
     );
+}
+
+#[test]
+fn doors_of_the_daemon_are_watched() {
+    for inside in ["src/host/run.rs", "src/host/lost_state.rs", "src/sim/world.rs", "src/pure/x.rs"]
+    {
+        caught(&keeps_to_its_layer(inside, "use crate::ctl::client;"), "stand outside");
+    }
+    let ctl = |source: &str| keeps_to_its_layer("src/ctl/list.rs", source);
+    caught(&ctl("use crate::sim::world;"), "`ctl` may only name");
+    caught(&ctl("use crate::host::run::run;"), "`ctl` may only name");
+    caught(&ctl("use crate::host::configs;"), "`ctl` may only name");
+    caught(&ctl("use crate::demo::plan;"), "`ctl` may only name");
+    let good = "use crate::{ctl::row, pure::x}; use crate::host::{dump, run::local_host};";
+    assert!(ctl(good).is_empty());
+}
+
+/// A door that nobody uses is open for nothing.
+#[test]
+fn every_door_is_used() {
+    for (program, doors) in DOORS {
+        let sources = below(&format!("src/{program}"), "rs");
+        let named: Vec<String> = sources
+            .iter()
+            .flat_map(|file| paths(&code(&fs::read_to_string(file).expect("a source file")), &[]))
+            .map(|path| path.join("::"))
+            .collect();
+        for door in *doors {
+            let used = named.iter().any(|n| n == door || n.starts_with(&format!("{door}::")));
+            assert!(used, "`{program}` names {door} no more: shut the door");
+        }
+    }
 }
 
 /// A planted fault whose place is gone would be found out only by the next long run.

@@ -32,7 +32,6 @@ use std::iter;
 use clap::{CommandFactory, FromArgMatches};
 
 use self::args::{Arguments, Task};
-use self::client::Client;
 
 /// Why a command ends early.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,7 +96,7 @@ fn perform(arguments: &Arguments) -> Outcome {
         output::line(&format!("patronictl version {}", crate::pure::patroni::PATRONI_VERSION));
         return Ok(());
     }
-    let client = Client::open(arguments)?;
+    let client = client::open(arguments)?;
     match &arguments.task {
         Task::List(task) => list::list(&client, task),
         Task::Topology(task) => list::topology(&client, task),

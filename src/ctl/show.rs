@@ -18,7 +18,7 @@ const HISTORY: [Column; 5] = [
 
 pub fn history(client: &Client, task: &History) -> Outcome {
     members::cluster(client, task.cluster.as_deref())?;
-    let body = client.any("/history").and_then(|answer| Ok(parse(answer)?))?;
+    let body = client.any("/history").and_then(parse)?;
     let rows: Vec<Row> = body.as_array().into_iter().flatten().map(history_row).collect();
     line(&output::render(task.format, None, &HISTORY, &rows));
     Ok(())

@@ -29,7 +29,7 @@ pub fn members(client: &Client, task: &Members) -> Outcome {
 
 fn show(client: &Client, task: &Members) -> Outcome {
     members::cluster(client, task.cluster.as_deref())?;
-    let body = client.any("/members").and_then(|answer| Ok(parse(answer)?))?;
+    let body = client.any("/members").and_then(parse)?;
     if task.format == Format::Json {
         line(&crate::pure::patroni::json::dumps(&body));
         return Ok(());
@@ -71,7 +71,7 @@ fn row(member: &Value) -> Row {
 }
 
 fn remove(client: &Client, order: &RemoveMember) -> Outcome {
-    let body = client.any("/members").and_then(|answer| Ok(parse(answer)?))?;
+    let body = client.any("/members").and_then(parse)?;
     let named = |member: &&Value| member["name"] == *order.name;
     let Some(member) = body["members"].as_array().into_iter().flatten().find(named) else {
         let text = format!("{} is no member of the cluster", order.name);
@@ -101,7 +101,7 @@ fn remove(client: &Client, order: &RemoveMember) -> Outcome {
         404 if order.if_exists => line(answer.body.trim()),
         _ => return Err(answer.body.trim().into()),
     }
-    if let Ok(after) = client.any("/members").and_then(|answer| Ok(parse(answer)?)) {
+    if let Ok(after) = client.any("/members").and_then(parse) {
         line(after["sentence"].as_str().unwrap_or_default());
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! move it aside before the others were asked.
 use serde_json::Value;
 
-use crate::ctl::client::Client;
+use super::rest_client::Client;
 use crate::pure::config::Config;
 
 /// What to do about this node's `raft.data_dir`; asks the other nodes over REST, which takes seconds.

@@ -21,6 +21,7 @@ pub mod private;
 pub mod programs;
 pub mod request;
 pub mod rest;
+pub mod rest_client;
 pub mod restored;
 pub mod rng;
 pub mod run;
