@@ -3,7 +3,7 @@
 Where two promises are named, whichever rng shows first is right.
 """
 ARBITER, LEASE = "src/pure/consensus/arbiter.rs", "src/pure/cluster/lease.rs"
-APPLY, RANK = "src/pure/cluster/apply.rs", "src/pure/cluster/rank.rs"
+APPLY, ELIGIBILITY = "src/pure/cluster/apply.rs", "src/pure/cluster/eligibility.rs"
 GROUP, FOUNDING = "src/pure/consensus/group.rs", "src/pure/consensus/founding.rs"
 MACHINE, SYNC = "src/pure/machine/mod.rs", "src/pure/cluster/sync.rs"
 LOG, CORE = "src/pure/consensus/log.rs", "src/pure/consensus/core.rs"
@@ -14,15 +14,15 @@ SABOTAGES = [
         (FLOW + "restart.rs", "Guard::MayFail => !self.is_primary() || self.another_can_lead,",
          "Guard::MayFail => true,")]),
     ("a leader cut off before its record counts for nothing", "timeline", "P2", [
-        (ARBITER, "if let Some(left) = seen.left.filter(|_| newer) {",
-         "if let Some(left) = seen.left.filter(|_| newer && false) {")]),
+        (ELIGIBILITY, "if let Some(left) = self.left.filter(|_| newer) {",
+         "if let Some(left) = self.left.filter(|_| newer && false) {")]),
     ("a grant that was never used empties the synchronous set", "sync", "P7", [
-        (RANK, "match sync.before.as_deref().filter(|_| never_led) {",
+        (ELIGIBILITY, "match sync.before.as_deref().filter(|_| never_led) {",
          "match sync.before.as_deref().filter(|_| never_led && false) {")]),
     ("a switchover that failed is carried out again and again", "switchover", "P7", [
         ("src/pure/cluster/apply.rs", "if carried_out", "if false && carried_out")]),
     ("a copy that is not finished counts as one that led", "sync", "P7", [
-        (RANK, "same && (unfinished || recovers", "same && (false && unfinished || recovers")]),
+        (ELIGIBILITY, "same && (unfinished || recovers", "same && (false && unfinished || recovers")]),
     ("a failed creation known from a snapshot pauses for ever", "bootstrap", "P7", [
         ("src/pure/consensus/initializer.rs", "if self.cluster.initialize_failure.is_some() {",
          "if false {")]),
@@ -73,8 +73,8 @@ SABOTAGES = [
     ("a lease that was given up counts again", "lease", "P1", [
         ("src/pure/consensus/holder.rs", "self.relinquished_epoch = self.relinquished_epoch.max(Some(*epoch));", "")]),
     ("another copy under a synchronous name", "sync", "P2", [
-        (RANK, "match (manual_failover || named && same, named) {",
-         "match (manual_failover || named && (same || true), named) {")]),
+        (ELIGIBILITY, "Some(known) if Some(*known) != copy => {",
+         "Some(known) if false && Some(*known) != copy => {")]),
     ("a copy made anew has been waited for all along", "sync", "P2", [
         (CORE, "                && old.waits_for == copies\n", ""),
         (SYNC, "wanted.retain(|name| !known.contains(name) || is_counted(cluster, name, copies.get(name)));",
@@ -254,9 +254,9 @@ SABOTAGES = [
          "let mut effects = if busy { vec![] } else { vec![] };")]),
     # ---- who may lead
     ("rank ignores the synchronous set", "rank", "P2", [
-        (RANK, "    synchronous(election, candidates, candidate)?;\n", "")]),
+        (ELIGIBILITY, "    synchronous(election, all, candidate)?;\n", "")]),
     ("rank ignores lag", "rank", "P2", [
-        (RANK, "if !manual && lag > election.dynamic.maximum_lag_on_failover {", "if false {")]),
+        (ELIGIBILITY, "if !may_lag && lag_bytes > election.dynamic.maximum_lag_on_failover {", "if false {")]),
     # ---- the synchronous set
     ("the old synchronous set outlives a grant", "sync", "P2", [
         (APPLY, "            self.name_synchronous_leader(copy);\n", "")]),

@@ -1,14 +1,17 @@
 //! Checks before anything is done: switchover, failover, reinitialize, restart conditions.
 use serde_json::{Value, json};
+use surus::pure::cluster::eligibility::{Candidate, Election};
+use surus::pure::cluster::rank::rank;
 use surus::pure::cluster::state::FailoverRequest;
 use surus::pure::config::SynchronousMode;
 use surus::pure::patroni::Answer;
 use surus::pure::patroni::reinit::{self, Reinit};
 use surus::pure::patroni::restart::{self, Restart};
 use surus::pure::patroni::switchover::{self, Accepted, Action, check, outcome};
+use surus::pure::postgres::lsn::Lsn;
 use surus::pure::postgres::state::PgState;
 
-use crate::node::{Node, leader, replica};
+use crate::node::{LEADER_LSN, Node, leader, replica};
 
 const NOW: u64 = 1_795_332_227;
 
@@ -183,4 +186,100 @@ fn restart_conditions_are_compared_with_the_node() {
     let mut node = leader();
     node.facts().pending_restart.insert("x".into(), json!({}));
     assert!(applies(&node, pending));
+}
+
+/// What may be wrong with pg1 while pg0 leads, and shows before pg0 stops.
+fn wrong_with_pg1(fault: &str, node: &mut Node) {
+    let facts = &mut node.view.facts.get_mut(&2).expect("pg1 was heard").facts;
+    let sql = facts.sql.as_mut().expect("SQL facts");
+    match fault {
+        "nothing" => {}
+        "watchdog" => facts.watchdog_failed = true,
+        "rebuilding" => facts.node_state = "rebuilding".into(),
+        "leaving" => facts.leaving = true,
+        "tagged" => facts.tags.insert("nofailover".into(), true.into()),
+        "no server" => facts.has_postgres = false,
+        "witness" => node.view.cluster.members.get_mut(&2).expect("pg1").witness = true,
+        "stopped" => (facts.state, facts.sql) = (PgState::Stopped, None),
+        "foreign" => sql.system_identifier = "9".into(),
+        "timeline" => {
+            node.dynamic.check_timeline = true;
+            sql.timeline = 0;
+        }
+        "lag" => {
+            (sql.receive_lsn, sql.replay_lsn) = (Lsn(1), Lsn(1));
+            sql.replication_state = Some("in archive recovery".into());
+        }
+        "not synchronous" => *node = node.clone().synchronous(SynchronousMode::Quorum, &["pg2"]),
+        "nobody synchronous" => *node = node.clone().synchronous(SynchronousMode::Quorum, &[]),
+        _ => panic!("{fault}"),
+    }
+}
+
+/// The arbiter's decision after pg0 stopped for the request and handed over to pg1.
+fn arbiter_takes_pg1(node: &Node, request: &FailoverRequest) -> bool {
+    let mut cluster = node.view.cluster.clone();
+    (cluster.lease, cluster.failover_in_force) = (None, true);
+    let fresh = |id: &u64| node.view.facts.get(id).map(|heard| &heard.facts);
+    let members = cluster.members.iter().filter(|(_, member)| member.name == "pg1");
+    let candidates: Vec<Candidate> =
+        members.map(|(id, member)| Candidate { id: *id, member, fresh: fresh(id) }).collect();
+    let election = Election {
+        cluster: &cluster,
+        dynamic: &node.dynamic,
+        timelines: &cluster.timelines,
+        optime: LEADER_LSN,
+        timeline: 1,
+        wanted: Some("pg1"),
+        forced: request.leader.is_none(),
+        leader_runs: false,
+    };
+    rank(&election, &candidates).0.is_some()
+}
+
+/// A leader stopped for a candidate whose required watchdog was broken, and the arbiter refused it.
+#[test]
+fn whom_rest_accepts_the_arbiter_takes() {
+    let faults = [
+        "nothing",
+        "watchdog",
+        "rebuilding",
+        "leaving",
+        "tagged",
+        "no server",
+        "witness",
+        "stopped",
+        "foreign",
+        "timeline",
+        "lag",
+        "not synchronous",
+        "nobody synchronous",
+    ];
+    let requests = [
+        (Action::Switchover, json!({"leader": "pg0", "candidate": "pg1"})),
+        (Action::Switchover, json!({"leader": "pg0"})),
+        (Action::Failover, json!({"candidate": "pg1"})),
+    ];
+    let mut accepted = vec![];
+    for fault in faults {
+        for (number, (action, body)) in requests.iter().enumerate() {
+            let mut node = leader();
+            node.view.facts.remove(&3);
+            wrong_with_pg1(fault, &mut node);
+            if let Ok(passed) = asked(&node, *action, body.clone()) {
+                assert!(arbiter_takes_pg1(&node, &passed.request), "{fault}, {body}");
+                accepted.push((fault, number));
+            }
+        }
+    }
+    let lenient = [
+        ("nothing", 0),
+        ("nothing", 1),
+        ("nothing", 2),
+        ("lag", 0),
+        ("lag", 2),
+        ("not synchronous", 2),
+        ("nobody synchronous", 2),
+    ];
+    assert_eq!(accepted, lenient, "an operator who names it has looked");
 }

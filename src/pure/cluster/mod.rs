@@ -1,6 +1,7 @@
 //! What Raft replicates, and the rules over it.
 pub mod apply;
 pub mod command;
+pub mod eligibility;
 pub mod facts;
 pub mod handover;
 pub mod lease;

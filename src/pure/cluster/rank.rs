@@ -1,36 +1,12 @@
 //! Who may lead next: one verdict per member, in the order of Patroni's candidate rules.
-use super::facts::{DataDirectory, Facts};
-use super::state::{ClusterState, Member, Sync, Verdict};
-use super::timelines::Timelines;
-use crate::pure::config::{Dynamic, SynchronousMode};
+use super::eligibility::{Candidate, Election, Ineligible, eligible};
+use super::facts::Facts;
+use super::state::{ClusterState, Verdict};
 use crate::pure::postgres::lsn::Lsn;
-use crate::pure::postgres::state::PgState;
-
-/// What the arbiter knows of one member when it decides.
-pub struct Candidate<'a> {
-    pub id: u64,
-    pub member: &'a Member,
-    /// Facts that answer this round's question; none: it did not answer in time.
-    pub fresh: Option<&'a Facts>,
-}
-
-/// The circumstances of a decision.
-pub struct Election<'a> {
-    pub cluster: &'a ClusterState,
-    pub dynamic: &'a Dynamic,
-    /// Where timelines began: what is recorded, and what was heard of the last leader.
-    pub timelines: &'a Timelines,
-    /// The furthest position the last leader was ever heard to have.
-    pub optime: Lsn,
-    /// The newest timeline anybody was heard on.
-    pub timeline: u32,
-    /// A switchover or failover names this member.
-    pub wanted: Option<&'a str>,
-}
 
 /// The winner's id and everybody's verdict.
 pub fn rank(election: &Election, candidates: &[Candidate]) -> (Option<u64>, Vec<Verdict>) {
-    let judged: Vec<(&Candidate, Result<Score, Refusal>)> =
+    let judged: Vec<(&Candidate, Result<Score, Ineligible>)> =
         candidates.iter().map(|c| (c, judge(election, candidates, c))).collect();
     let best = judged
         .iter()
@@ -39,6 +15,17 @@ pub fn rank(election: &Election, candidates: &[Candidate]) -> (Option<u64>, Vec<
     let winner = best.map(|(_, c)| c.id);
     let verdicts = judged.iter().map(|(c, j)| verdict(election.cluster, c, j, winner)).collect();
     (winner, verdicts)
+}
+
+/// The name of the one that is preferred `among` these; `all` are the members, the last leader included.
+pub fn furthest<'a>(
+    election: &Election,
+    all: &[Candidate],
+    among: impl Iterator<Item = &'a Candidate<'a>>,
+) -> Option<&'a str> {
+    let scored = among.filter_map(|c| Some((judge(election, all, c).ok()?, &c.member.name)));
+    let best = scored.max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.cmp(x)));
+    best.map(|(_, name)| name.as_str())
 }
 
 /// Ordered as candidates are preferred: the wanted one, then timeline, position, priority.
@@ -50,173 +37,24 @@ struct Score {
     priority: i64,
 }
 
-struct Refusal {
-    rule: &'static str,
-    inputs: String,
-}
-
-fn refuse(rule: &'static str, inputs: impl Into<String>) -> Refusal {
-    Refusal { rule, inputs: inputs.into() }
-}
-
 fn judge(
     election: &Election,
     candidates: &[Candidate],
     candidate: &Candidate,
-) -> Result<Score, Refusal> {
-    if candidate.member.witness {
-        return Err(refuse("a witness has no PostgreSQL", ""));
-    }
-    let Some(facts) = candidate.fresh else {
-        return Err(refuse("did not answer in time", ""));
-    };
-    if facts.leaving {
-        return Err(refuse("is shutting down", ""));
-    }
-    if facts.nofailover() {
-        return Err(refuse("is tagged nofailover", ""));
-    }
-    if facts.watchdog_failed {
-        return Err(refuse("its watchdog is required and unusable", ""));
-    }
-    if facts.node_state == "rebuilding" {
-        return Err(refuse("is to be copied anew, by the operator's order", ""));
-    }
-    let (timeline, position) = standing(facts)?;
-    let (kept_on, position) = kept(election, candidate, timeline, position)?;
-    identity(election, facts)?;
-    synchronous(election, candidates, candidate)?;
-    behind(election, candidate, timeline, position)?;
-    let wanted = election.wanted == Some(candidate.member.name.as_str());
-    Ok(Score { wanted, timeline: kept_on, position, priority: facts.failover_priority() })
-}
-
-/// Only a PostgreSQL that runs and answers can be promoted.
-fn standing(facts: &Facts) -> Result<(u32, Lsn), Refusal> {
-    match (&facts.sql, &facts.data) {
-        (Some(sql), _) if facts.state == PgState::Running => Ok((sql.timeline, sql.position())),
-        (_, DataDirectory::Empty | DataDirectory::Incomplete) => {
-            Err(refuse("has no complete copy", facts.state.text()))
-        }
-        _ => match &facts.sql_failure {
-            Some(failure) => Err(refuse("its PostgreSQL does not answer Surus", &failure.text)),
-            None => Err(refuse("its PostgreSQL does not answer", facts.state.text())),
-        },
-    }
-}
-
-/// What a later leader did not take over counts for nothing: an old leader's tail is no progress. An operator
-/// who names somebody has looked.
-fn kept(
-    election: &Election,
-    candidate: &Candidate,
-    on: u32,
-    position: Lsn,
-) -> Result<(u32, Lsn), Refusal> {
-    let wanted = election.wanted == Some(candidate.member.name.as_str());
-    let raw = wanted || follows(election) || on >= election.timeline;
-    let known = election.timelines.kept(on, position);
-    known.or(raw.then_some((on, position))).ok_or_else(|| {
-        let inputs = format!("timeline={on} position={position}");
-        refuse("is on a timeline of which nobody recorded where it began", inputs)
-    })
-}
-
-fn identity(election: &Election, facts: &Facts) -> Result<(), Refusal> {
-    let own = facts.sql.as_ref().map_or("", |sql| sql.system_identifier.as_str());
-    match election.cluster.system_identifier() {
-        Some(sysid) if sysid != own => {
-            Err(refuse("belongs to another cluster", format!("system_identifier={own}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// With synchronous_mode on, only the set that holds everything acknowledged may lead.
-fn synchronous(
-    election: &Election,
-    candidates: &[Candidate],
-    candidate: &Candidate,
-) -> Result<(), Refusal> {
-    if election.dynamic.synchronous_mode == SynchronousMode::Off || follows(election) {
-        return Ok(());
-    }
-    let Some(sync) = &election.cluster.sync else { return Ok(()) };
-    let sync = in_force(sync, candidates);
-    let name = &candidate.member.name;
-    let manual = election.wanted == Some(name.as_str()) && election.cluster.lease.is_none();
-    let manual_failover =
-        manual && election.cluster.failover.as_ref().is_some_and(|f| f.leader.is_none());
-    let named = sync.leader == *name || sync.sync_standby.contains(name);
-    let copy = candidate.fresh.map(|facts| facts.copy);
-    let same = sync.copies.get(name).is_none_or(|known| Some(*known) == copy);
-    match (manual_failover || named && same, named) {
-        (true, _) => Ok(()),
-        (false, true) => {
-            let known = sync.copies.get(name).copied().unwrap_or_default();
-            let inputs = format!("copy={:016x} synchronous={known:016x}", copy.unwrap_or_default());
-            Err(refuse("its copy is not the one that was synchronous", inputs))
-        }
-        (false, false) => {
-            let inputs = format!("sync_standby={}", sync.sync_standby.join(","));
-            Err(refuse("is not in the synchronous set", inputs))
-        }
-    }
-}
-
-/// The set that counts: a leader that was granted the lease and never began its timeline has acknowledged
-/// nothing, and what was before still holds. Its own PostgreSQL says so, or a copy that is still the one which
-/// was granted and not finished: nobody promotes that.
-fn in_force<'a>(sync: &'a Sync, candidates: &[Candidate]) -> &'a Sync {
-    let leader = candidates.iter().find(|c| c.member.name == sync.leader);
-    let facts = leader.and_then(|c| c.fresh);
-    let never_led = facts.is_some_and(|facts| {
-        let same = sync.copies.get(&sync.leader) == Some(&facts.copy);
-        let unfinished = facts.copy != 0 && facts.data == DataDirectory::Incomplete;
-        let recovers = facts.sql.as_ref().filter(|sql| sql.in_recovery && sql.timeline > 0);
-        same && (unfinished || recovers.is_some_and(|sql| sql.timeline < sync.timeline))
-    });
-    match sync.before.as_deref().filter(|_| never_led) {
-        Some(before) => in_force(before, candidates),
-        None => sync,
-    }
-}
-
-/// In a standby cluster nobody acknowledges anything, and what its leader lacks comes from the
-/// remote: the furthest leads, however far that is.
-fn follows(election: &Election) -> bool {
-    election.cluster.only_follows(election.dynamic)
-}
-
-fn behind(
-    election: &Election,
-    candidate: &Candidate,
-    timeline: u32,
-    position: Lsn,
-) -> Result<(), Refusal> {
-    if follows(election) {
-        return Ok(());
-    }
-    let lag = election.optime.since(position);
-    let inputs = format!("timeline={timeline} position={position} lag_bytes={lag}");
-    let manual = election.wanted == Some(candidate.member.name.as_str());
-    if !manual && lag > election.dynamic.maximum_lag_on_failover {
-        return Err(refuse("lags more than maximum_lag_on_failover", inputs));
-    }
-    if election.dynamic.check_timeline && timeline < election.timeline {
-        return Err(refuse("is on an older timeline (check_timeline)", inputs));
-    }
-    Ok(())
+) -> Result<Score, Ineligible> {
+    let (timeline, position) = eligible(election, candidates, candidate)?;
+    let priority = candidate.fresh.map_or(0, Facts::failover_priority);
+    Ok(Score { wanted: election.wants(candidate.member), timeline, position, priority })
 }
 
 fn verdict(
     cluster: &ClusterState,
     candidate: &Candidate,
-    judged: &Result<Score, Refusal>,
+    judged: &Result<Score, Ineligible>,
     winner: Option<u64>,
 ) -> Verdict {
     let (outcome, rule, inputs) = match judged {
-        Err(refusal) => ("refused", refusal.rule, refusal.inputs.clone()),
+        Err(why) => ("refused", why.to_string(), why.inputs()),
         Ok(score) => {
             let inputs = format!(
                 "timeline={} position={} priority={}",
@@ -228,7 +66,7 @@ fn verdict(
                 (true, false) => "is furthest ahead",
                 (false, _) => "may lead, but another is preferred",
             };
-            (if chosen { "chosen" } else { "eligible" }, rule, inputs)
+            (if chosen { "chosen" } else { "eligible" }, rule.to_owned(), inputs)
         }
     };
     let idle = cluster.idle_order_to(&candidate.member.name);
@@ -236,7 +74,7 @@ fn verdict(
     Verdict {
         member: candidate.member.name.clone(),
         outcome: outcome.into(),
-        rule: rule.into(),
+        rule,
         inputs: inputs + &order,
     }
 }
@@ -245,18 +83,30 @@ fn verdict(
 mod tests {
     use super::*;
     use crate::pure::cluster::facts::SqlFacts;
-    use crate::pure::cluster::state::FailoverRequest;
+    use crate::pure::cluster::state::{FailoverRequest, Member, Sync};
+    use crate::pure::cluster::timelines::Timelines;
+    use crate::pure::config::{Dynamic, SynchronousMode};
     use crate::pure::postgres::history::Switch;
+    use crate::pure::postgres::state::PgState;
 
     fn election<'a>(cluster: &'a ClusterState, dynamic: &'a Dynamic) -> Election<'a> {
         let timelines = &cluster.timelines;
-        Election { cluster, dynamic, timelines, optime: Lsn(2_000_000), timeline: 3, wanted: None }
+        Election {
+            cluster,
+            dynamic,
+            timelines,
+            optime: Lsn(2_000_000),
+            timeline: 3,
+            wanted: None,
+            forced: false,
+            leader_runs: false,
+        }
     }
 
     fn facts(timeline: u32, position: u64) -> Facts {
         let receive_lsn = Lsn(position);
         let sql = SqlFacts { in_recovery: true, timeline, receive_lsn, ..SqlFacts::default() };
-        Facts { state: PgState::Running, sql: Some(sql), ..Facts::default() }
+        Facts { has_postgres: true, state: PgState::Running, sql: Some(sql), ..Facts::default() }
     }
 
     #[test]

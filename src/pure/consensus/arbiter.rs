@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::core::{Core, Output};
 use super::message::PeerMessage;
 use crate::pure::cluster::command::Command;
+use crate::pure::cluster::eligibility::{Candidate, Election, LastLeader};
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::lease::{Arbiter, Nonce};
-use crate::pure::cluster::rank::{Candidate, Election, rank};
+use crate::pure::cluster::rank::rank;
 use crate::pure::cluster::state::{Decision, Initialize, Lease, Purpose};
 use crate::pure::cluster::timelines::Timelines;
 use crate::pure::cluster::{Millis, RaftId};
@@ -382,7 +383,7 @@ impl Core {
         let wanted = self.cluster.order_in_force().and_then(|f| f.candidate.as_deref());
         let wanted = wanted
             .filter(|name| candidates.iter().any(|c| c.member.name == *name && c.fresh.is_some()));
-        let timelines = self.timelines();
+        let timelines = self.last_leader().timelines(&self.cluster);
         let (winner, verdicts) = rank(&self.election(&timelines, wanted), &candidates);
         let name = winner.and_then(|id| self.cluster.name_of(id)).map(str::to_string);
         let mut reason = String::from(match (&name, wanted) {
@@ -417,37 +418,27 @@ impl Core {
         let candidates: Vec<Candidate> = others
             .map(|(id, member)| Candidate { id: *id, member, fresh: self.recent(*id) })
             .collect();
-        let timelines = self.timelines();
+        let timelines = self.last_leader().timelines(&self.cluster);
         rank(&self.election(&timelines, None), &candidates).0.is_some()
     }
 
     fn election<'a>(&'a self, timelines: &'a Timelines, wanted: Option<&'a str>) -> Election<'a> {
+        let request = self.cluster.failover.as_ref();
         Election {
             cluster: &self.cluster,
             dynamic: &self.dynamic,
             timelines,
-            optime: self.optime(timelines),
+            optime: self.last_leader().optime(&self.cluster, timelines),
             timeline: self.leader_seen.timeline.max(self.cluster.status.timeline),
             wanted,
+            forced: wanted.is_some() && request.is_some_and(|request| request.leader.is_none()),
+            leader_runs: false,
         }
     }
 
-    /// What is recorded, and the last leader's own timeline as it told of it: it may have gone before the record.
-    fn timelines(&self) -> Timelines {
-        let (mut known, seen) = (self.cluster.timelines.clone(), &self.leader_seen);
-        let newer = known.newest().is_none_or(|newest| newest < seen.on);
-        if let Some(left) = seen.left.filter(|_| newer) {
-            known.note(seen.on, &[left]);
-        }
-        known
-    }
-
-    /// How far the last leader is known to have come, on the way to the newest timeline: what an earlier one had
-    /// beyond the beginning of the next is given up already.
-    fn optime(&self, timelines: &Timelines) -> Lsn {
-        let kept = |on, at| timelines.kept(on, at).map_or(at, |(_, kept)| kept);
-        let (seen, status) = (&self.leader_seen, &self.cluster.status);
-        kept(seen.on, seen.optime).max(kept(status.timeline, status.optime))
+    fn last_leader(&self) -> LastLeader {
+        let seen = &self.leader_seen;
+        LastLeader { on: seen.on, at: seen.optime, left: seen.left }
     }
 
     /// Nobody is eligible: an entry, but only when it says something new.

@@ -1,5 +1,6 @@
 //! The cluster does not exist yet: who may create it, or adopt the data it has.
 use super::core::Core;
+use crate::pure::cluster::eligibility::{Ineligible, may_lead};
 use crate::pure::cluster::facts::{DataDirectory, Facts};
 use crate::pure::cluster::state::{Decision, Purpose, Verdict};
 use crate::pure::cluster::{Millis, RaftId};
@@ -65,13 +66,11 @@ impl Core {
             };
             (None, verdict)
         };
-        let Some(facts) = self.recent(id) else { return no("was not heard") };
-        if facts.nofailover() {
-            return no("is tagged nofailover");
-        }
-        if facts.leaving {
-            return no("is shutting down");
-        }
+        let member = self.cluster.members.get(&id).ok_or(Ineligible::NotHeard);
+        let facts = match member.and_then(|member| may_lead(member, self.recent(id))) {
+            Ok(facts) => facts,
+            Err(why) => return no(&why.to_string()),
+        };
         let failed_last = self.cluster.initialize_failure.as_ref().is_some_and(|f| f.node == name);
         if !self.backed_off() {
             return no(match failed_last {

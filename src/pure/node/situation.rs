@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::pure::cluster::RaftId;
+use crate::pure::cluster::eligibility::{Candidate, Election, LastLeader};
 use crate::pure::cluster::facts::Facts;
+use crate::pure::cluster::rank::furthest;
 use crate::pure::cluster::remote::{
     RemoteFacts, RemoteRelation, is_behind_remote, standing as standing_of,
 };
@@ -383,41 +385,27 @@ fn hand_over(s: &Sources, lease: &LeaseStatus) -> Option<HandOver> {
     if request.leader.as_deref().is_some_and(|leader| leader != own) {
         return Some(HandOver { request, candidate: None });
     }
-    let able = |facts: &&&Facts| {
-        facts.raft_id != s.own
-            && !facts.nofailover()
-            && !facts.leaving
-            && facts.state == PgState::Running
-            && facts.sql.as_ref().is_some_and(|sql| sql.in_recovery)
+    let heard = |id: &RaftId| s.heard.get(id).copied();
+    let all: Vec<Candidate> = s
+        .cluster
+        .members
+        .iter()
+        .map(|(id, member)| Candidate { id: *id, member, fresh: heard(id) })
+        .collect();
+    let last = LastLeader::from_facts(heard(&s.own));
+    let timelines = last.timelines(s.cluster);
+    let election = Election::of_request((s.cluster, s.dynamic), (&last, &timelines), &request);
+    let others = all.iter().filter(|candidate| candidate.id != s.own);
+    let named = |candidate: &&Candidate| {
+        request.candidate.as_ref().is_none_or(|name| *name == candidate.member.name)
     };
-    let named = request.candidate.as_deref();
-    let candidate = s
-        .heard
-        .values()
-        .filter(able)
-        .filter(|f| named.is_none_or(|name| name == f.name))
-        .filter(|f| named.is_some() || in_synchronous_set(s, &f.name))
-        .max_by_key(|f| {
-            let at = f.sql.as_ref().map(|sql| (sql.timeline, sql.position()));
-            (at, f.failover_priority(), std::cmp::Reverse(f.name.clone()))
-        })
-        .map(|f| f.name.clone());
+    let candidate = furthest(&election, &all, others.filter(named)).map(str::to_owned);
     Some(HandOver { request, candidate })
 }
 
 fn waits_for_somebody(own: Option<&&Facts>) -> bool {
     let names = own.and_then(|f| f.sql.as_ref()).map(|sql| sql.synchronous_standby_names.as_str());
     names.is_some_and(|names| !names.is_empty() && names != STRICT_PLACEHOLDER)
-}
-
-fn in_synchronous_set(s: &Sources, name: &String) -> bool {
-    if s.cluster.only_follows(s.dynamic) {
-        return true;
-    }
-    s.cluster
-        .sync
-        .as_ref()
-        .is_none_or(|sync| sync.sync_standby.is_empty() || sync.sync_standby.contains(name))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@ use serde_json::{Map, Value};
 
 use super::snapshot::Snapshot;
 use super::{Answer, schedule};
+use crate::pure::cluster::RaftId;
+use crate::pure::cluster::eligibility::{Candidate, Election, LastLeader, eligible};
 use crate::pure::cluster::state::FailoverRequest;
 use crate::pure::config::SynchronousMode;
 use crate::pure::view::View;
@@ -63,11 +65,11 @@ pub fn check(
     if leader.is_some() && leader == candidate {
         return Err(Answer::new(400, "Switchover target and source are the same"));
     }
-    if scheduled_at.is_none() {
-        possible(snapshot, action, leader.as_deref(), candidate.as_deref())
-            .map_err(|text| Answer::new(412, text))?;
+    let request = FailoverRequest { leader, candidate, scheduled_at };
+    if request.scheduled_at.is_none() {
+        possible(snapshot, action, &request).map_err(|text| Answer::new(412, text))?;
     }
-    Ok(Accepted { action, request: FailoverRequest { leader, candidate, scheduled_at } })
+    Ok(Accepted { action, request })
 }
 
 /// A text value; empty and null count as absent, other types are refused.
@@ -98,12 +100,8 @@ fn required(
 }
 
 /// Whether it can be done now; the sentence of Patroni's refusal otherwise.
-fn possible(
-    snapshot: &Snapshot,
-    action: Action,
-    leader: Option<&str>,
-    candidate: Option<&str>,
-) -> Result<(), String> {
+fn possible(snapshot: &Snapshot, action: Action, request: &FailoverRequest) -> Result<(), String> {
+    let (leader, candidate) = (request.leader.as_deref(), request.candidate.as_deref());
     let cluster = &snapshot.view.cluster;
     if leader.is_some() && leader != cluster.leader() {
         return Err("leader name does not match".to_owned());
@@ -127,15 +125,12 @@ fn possible(
     if others.is_empty() {
         return Err(refused(action, "cluster does not have members except leader"));
     }
-    let fits = |name: &str| {
-        candidate.is_none_or(|wanted| wanted == name)
-            && (!synchronous || standbys.iter().any(|s| s.eq_ignore_ascii_case(name)))
-            && is_candidate(snapshot, name)
-    };
     if candidate.is_some() && candidate == cluster.leader() {
         return Ok(());
     }
-    match others.iter().any(|name| fits(name)) {
+    let named = |name: &&str| candidate.is_none_or(|wanted| wanted == *name);
+    let named: Vec<&str> = others.into_iter().filter(named).collect();
+    match any_is_eligible(snapshot, request, &named) {
         true => Ok(()),
         false => Err(refused(action, "no good candidates have been found")),
     }
@@ -151,13 +146,19 @@ fn other_members<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a str> {
     all.map(|member| member.name.as_str()).filter(|name| Some(*name) != leader).collect()
 }
 
-/// Heard of lately, allowed to lead, watchdog fine.
-fn is_candidate(snapshot: &Snapshot, name: &str) -> bool {
-    let found = snapshot.view.cluster.member_named(name).and_then(|(id, _)| snapshot.heard(id));
-    let Some(facts) = found.map(|heard| &heard.facts) else {
-        return false;
-    };
-    facts.has_postgres && !facts.nofailover() && !facts.watchdog_failed && !facts.leaving
+/// Would the arbiter take one of these, if the leader stopped now?
+fn any_is_eligible(snapshot: &Snapshot, request: &FailoverRequest, names: &[&str]) -> bool {
+    let cluster = &snapshot.view.cluster;
+    let heard = |id: &RaftId| snapshot.heard(*id).map(|heard| &heard.facts);
+    let members = cluster.members.iter();
+    let all: Vec<Candidate> =
+        members.map(|(id, member)| Candidate { id: *id, member, fresh: heard(id) }).collect();
+    let leader = cluster.lease.as_ref().and_then(|lease| heard(&lease.holder));
+    let last = LastLeader::from_facts(leader);
+    let timelines = last.timelines(cluster);
+    let election = Election::of_request((cluster, snapshot.dynamic), (&last, &timelines), request);
+    let mut among = all.iter().filter(|candidate| names.contains(&candidate.member.name.as_str()));
+    among.any(|candidate| eligible(&election, &all, candidate).is_ok())
 }
 
 /// How long the caller waits for the outcome, in seconds.

@@ -29,6 +29,7 @@ fn facts(id: RaftId, name: &str, tags: Value) -> Facts {
     Facts {
         raft_id: id,
         name: name.into(),
+        has_postgres: true,
         state: PgState::Running,
         tags: Tags::from(&tags),
         sql: Some(SqlFacts { in_recovery: true, ..SqlFacts::default() }),
@@ -51,11 +52,23 @@ fn seen_by(
     let (b, c) = (facts(2, "b", json!({})), facts(3, "c", json!({})));
     let heard = BTreeMap::from([(1, &own), (2, &b), (3, &c)]);
     Situation::compute(Sources {
+        remove_on_diverged_timelines,
+        ..sources(cluster, &cluster.dynamic(), &heard)
+    })
+}
+
+/// What node a computes its situation from.
+fn sources<'a>(
+    cluster: &'a ClusterState,
+    dynamic: &'a Dynamic,
+    heard: &'a BTreeMap<RaftId, &'a Facts>,
+) -> Sources<'a> {
+    Sources {
         own: 1,
         cluster,
-        dynamic: &cluster.dynamic(),
+        dynamic,
         live_epoch: cluster.lease.as_ref().filter(|l| l.holder == 1).map(|l| l.epoch),
-        heard: &heard,
+        heard,
         requests: OperatorRequests::default(),
         methods: Vec::new(),
         postmaster_alive: true,
@@ -66,11 +79,11 @@ fn seen_by(
         use_pg_rewind: false,
         use_slots: true,
         remove_on_rewind_failure: false,
-        remove_on_diverged_timelines,
+        remove_on_diverged_timelines: false,
         pre_promote: false,
         sync_step: None,
         another_can_lead: false,
-    })
+    }
 }
 
 fn upstream(cluster: &ClusterState, tags: Value) -> Option<String> {
@@ -171,4 +184,33 @@ fn nobody_leads_under_our_own_name() {
     cluster.members.insert(9, Member { name: "b".into(), ..Member::default() });
     let theirs = LeaseStatus::Theirs { leader: Some("b".into()) };
     assert_eq!(seen_by_a(&cluster, json!({}), None).lease, theirs);
+}
+
+/// The leader does not stop for a candidate whom the arbiter would refuse.
+#[test]
+fn a_hand_over_goes_to_whom_the_arbiter_takes() {
+    let handed = |named: bool, bend: &dyn Fn(&mut Facts)| {
+        let mut cluster = cluster(json!({"synchronous_mode": false}), Some(1));
+        let candidate = named.then(|| "b".to_owned());
+        let leader = Some("a".to_owned());
+        cluster.failover = Some(FailoverRequest { leader, candidate, scheduled_at: None });
+        let mut own = facts(1, "a", json!({}));
+        let (mut b, c) = (facts(2, "b", json!({})), facts(3, "c", json!({"failover_priority": 0})));
+        for known in [&mut own, &mut b] {
+            known.sql.as_mut().expect("SQL facts").system_identifier = "771".into();
+        }
+        bend(&mut b);
+        let heard = BTreeMap::from([(1, &own), (2, &b), (3, &c)]);
+        let dynamic = cluster.dynamic();
+        let sources = sources(&cluster, &dynamic, &heard);
+        let situation = Situation::compute(Sources { failover_is_due: true, ..sources });
+        situation.hand_over.expect("it is due").candidate
+    };
+    for named in [true, false] {
+        assert_eq!(handed(named, &|_| {}).as_deref(), Some("b"));
+        assert_eq!(handed(named, &|b| b.watchdog_failed = true), None);
+        assert_eq!(handed(named, &|b| b.node_state = "rebuilding".into()), None);
+        assert_eq!(handed(named, &|b| b.leaving = true), None);
+        assert_eq!(handed(named, &|b| b.sql = None), None);
+    }
 }
