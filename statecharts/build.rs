@@ -65,8 +65,9 @@ fn checked(file: &Path, json: &str) -> Result<Chart, Vec<String>> {
     let sentence = |fault: &dyn std::fmt::Display| format!("statecharts/{name}.json: {fault}");
     let chart = Chart::parse(json)
         .map_err(|faults| faults.iter().map(|fault| sentence(fault)).collect::<Vec<_>>())?;
+    let words: Vec<_> = chart.vocabulary_faults().iter().map(|fault| sentence(fault)).collect();
     if chart.id == name {
-        return Ok(chart);
+        return if words.is_empty() { Ok(chart) } else { Err(words) };
     }
     Err(vec![sentence(&format!("its id is `{}`, but file and id must agree", chart.id))])
 }
@@ -76,11 +77,17 @@ fn code(chart: &Chart) -> String {
     let states: Vec<Text> = chart.states.iter().map(|row| row.name.clone()).collect();
     let docs: Vec<Text> = chart.states.iter().map(|row| row.description.clone()).collect();
     names(&mut code, "State", &states, &docs);
-    names(&mut code, "EventName", &chart.events, &[]);
-    names(&mut code, "Guard", &chart.guards, &[]);
-    names(&mut code, "Action", &chart.actions, &[]);
-    names(&mut code, "Activity", &chart.activities, &[]);
-    names(&mut code, "Delay", &chart.delays, &[]);
+    let kinds = [
+        ("EventName", &chart.events),
+        ("Guard", &chart.guards),
+        ("Action", &chart.actions),
+        ("Activity", &chart.activities),
+        ("Delay", &chart.delays),
+    ];
+    for (kind, words) in kinds {
+        let meant = |word: &Text| Text::Owned(chart.sentence(word).unwrap_or_default().to_owned());
+        names(&mut code, kind, words, &words.iter().map(meant).collect::<Vec<_>>());
+    }
     code.push_str(
         "/// The chart's vocabulary.\n#[derive(Clone, Copy, Debug)]\npub struct Names;\n\n\
          impl crate::pure::chart::Names for Names {\n\
@@ -138,7 +145,8 @@ fn table(code: &mut String, chart: &Chart) {
          fingerprint: {fingerprint},\ninitial: {initial},\nstates: Cow::Borrowed(STATES),\n\
          edges: Cow::Borrowed(EDGES),\nevents: Cow::Borrowed(WORDS[0]),\n\
          guards: Cow::Borrowed(WORDS[1]),\nactions: Cow::Borrowed(WORDS[2]),\n\
-         activities: Cow::Borrowed(WORDS[3]),\ndelays: Cow::Borrowed(WORDS[4]),\n}};\n}}\n",
+         activities: Cow::Borrowed(WORDS[3]),\ndelays: Cow::Borrowed(WORDS[4]),\n\
+         vocabulary: Cow::Borrowed(&[{vocabulary}]),\n}};\n}}\n",
         states = chart.states.iter().map(state).collect::<String>(),
         edges = chart.edges.iter().map(edge).collect::<String>(),
         events = texts(&chart.events),
@@ -146,6 +154,7 @@ fn table(code: &mut String, chart: &Chart) {
         actions = texts(&chart.actions),
         activities = texts(&chart.activities),
         delays = texts(&chart.delays),
+        vocabulary = chart.vocabulary.iter().map(pair).collect::<String>(),
         id = text(&chart.id),
         description = text(&chart.description),
         fingerprint = chart.fingerprint,
@@ -155,6 +164,10 @@ fn table(code: &mut String, chart: &Chart) {
 
 fn text(text: &str) -> String {
     format!("Cow::Borrowed({text:?})")
+}
+
+fn pair((name, sentence): &(Text, Text)) -> String {
+    format!("({}, {}), ", text(name), text(sentence))
 }
 
 fn state(row: &StateRow) -> String {

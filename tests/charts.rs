@@ -131,6 +131,31 @@ fn final_states_say_how_the_flow_ended() {
 }
 
 #[test]
+fn every_name_has_a_sentence_and_no_sentence_is_left_over() {
+    let said = |chart: &Chart| -> String {
+        chart.vocabulary_faults().iter().map(|fault| format!("{fault}\n")).collect()
+    };
+    let bare = Chart::parse(&sound().to_string()).expect("the chart is sound");
+    for name in ["event `burn`", "guard `windy`", "activity `turn_hinge`", "delay `stuck_timeout`"]
+    {
+        let asked = format!("the {name} has no sentence in `meta.vocabulary`");
+        assert!(said(&bare).contains(&asked), "{asked}");
+    }
+    let words = ["burn", "push", "windy", "turn_hinge", "stuck_timeout", "draught_delay"];
+    let mut vocabulary: serde_json::Map<String, Value> =
+        words.iter().map(|word| (String::from(*word), json!("It is."))).collect();
+    let with = |vocabulary: &serde_json::Map<String, Value>| {
+        let mut chart = sound();
+        chart["meta"] = json!({"vocabulary": vocabulary});
+        Chart::parse(&chart.to_string()).expect("the chart is sound")
+    };
+    assert_eq!(said(&with(&vocabulary)), "");
+    assert_eq!(with(&vocabulary).fingerprint, bare.fingerprint, "sentences move nobody");
+    vocabulary.insert("pull".into(), json!("Nobody does."));
+    assert!(said(&with(&vocabulary)).contains("explains `pull`, which the chart does not use"));
+}
+
+#[test]
 fn descriptions_are_asked_for() {
     refused("/description", Value::Null, "the chart has no description");
     refused(&format!("{OPEN}/description"), Value::Null, "open: has no description");

@@ -265,6 +265,7 @@ mod stays {
         actions: Cow::Borrowed(&[Cow::Borrowed("take_note")]),
         activities: Cow::Borrowed(&[Cow::Borrowed("checkpoint")]),
         delays: Cow::Borrowed(&[Cow::Borrowed("work_timeout")]),
+        vocabulary: Cow::Borrowed(&[]),
     };
 
     #[derive(Clone, Copy, Debug)]

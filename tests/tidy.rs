@@ -49,7 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine/any", &["chart", "operation", "node", "cluster"]),
     ("machine/stack", &["chart", "operation", "flow", "cluster"]),
     ("node", &["machine", "operation", "postgres", "cluster", "config"]),
-    ("flow/any", &["machine", "operation", "postgres", "cluster", "config"]),
+    ("flow/any", &["chart", "machine", "operation", "postgres", "cluster", "config"]),
     ("flow", &["chart", "machine", "operation", "node", "postgres", "cluster"]),
     ("guard", &["cluster"]),
     ("consensus", &["machine", "postgres", "cluster", "config", "view"]),

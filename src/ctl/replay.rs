@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
+use crate::pure::flow::any as flows;
 use crate::pure::replay::history::{History, Transition};
 use crate::pure::replay::{Again, Outcome};
 
@@ -104,6 +105,11 @@ fn write_transition(
     let answers: Vec<String> = again.guards.iter().map(|(g, yes)| answer(g, *yes)).collect();
     if !answers.is_empty() {
         writeln!(out, "    asked: {}", answers.join(", "))?;
+    }
+    let held = again.guards.iter().filter(|(_, yes)| *yes);
+    for (guard, _) in held {
+        let sentence = flows::sentence(flow, guard).unwrap_or_default();
+        writeln!(out, "    {guard}: {sentence}")?;
     }
     match &again.outcome {
         Outcome::Same | Outcome::Began => {}

@@ -28,10 +28,11 @@ pub fn section(chart: &Chart) -> String {
         let _ = writeln!(out, "| {depth}{} | {} | {work} |", row.name, cell(&row.description));
     }
     out.push('\n');
-    words(&mut out, "Events", &chart.events);
-    words(&mut out, "Guards", &chart.guards);
-    words(&mut out, "Actions", &chart.actions);
-    words(&mut out, "Delays", &chart.delays);
+    words(&mut out, chart, ("event", &chart.events));
+    words(&mut out, chart, ("guard", &chart.guards));
+    words(&mut out, chart, ("action", &chart.actions));
+    words(&mut out, chart, ("work", &chart.activities));
+    words(&mut out, chart, ("delay", &chart.delays));
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
@@ -41,11 +42,16 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-fn words(out: &mut String, title: &str, words: &[Text]) {
-    if !words.is_empty() {
-        let list: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-        let _ = write!(out, "{title}: {}.\n\n", list.join(" "));
+fn words(out: &mut String, chart: &Chart, (kind, words): (&str, &[Text])) {
+    if words.is_empty() {
+        return;
     }
+    let _ = write!(out, "| {kind} | meaning |\n|---|---|\n");
+    for word in words {
+        let sentence = chart.sentence(word).unwrap_or_default();
+        let _ = writeln!(out, "| `{word}` | {} |", cell(sentence));
+    }
+    out.push('\n');
 }
 
 /// The states with this parent, each with what is inside, then their edges.

@@ -45,6 +45,8 @@ pub struct Chart {
     pub actions: Rows<Text>,
     pub activities: Rows<Text>,
     pub delays: Rows<Text>,
+    /// A sentence for every name of the five rows above; see [`Chart::vocabulary_faults`].
+    pub vocabulary: Rows<(Text, Text)>,
 }
 
 /// One state.
@@ -140,6 +142,36 @@ impl Chart {
             }
         }
         events
+    }
+
+    /// What this name of an event, a guard, an action, an activity or a delay means.
+    pub fn sentence(&self, name: &str) -> Option<&str> {
+        self.vocabulary.iter().find(|(known, _)| known == name).map(|(_, sentence)| &**sentence)
+    }
+
+    /// Names without a sentence and sentences without a name. The charts of the binary have none:
+    /// their build fails on the first.
+    pub fn vocabulary_faults(&self) -> Vec<Fault> {
+        let kinds = [
+            ("event", &self.events),
+            ("guard", &self.guards),
+            ("action", &self.actions),
+            ("activity", &self.activities),
+            ("delay", &self.delays),
+        ];
+        let names = || kinds.iter().flat_map(|(kind, names)| names.iter().map(move |n| (kind, n)));
+        let missing = names().filter(|(_, name)| {
+            self.sentence(name).is_none_or(|sentence| sentence.trim().is_empty())
+        });
+        let missing = missing.map(|(kind, name)| {
+            format!("the {kind} `{name}` has no sentence in `meta.vocabulary`: say what it means")
+        });
+        let unused =
+            self.vocabulary.iter().filter(|(word, _)| names().all(|(_, name)| name != word));
+        let unused = unused.map(|(word, _)| {
+            format!("`meta.vocabulary` explains `{word}`, which the chart does not use: remove it")
+        });
+        missing.chain(unused).map(|problem| Fault { state: None, problem }).collect()
     }
 
     /// The trigger as people read it: `leader_lost`, `done`, `error`, `after copy_timeout`.

@@ -1,7 +1,7 @@
 //! The JSON we accept and every reason to refuse it.
 //!
 //! The form is a strict subset of XState v5, so a chart also opens in other people's viewers:
-//! `id description initial states` at the top; `description type:final tags initial states on after
+//! `id description initial states meta{vocabulary}` at the top; `description type:final tags initial states on after
 //! always invoke{src,onDone,onError}` in a state; `target guard actions description` on an edge.
 //! A target is a sibling (`copying`), a child of the edge's own state (`.copying`) or a full path
 //! (`#replica_build.building.copying`), as XState resolves them.
@@ -60,12 +60,17 @@ pub(super) fn parse(json: &str) -> Result<Chart, Vec<Fault>> {
     if faults.is_empty() { Ok(chart) } else { Err(faults) }
 }
 
-/// FNV-1a over the chart without its layout. Not for secrecy: it tells one chart from another.
+/// FNV-1a over the chart without its layout and its sentences. Not for secrecy: it tells one chart from another.
 fn fingerprint(json: &str) -> u64 {
-    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    let mut value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    value.as_object_mut().map(|chart| chart.shift_remove("meta"));
     value.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+fn owned((name, sentence): &(String, String)) -> (Text, Text) {
+    (Cow::Owned(name.clone()), Cow::Owned(sentence.clone()))
 }
 
 /// Turns forms into tables and collects what is wrong with the words.
@@ -88,6 +93,7 @@ impl Reader {
             actions: Cow::Owned(vec![]),
             activities: Cow::Owned(vec![]),
             delays: Cow::Owned(vec![]),
+            vocabulary: form.meta.vocabulary.0.iter().map(owned).collect(),
         };
         let mut reader = Reader { chart, faults: vec![] };
         reader.spelled(None, "the chart's id", &form.id);

@@ -13,6 +13,7 @@ use super::replica_build::ReplicaBuild;
 use super::restart::Restart;
 use super::standby_leader::StandbyLeader;
 use super::switchover::Switchover;
+use crate::pure::chart::Names;
 use crate::pure::cluster::Millis;
 use crate::pure::config;
 use crate::pure::machine::any::{self, AnyEffect, AnyJournal, AnyMachine};
@@ -56,6 +57,18 @@ flows!(
     Restart,
     StandbyLeader,
 );
+
+/// What this name of the flow's chart means.
+pub fn sentence(flow: &str, name: &str) -> Option<&'static str> {
+    struct Sentence<'a>(&'a str);
+    impl Visitor for Sentence<'_> {
+        type Output = Option<&'static str>;
+        fn visit<F: FollowsSituation>(self) -> Option<&'static str> {
+            F::Names::CHART.sentence(self.0)
+        }
+    }
+    visit(flow, Sentence(name)).flatten()
+}
 
 /// What a flow begins with besides its input: this node's own settings and state.
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,16 @@ pub struct ChartForm {
     pub description: Option<String>,
     pub initial: String,
     pub states: Ordered<StateForm>,
+    #[serde(default)]
+    pub meta: MetaForm,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct MetaForm {
+    /// A sentence for every name.
+    #[serde(default)]
+    pub vocabulary: Ordered<String>,
 }
 
 #[derive(Deserialize)]
