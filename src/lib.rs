@@ -24,8 +24,8 @@
 //!                            chart: which edge, and is it allowed
 //!                            flow:  what do we know now
 //!                            Step: a record and effects ► persist ► sled, flushed and synced
-//!                                                          └► effects: begin or cancel a operation, wake
-//!               Input   ◄─────────────────────────── report ◄── perform(operation)
+//!                                                          └► effects: begin or cancel an operation, wake
+//!               Input   ◄─────────────────────────── report ◄── execute(operation)
 //! ```
 //!
 //! 1. Edges decide, states work: after a crash "what should be running?" is where the flow stands.
@@ -33,6 +33,10 @@
 //! 3. Answers carry the visit they answer to; late ones are dropped.
 //! 4. The world is told in levels: the cycle repeats the whole situation, no flow depends on having
 //!    been awake when something happened.
+//!
+//! Several flows run at once, one in the other: the node's own, and the child that its state runs. The
+//! rules among them are one more value, [`pure::machine::stack::Frame`]: each flow's actor owns one and
+//! carries out what it orders, and so does the simulator.
 //!
 //! Consensus is one more such value, [`pure::consensus::core::Core`], on a thread of its own.
 //!
@@ -45,7 +49,7 @@
 //! # Glossary
 //!
 //! - *Arbiter*: the current Raft leader. *Holder*: the node that holds the lease.
-//! - *Lease*: the right to accept writes; granted by a log entry, extended by cycles.
+//! - *Lease*: the right to accept writes; granted by a log entry, extended by renewals.
 //! - *Guard*: the process that stops PostgreSQL when the lease's deadline passes.
 //! - *Epoch* of the lease: number of the grant. *Epoch* of the cluster: number of recoveries.
 //! - *Operation*: one thing that a node does to the world. *Flow input*: what a flow is started with.

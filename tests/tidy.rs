@@ -176,7 +176,7 @@ fn forbidden(module: &[String], path: &[String]) -> Option<String> {
         let (one, other) = (part(module, 2), part(path, 2));
         let flows =
             from == "flow" && !one.is_empty() && one != "any" && is_module(&other) && one != other;
-        return flows.then(|| "a flow runs another only by a operation".into());
+        return flows.then(|| "a flow runs another only by an operation".into());
     }
     let own = format!("{from}/{}", part(module, 2));
     let row = |wanted: &str| LAYERS.iter().find(|(name, _)| *name == wanted);
@@ -449,7 +449,7 @@ fn imports_against_the_layers_are_caught() {
     caught(&keeps_to_its_layer(chart, "use crate::{pure::{chart::x, flow::y}, z};"), "flow::y");
     assert!(keeps_to_its_layer(chart, "use super::{Chart, draw::mermaid as m, Edge};").is_empty());
     let flow = "src/pure/flow/demote.rs";
-    caught(&keeps_to_its_layer(flow, "use super::promote::State;"), "only by a operation");
+    caught(&keeps_to_its_layer(flow, "use super::promote::State;"), "only by an operation");
     caught(&keeps_to_its_layer(flow, "use crate::host::clock;"), "knows no world");
     assert!(
         keeps_to_its_layer(flow, "use crate::pure::operation::{Operation, StopMode};").is_empty()

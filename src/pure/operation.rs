@@ -291,7 +291,7 @@ pub struct RejoinRules {
     pub leader_epoch: u64,
 }
 
-/// What came of a operation.
+/// What came of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Report {
     Done,

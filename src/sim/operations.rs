@@ -19,7 +19,7 @@ use crate::pure::operation::{
 /// After so many looks a copy that starts, and gets no WAL, is given up; as in the real world.
 const VAIN_LOOKS: u32 = 400;
 
-/// What became of a look at a operation.
+/// What became of a look at an operation.
 pub(super) enum Look {
     Done(Report),
     Failed(String),

@@ -61,7 +61,7 @@ pub struct Plan {
     pub wal_flush_ms_max: Millis,
     pub ppm: Vec<i64>,
     pub link_profile: LinkProfile,
-    /// Times in a thousand that a operation fails by itself.
+    /// Times in a thousand that an operation fails by itself.
     pub operations_fail: u64,
     pub flush_ms_max: Millis,
     pub start_ms_max: Millis,

@@ -1,4 +1,4 @@
-//! From a operation to real work: one match, the work is in the files beside this one.
+//! From an operation to real work: one match, the work is in the files beside this one.
 use std::rc::Rc;
 use std::time::Duration;
 

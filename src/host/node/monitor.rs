@@ -88,7 +88,7 @@ fn left(context: &NodeContext, sql: &SqlFacts) -> Option<Switch> {
     left
 }
 
-/// Several look at once: a operation that changed something does, and so does whoever asks.
+/// Several look at once: an operation that changed something does, and so does whoever asks.
 fn note(context: &NodeContext, number: u64, answer: Answer) {
     let standby = context.standby_role();
     let mut seen = context.seen.borrow_mut();

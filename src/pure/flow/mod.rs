@@ -2,7 +2,7 @@
 //!
 //! A flow file is the struct of what the flow knows, the enum of what can happen to it, and five
 //! `match`es over the names that `statecharts/build.rs` generates. A name in a chart without code
-//! here does not compile. No flow imports another: it runs one by a operation.
+//! here does not compile. No flow imports another: it runs one by an operation.
 pub mod any;
 pub mod bootstrap;
 pub mod cluster_init;
