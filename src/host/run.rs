@@ -184,6 +184,7 @@ async fn build(config: Config) -> Result<Built, String> {
         scheduled_restart: RefCell::new(None),
         sync_names: RefCell::new(None),
         machines: RefCell::default(),
+        flows: RefCell::default(),
         callbacks: RefCell::new(Callbacks::new(state_dir, run_as)),
         gone: Cell::new(false),
         pulse_now: Cell::new(false),

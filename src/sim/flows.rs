@@ -4,13 +4,15 @@ use std::io;
 
 use super::disk::JournalFate;
 use super::world::{Event, World};
+use crate::pure::chart::Name;
 use crate::pure::cluster::Millis;
 use crate::pure::flow::any::{self as flows, Local};
-use crate::pure::flow::node::Node as NodeFlow;
+use crate::pure::flow::node::{Node as NodeFlow, State};
 use crate::pure::flow::restart::Restart;
 use crate::pure::machine::Flow;
 use crate::pure::machine::any::{Answer, Occurrence};
 use crate::pure::machine::stack::{ChildOf, Frame, Moved, Order, Outcome};
+use crate::pure::node::requests;
 use crate::pure::operation::{FlowInput, Operation, Report};
 
 /// One in so many of the operations that were cancelled answers all the same.
@@ -123,21 +125,18 @@ impl World {
             self.check_another_can_lead(at);
         }
         self.checks.walked(flow, from, to);
-        self.requests_are_fulfilled(at, flow, to);
+        self.requests_are_fulfilled(at, flow, (from, to));
         self.perform(at, serial, orders, false);
         self.notify_soon(at);
     }
 
     /// What the operator asked for has begun: it is not asked for again.
-    fn requests_are_fulfilled(&mut self, at: usize, flow: &str, to: &str) {
+    fn requests_are_fulfilled(&mut self, at: usize, flow: &str, (from, to): (&str, &str)) {
         let Some(daemon) = self.nodes[at].daemon.as_mut().filter(|_| flow == NodeFlow::ID) else {
             return;
         };
-        daemon.requests.cancel_build &= to == "building";
-        match to {
-            "rebuilding" => daemon.requests.reinitialize = false,
-            "restarting" => daemon.requests.restart = false,
-            _ => {}
+        if let (Some(from), Some(to)) = (State::from_text(from), State::from_text(to)) {
+            requests::moved(&mut daemon.requests, from, to);
         }
     }
 

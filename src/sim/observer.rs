@@ -3,12 +3,15 @@ use std::collections::BTreeMap;
 
 use super::postgres::{Data, Postgres, lsn_of};
 use super::world::{Event, World};
+use crate::pure::chart::Name;
 use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
 use crate::pure::cluster::state::Lease;
 use crate::pure::cluster::sync;
 use crate::pure::config::Dynamic;
 use crate::pure::consensus::core::Input;
+use crate::pure::flow::node::State;
 use crate::pure::node::situation::{Situation, Sources};
+use crate::pure::node::status;
 use crate::pure::operation::Method;
 use crate::pure::postgres::state::{PgState, Role};
 use crate::pure::postgres::sync_names;
@@ -98,6 +101,7 @@ impl World {
             sql,
             tags: node.member.tags.clone(),
             node_state: self.node_state(at).to_owned(),
+            phase: State::from_text(self.node_state(at)).map(status::phase).unwrap_or_default(),
             leaving: node.daemon.as_ref().is_some_and(|daemon| daemon.requests.stop),
             bootstrap_ttl_ms: Some(self.plan.ttl_ms),
             begins_as_standby: self.plan.standby,

@@ -195,7 +195,7 @@ fn wrong_with_pg1(fault: &str, node: &mut Node) {
     match fault {
         "nothing" => {}
         "watchdog" => facts.watchdog_failed = true,
-        "rebuilding" => facts.node_state = "rebuilding".into(),
+        "rebuilding" => facts.phase = Phase::Rebuilding,
         "leaving" => facts.leaving = true,
         "tagged" => facts.tags.insert("nofailover".into(), true.into()),
         "no server" => facts.has_postgres = false,

@@ -147,6 +147,7 @@ fn heard(number: u64) -> Heard {
         sql: Some(if primary { primary_sql() } else { replica_sql() }),
         tags: Tags::from(&json!({"clonefrom": true})),
         node_state: if primary { "leading" } else { "following" }.into(),
+        phase: if primary { Phase::Leading } else { Phase::Following },
         ..Facts::default()
     };
     Heard { facts, heard_at: NOW - 500 }

@@ -139,6 +139,7 @@ impl FlowActor {
 
     fn show(&mut self) {
         let machine = self.frame.machine();
+        self.context.flows.borrow_mut().note(machine);
         self.view.state = machine.state().to_string();
         self.view.since = clock::now();
         self.view.since_wall = clock::wall();

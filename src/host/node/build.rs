@@ -12,7 +12,8 @@ use crate::host::postgres::replica::{Call, CopyProgress, Meter, News, Remote};
 use crate::host::postgres::{Server, disk, method};
 use crate::pure::cluster::facts::BuildProgress;
 use crate::pure::config::{HostPort, ReplicaMethod};
-use crate::pure::flow::replica_build::{BASEBACKUP, ReplicaBuild};
+use crate::pure::flow::replica_build::{BASEBACKUP, ReplicaBuild, State};
+use crate::pure::machine::Flow;
 use crate::pure::operation::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::pgpass;
 use crate::pure::postgres::state::{PgState, Role};
@@ -250,27 +251,25 @@ fn note(context: &NodeContext, news: News) {
 
 /// The build that is under way here, as people are shown it.
 pub fn progress(context: &NodeContext) -> Option<BuildProgress> {
-    let machines = context.machines.borrow();
-    let builds = ["building", "initialising"];
-    machines.get("node").filter(|node| builds.contains(&node.state.as_str()))?;
-    let view = machines.get("replica_build")?;
-    let known: ReplicaBuild = serde_json::from_value(view.knowledge.clone()).ok()?;
-    let mut progress = known.progress(&view.state)?;
+    let flows = context.flows.borrow();
+    let (state, known) = flows.running_build()?;
+    let mut progress = known.progress(*state)?;
+    let until = context.machines.borrow().get(ReplicaBuild::ID)?.until;
     let live = context.copying.borrow();
-    if !matches!(view.state.as_str(), "waiting" | "leaderless" | "backing_off") {
+    if !matches!(state, State::Waiting | State::Leaderless | State::BackingOff) {
         let seen = live.seen;
         (progress.bytes_done, progress.bytes_total) = (seen.bytes_done, seen.bytes_total);
         progress.bytes_per_second = seen.bytes_per_second;
         let left = seen.bytes_total.saturating_sub(seen.bytes_done);
         let eta = left.checked_div(seen.bytes_per_second);
-        progress.eta_s = eta.filter(|_| seen.bytes_total > 0 && view.state == "copying");
+        progress.eta_s = eta.filter(|_| seen.bytes_total > 0 && *state == State::Copying);
         let waits = live.lines.last().is_some_and(|line| line.contains("waiting for checkpoint"));
-        if waits && seen.bytes_done == 0 && view.state == "copying" {
+        if waits && seen.bytes_done == 0 && *state == State::Copying {
             progress.phase = String::from("waiting for a checkpoint of the source");
         }
     }
     progress.last_lines = live.lines.clone();
-    let until = view.until.filter(|_| view.state == "backing_off");
+    let until = until.filter(|_| *state == State::BackingOff);
     progress.next_attempt_s = until.map(|at| at.saturating_sub(clock::now()).div_ceil(1000));
     Some(progress)
 }

@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use super::NodeContext;
 use crate::host::postgres::callback::Action;
+use crate::pure::cluster::facts::Phase;
 use crate::pure::config::Dynamic;
+use crate::pure::flow::node::State;
 use crate::pure::postgres::state::Role;
 
 fn call(context: &NodeContext, action: Action, role: Role) {
@@ -54,7 +56,7 @@ pub fn started(context: &Rc<NodeContext>, role: Role) {
     let (before, restarting) = {
         let mut seen = context.seen.borrow_mut();
         seen.told_stop = false;
-        (seen.told_role.replace(role), seen.node_state == "restarting")
+        (seen.told_role.replace(role), seen.phase() == Phase::Restarting)
     };
     call(context, of_start(before, role, restarting), role);
 }
@@ -98,8 +100,7 @@ fn leads_no_more(told: Option<Role>, told_stop: bool, alive: bool, held: bool) -
 pub fn adopted(context: &Rc<NodeContext>) {
     let untold = {
         let seen = context.seen.borrow();
-        let serves =
-            matches!(seen.node_state.as_str(), "leading" | "following" | "standby_leading");
+        let serves = seen.phase().serves();
         let told = seen.told_role.is_some();
         seen.sql.is_some() && serves && !told
     };
@@ -109,9 +110,9 @@ pub fn adopted(context: &Rc<NodeContext>) {
 }
 
 pub fn stopped(context: &Rc<NodeContext>, role: Role) {
-    if context.seen.borrow().node_state != "restarting" {
-        let state = context.seen.borrow().node_state.clone();
-        let switching = matches!(state.as_str(), "switching_over" | "stepping_down");
+    let state = context.seen.borrow().node_state;
+    if state != Some(State::Restarting) {
+        let switching = matches!(state, Some(State::SwitchingOver | State::SteppingDown));
         let told = if switching && role == Role::Primary { Role::Demoted } else { role };
         context.seen.borrow_mut().told_stop = true;
         call(context, Action::OnStop, told);

@@ -7,7 +7,7 @@ use super::execute::until_view_changes;
 use super::start_stop::passfile;
 use crate::host::postgres::replica::{Remote, STARTED};
 use crate::host::postgres::{Connection, Server};
-use crate::pure::cluster::facts::{DataDirectory, Facts};
+use crate::pure::cluster::facts::{DataDirectory, Facts, Phase};
 use crate::pure::config::{CommandOption, HostPort, Postgresql};
 use crate::pure::operation::{Report, Source, WipePermission};
 use crate::pure::postgres::conninfo::user_conninfo;
@@ -193,7 +193,7 @@ fn wait_for_standby_leader(
 async fn leader_is_ready(context: &NodeContext, source: &Source) -> Result<(), String> {
     let follows = context.dynamic().standby_cluster.is_some();
     let ready = |facts: &Facts| {
-        let standby = follows && facts.node_state == "standby_leading" && facts.sql.is_some();
+        let standby = follows && facts.phase == Phase::LeadingStandby && facts.sql.is_some();
         facts.is_writable() || standby
     };
     let writable = || {

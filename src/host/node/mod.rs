@@ -38,15 +38,20 @@ use crate::host::postgres::Server;
 use crate::host::postgres::callback::Callbacks;
 use crate::host::rest::Interface;
 use crate::host::watchdog;
+use crate::pure::chart::Name;
 use crate::pure::cluster::RaftId;
-use crate::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, SqlFailure};
+use crate::pure::cluster::facts::{DataDirectory, Facts, Phase, SqlFacts, SqlFailure};
 use crate::pure::cluster::poll_sequence::PollSequence;
 use crate::pure::cluster::remote::RemoteFacts;
 use crate::pure::cluster::slots::Orphans;
 use crate::pure::cluster::state::{CopyId, Purpose};
 use crate::pure::config::{Config, CreateMethod, Dynamic, PostgresSettings, Postgresql, effective};
 use crate::pure::consensus::core::Input;
+use crate::pure::flow::node::State;
+use crate::pure::node::known::Flows;
+use crate::pure::node::requests::{moved, restart_outcome};
 use crate::pure::node::situation::OperatorRequests;
+use crate::pure::node::status::{self, why_blocked};
 use crate::pure::patroni::snapshot::Snapshot;
 use crate::pure::postgres::history::Switch;
 use crate::pure::postgres::state::{PgState, Role};
@@ -82,6 +87,8 @@ pub struct NodeContext {
     /// What Surus wants synchronous_standby_names to be; nothing while it has no say.
     pub sync_names: RefCell<Option<String>>,
     pub machines: RefCell<BTreeMap<String, MachineView>>,
+    /// What the running flows know.
+    pub flows: RefCell<Flows>,
     pub callbacks: RefCell<Callbacks>,
     /// The node's machine came to its end: the daemon may exit.
     pub gone: Cell<bool>,
@@ -135,7 +142,8 @@ pub struct LocalState {
     pub offer_at: u64,
     /// The last warning about the data directory.
     pub warned: String,
-    pub node_state: String,
+    /// `None` until the flow has begun.
+    pub node_state: Option<State>,
     /// Which copy lies in the data directory.
     pub copy: CopyId,
     /// The last look at the remote, while we lead a standby cluster.
@@ -143,6 +151,13 @@ pub struct LocalState {
     /// The configuration that `dynamic` holds, and the one that PostgreSQL's files hold.
     pub dynamic_version: Option<u64>,
     pub config_version: Option<u64>,
+}
+
+impl LocalState {
+    /// What this node is doing.
+    pub fn phase(&self) -> Phase {
+        self.node_state.map(status::phase).unwrap_or_default()
+    }
 }
 
 impl NodeContext {
@@ -217,32 +232,25 @@ impl NodeContext {
     }
 
     fn node_moved(&self, from: &str, to: &str, cause: &str) {
-        self.seen.borrow_mut().node_state = to.to_string();
-        if to == "restarting" {
-            self.requests.borrow_mut().restart = false;
-        }
-        if to == "rebuilding" {
-            let mut requests = self.requests.borrow_mut();
-            (requests.reinitialize, requests.build) = (false, Default::default());
-        }
-        if from == "building" && to != "building" {
-            self.requests.borrow_mut().cancel_build = false;
-        }
-        if from == "restarting" && to != "restarting" {
-            let outcome =
-                if to == "inspecting" { Ok(()) } else { Err(format!("restart failed: {cause}")) };
-            if let Some(reply) = self.restart_reply.borrow_mut().take() {
+        let Some(to) = State::from_text(to) else { return };
+        self.seen.borrow_mut().node_state = Some(to);
+        if let Some(from) = State::from_text(from) {
+            moved(&mut self.requests.borrow_mut(), from, to);
+            if let Some(outcome) = restart_outcome(from, to, cause)
+                && let Some(reply) = self.restart_reply.borrow_mut().take()
+            {
                 reply.send(outcome).ok();
             }
         }
-        if matches!(to, "leading" | "following" | "standby_leading") {
+        if status::phase(to).serves() {
             self.pulse_now.set(true);
         }
-        if to == "waiting_to_retry" {
+        if to == State::WaitingToRetry {
             tracing::warn!(cause, "something needs a look");
         }
-        if to == "blocked" {
-            self.warn_once(&why_aside(&self.seen_data(), self.view().cluster.system_identifier()));
+        if to == State::Blocked {
+            let cluster = self.view();
+            self.warn_once(&why_blocked(&self.seen_data(), cluster.cluster.system_identifier()));
         }
         self.look.notify_one();
     }
@@ -258,7 +266,7 @@ impl NodeContext {
 
     pub fn show(&self, view: MachineView) {
         if view.flow == "node" {
-            self.seen.borrow_mut().node_state = view.state.clone();
+            self.seen.borrow_mut().node_state = State::from_text(&view.state);
         }
         self.machines.borrow_mut().insert(view.flow.clone(), view);
         self.publish();
@@ -266,28 +274,20 @@ impl NodeContext {
 
     pub fn hide(&self, flow: &str) {
         self.machines.borrow_mut().remove(flow);
+        self.flows.borrow_mut().forget(flow);
         self.publish();
     }
 
     /// Tells REST what the machines are doing.
     pub fn publish(&self) {
         let machines = self.machines.borrow();
-        let node = machines.get("node").map_or("starting", |m| m.state.as_str()).to_string();
         let guard = self.guard.borrow().as_ref().map(|g| g.view()).unwrap_or_default();
-        let busy = match node.as_str() {
-            "initialising" => Some("bootstrap"),
-            "building" | "rebuilding" => Some("reinitialize"),
-            "restarting" | "recovering" => Some("restart"),
-            "promoting" => Some("promote"),
-            "demoting" | "releasing_lease" | "switching_over" => Some("demote"),
-            "rejoining" => Some("rejoin"),
-            _ => None,
-        };
+        let seen = self.seen.borrow();
         let local = LocalView {
             machines: machines.values().cloned().collect(),
-            sentence: self.sentence(&node, &self.seen.borrow()),
+            sentence: self.sentence(&seen),
             guard,
-            busy: busy.map(str::to_string),
+            busy: seen.phase().task().map(str::to_string),
         };
         self.local.send_replace(Arc::new(local));
     }
@@ -305,54 +305,22 @@ impl NodeContext {
         })
     }
 
-    /// Patroni's one sentence about this cycle.
-    fn sentence(&self, node: &str, seen: &LocalState) -> String {
-        if let Some(recovery) = &seen.recovery {
-            return format!("{node}; {}", recovery.text());
-        }
-        let (view, data) = (self.view.borrow(), &seen.data);
-        let own = &view.own_name;
-        let sure = view.raft.quorum_at + self.dynamic.borrow().ttl_ms > clock::now();
-        let overdue = self.machines.borrow().get("restart").is_some_and(|restart| {
-            restart.state == "starting" && restart.knowledge["timed_out"] == true
-        });
-        match (node, view.cluster.leader()) {
-            ("recovering" | "restarting", _) if overdue => String::from(
-                "primary start has timed out, but continuing to wait because failover is not possible",
-            ),
-            ("blocked", _) => why_aside(data, view.cluster.system_identifier()),
-            ("following", _) if !sure => {
-                format!("no quorum: no majority is heard. I am ({own}), a secondary, and wait")
-            }
-            (state, _) if !sure && view.raft.quorum_at > 0 => {
-                format!("{state}; no quorum: no majority is heard")
-            }
-            ("leading", _) => format!("no action. I am ({own}), the leader with the lock"),
-            ("standby_leading", _) => {
-                let trouble = seen.remote.as_ref().and_then(|facts| facts.problems.first());
-                let trouble = trouble.map(|problem| format!("; {problem}")).unwrap_or_default();
-                format!("no action. I am ({own}), the standby leader with the lock{trouble}")
-            }
-            ("following", Some(leader)) => {
-                format!("no action. I am ({own}), a secondary, and following a leader ({leader})")
-            }
-            (state, Some(leader)) => format!("{state}; the leader is ({leader})"),
-            ("deciding", None)
-                if view.cluster.system_identifier().is_none() && seen.postmaster_alive =>
-            {
-                String::from(
-                    "the PostgreSQL that runs here goes on; it is adopted when a majority of the \
-                     members is up",
-                )
-            }
-            (state, None) => match &view.cluster.initialize_failure {
-                Some(failure) if view.cluster.system_identifier().is_none() => format!(
-                    "{state}; creating the cluster failed on {} (attempt {}): {}",
-                    failure.node, failure.attempts, failure.reason
-                ),
-                _ => format!("{state}; nobody leads"),
-            },
-        }
+    fn sentence(&self, seen: &LocalState) -> String {
+        let view = self.view.borrow();
+        let remote = seen.remote.as_ref().and_then(|facts| facts.problems.first());
+        let shown = status::Seen {
+            state: seen.node_state,
+            own_name: &view.own_name,
+            cluster: &view.cluster,
+            has_quorum: view.raft.quorum_at + self.dynamic.borrow().ttl_ms > clock::now(),
+            had_quorum: view.raft.quorum_at > 0,
+            data: &seen.data,
+            postmaster_alive: seen.postmaster_alive,
+            recovery: seen.recovery.as_ref(),
+            remote_problem: remote.map(String::as_str),
+            start_is_overdue: self.flows.borrow().start_is_overdue(),
+        };
+        shown.sentence()
     }
 
     /// What PostgreSQL here is to the cluster while it is in recovery.
@@ -369,7 +337,7 @@ impl NodeContext {
         let cluster = view.cluster.system_identifier();
         let foreign = matches!(&data, DataDirectory::Present { system_identifier, .. }
             if cluster.is_some_and(|ours| ours != system_identifier));
-        foreign.then(|| why_aside(&data, cluster))
+        foreign.then(|| why_blocked(&data, cluster))
     }
 
     fn seen_data(&self) -> DataDirectory {
@@ -385,14 +353,14 @@ impl NodeContext {
             // It accepts connections, though not ours.
             (None, true, None) if seen.sql_failure.is_some() => PgState::Running,
             (None, true, None) => PgState::Starting,
-            (None, false, _) if seen.node_state == "building" => PgState::CreatingReplica,
+            (None, false, _) if seen.phase() == Phase::Building => PgState::CreatingReplica,
             (None, false, _) => seen.rest,
         }
     }
 
     /// This node creates the cluster.
     pub fn is_creating(&self) -> bool {
-        self.seen.borrow().node_state == "initialising"
+        self.seen.borrow().phase() == Phase::Initialising
     }
 
     /// All that this node says of itself, to be gossiped.
@@ -421,10 +389,11 @@ impl NodeContext {
             watchdog_failed: watchdog::trouble(&config.watchdog, self.dynamic().ttl_ms).is_some(),
             bootstrap_ttl_ms: first.as_ref().map(|dynamic| dynamic.ttl_ms),
             begins_as_standby: first.is_some_and(|dynamic| dynamic.standby_cluster.is_some()),
-            sentence: self.sentence(&seen.node_state, &seen),
+            sentence: self.sentence(&seen),
             recovery: seen.recovery.clone(),
             restored: seen.restored,
-            node_state: seen.node_state.clone(),
+            node_state: seen.node_state.map_or("", State::name).to_owned(),
+            phase: seen.phase(),
             build,
             remote: seen.remote.clone(),
             scheduled_restart: self.scheduled_restart.borrow().clone(),
@@ -438,37 +407,6 @@ impl NodeContext {
         self.seen.borrow_mut().doing = Some(state);
         self.look.notify_one();
         StateOverride(self.clone())
-    }
-}
-
-/// What is here that Surus does not touch, and what a person can do.
-fn why_aside(data: &DataDirectory, cluster: Option<&str>) -> String {
-    match (data, cluster) {
-        (DataDirectory::Broken { problem }, Some(_)) => format!(
-            "the data directory is broken ({problem}): mend it, move it away, or have it replaced \
-             by a copy (surus ctl reinit)"
-        ),
-        (DataDirectory::Broken { problem }, None) => {
-            format!("the data directory is broken ({problem}): mend it, or move it away")
-        }
-        (DataDirectory::Present { system_identifier, .. }, Some(cluster))
-            if system_identifier != cluster =>
-        {
-            format!(
-                "the data directory has the system identifier {system_identifier}, the cluster has \
-                 {cluster}: move it away if it may go, or correct postgresql.data_dir"
-            )
-        }
-        (DataDirectory::Present { was_primary: false, .. }, None) => String::from(
-            "a PostgreSQL that Surus did not start runs here as a standby, and no cluster exists \
-             that it belongs to: start Surus on its primary's node first; a standby is never made \
-             a primary by itself",
-        ),
-        _ => String::from(
-            "a PostgreSQL that Surus did not start runs on the data directory, for no cluster that \
-             exists or where postgresql.listen does not find it: stop it, and Surus takes the \
-             directory over, or correct postgresql.data_dir",
-        ),
     }
 }
 

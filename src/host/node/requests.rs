@@ -186,11 +186,7 @@ async fn until_called_off(context: &Rc<NodeContext>) {
 /// Calls off a reinitialize that is asked for or under way: whether there was one.
 fn cancel_reinitialize(context: &Rc<NodeContext>) -> Result<bool, String> {
     let asked = std::mem::take(&mut context.requests.borrow_mut().reinitialize);
-    let machines = context.machines.borrow();
-    let node = machines.get("node");
-    let wished = node.is_some_and(|node| !node.knowledge["reinit"].is_null());
-    let builds = node.is_some_and(|node| node.state == "building") && wished;
-    drop(machines);
+    let builds = context.flows.borrow().reinitializes();
     context.requests.borrow_mut().cancel_build = builds;
     context.changed.notify_one();
     Ok(asked || builds)

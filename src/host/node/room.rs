@@ -5,6 +5,7 @@ use super::NodeContext;
 use super::copy::superuser_at;
 use crate::host::postgres::Server;
 use crate::host::postgres::room::size_of;
+use crate::pure::cluster::facts::Phase;
 use crate::pure::operation::Source;
 
 /// For a copy of this source in the place of what lies here, as far as that is removed for it.
@@ -30,7 +31,7 @@ pub async fn for_copy(
 /// # Errors
 /// There is no room: what may go.
 pub async fn for_rewind(context: &NodeContext, server: &Server) -> Result<(), String> {
-    let rejoins = context.seen.borrow().node_state == "rejoining";
+    let rejoins = context.seen.borrow().phase() == Phase::Rejoining;
     if !rejoins || context.settings().use_pg_rewind != Some(true) {
         return Ok(());
     }
@@ -42,7 +43,7 @@ pub async fn for_rewind(context: &NodeContext, server: &Server) -> Result<(), St
 /// # Errors
 /// There is no room: what may go.
 pub async fn beside(context: &NodeContext, server: &Server) -> Result<(), String> {
-    let source = super::start_stop::upstream_in_use(context).flatten();
+    let source = context.flows.borrow().upstream_in_use().flatten();
     server.has_room(size(context, source.as_ref()).await, false).await
 }
 

@@ -9,6 +9,7 @@ use crate::host::postgres::processes::blocking;
 use crate::host::postgres::start::Ready;
 use crate::host::postgres::stop::StoppedBy;
 use crate::pure::cluster::facts::DataDirectory;
+use crate::pure::cluster::facts::Phase;
 use crate::pure::config::{HostPort, PostgresSettings, Postgresql};
 use crate::pure::operation::{Inspection, Report, Source, StartAs, StopMode};
 use crate::pure::postgres::conninfo::{PrimaryConninfo, pgpass};
@@ -318,7 +319,7 @@ pub async fn start(context: &Rc<NodeContext>, start_as: StartAs) -> Result<Repor
         server.write_passfile(&passfile(&config, source)).await?;
     }
     let_pg_ctl_see(context, &server).await?;
-    let builds = context.seen.borrow().node_state == "building";
+    let builds = context.seen.borrow().phase() == Phase::Building;
     tokio::select! {
         begun = server.start(&files, RECOVERY_MAX, ready) => begun.map(|_| ())?,
         why = super::build::waits_in_vain(&server), if builds => return Err(why),
@@ -467,26 +468,6 @@ pub async fn point_upstream(
     Ok(Report::Done)
 }
 
-/// Whom the node's own machine follows. What a view says may be older than that: after a restart
-/// it is what the log held, and an upstream that is gone from the files is not missed by anybody.
-///
-/// The outer nothing: whoever points it somewhere writes the files with what is in force then.
-pub(super) fn upstream_in_use(context: &NodeContext) -> Option<Option<Source>> {
-    let machines = context.machines.borrow();
-    let node = machines.get("node")?;
-    if node.state != "standby_leading" {
-        let upstream = serde_json::from_value(node.knowledge.get("upstream")?.clone());
-        return upstream.ok().map(Some);
-    }
-    let flow = machines.get("standby_leader")?;
-    let remote = flow.knowledge.get("remote")?.get("source")?.clone();
-    match flow.state.as_str() {
-        "leading_standbys" | "behind_remote" => serde_json::from_value(remote).ok(),
-        "unrelated_remote" => Some(None),
-        _ => None,
-    }
-}
-
 /// The configuration changed: write the files again and reload a server that runs.
 pub async fn apply_configuration(context: &Rc<NodeContext>) -> Result<(), String> {
     let server = context.server()?;
@@ -504,7 +485,7 @@ pub async fn apply_configuration(context: &Rc<NodeContext>) -> Result<(), String
         None => server.files().is_there(&server.data_dir.join("standby.signal"))?,
     };
     let standby = match in_recovery {
-        true => match upstream_in_use(context) {
+        true => match context.flows.borrow().upstream_in_use() {
             None => return Ok(()),
             some => some,
         },

@@ -10,7 +10,7 @@
 //! that became known, or true, in between.
 use std::fmt;
 
-use super::facts::{DataDirectory, Facts};
+use super::facts::{DataDirectory, Facts, Phase};
 use super::state::{ClusterState, FailoverRequest, Member, Sync};
 use super::timelines::Timelines;
 use crate::pure::config::{Dynamic, SynchronousMode};
@@ -241,7 +241,7 @@ pub fn may_lead<'a>(member: &Member, fresh: Option<&'a Facts>) -> Result<&'a Fac
     if facts.watchdog_failed {
         return Err(Ineligible::WatchdogUnusable);
     }
-    if facts.node_state == "rebuilding" {
+    if facts.phase == Phase::Rebuilding {
         return Err(Ineligible::Rebuilding);
     }
     Ok(facts)

@@ -46,8 +46,11 @@ pub struct Facts {
     /// By this node's file the cluster begins as a standby of another one.
     #[serde(default)]
     pub begins_as_standby: bool,
-    /// The machine the node is in (`following`, `building`, …) and its one sentence.
+    /// The state of the flow `node`, for people; decisions go by `phase`.
     pub node_state: String,
+    #[serde(default)]
+    pub phase: Phase,
+    /// The HA cycle's one sentence.
     pub sentence: String,
     pub build: Option<BuildProgress>,
     /// How far the recovery of a restored cluster is.
@@ -63,6 +66,48 @@ pub struct Facts {
     /// The node is leaving in an orderly way.
     pub leaving: bool,
     pub version: String,
+}
+
+/// What a node is doing, as far as others decide by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing that others would have to know.
+    #[default]
+    Idle,
+    Initialising,
+    Building,
+    /// The operator asked for a new copy; the old one is about to go.
+    Rebuilding,
+    Restarting,
+    /// Starts a primary that crashed.
+    Recovering,
+    Promoting,
+    Demoting,
+    Rejoining,
+    Leading,
+    LeadingStandby,
+    Following,
+}
+
+impl Phase {
+    /// Patroni's word for a task that forbids another one.
+    pub fn task(self) -> Option<&'static str> {
+        Some(match self {
+            Phase::Initialising => "bootstrap",
+            Phase::Building | Phase::Rebuilding => "reinitialize",
+            Phase::Restarting | Phase::Recovering => "restart",
+            Phase::Promoting => "promote",
+            Phase::Demoting => "demote",
+            Phase::Rejoining => "rejoin",
+            Phase::Idle | Phase::Leading | Phase::LeadingStandby | Phase::Following => return None,
+        })
+    }
+
+    /// PostgreSQL here is in service, as a primary or as a standby.
+    pub fn serves(self) -> bool {
+        matches!(self, Phase::Leading | Phase::LeadingStandby | Phase::Following)
+    }
 }
 
 /// What lies in the data directory, as far as it can be told without starting anything.

@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn whoever_is_about_to_lose_its_data_may_not_lead() {
         let (cluster, dynamic) = (ClusterState::default(), Dynamic::from_value(None));
-        for (node_state, leads) in [("following", true), ("rebuilding", false)] {
-            let known = Facts { node_state: node_state.into(), ..facts(3, 2_000_000) };
+        for (phase, leads) in [(Phase::Following, true), (Phase::Rebuilding, false)] {
+            let known = Facts { phase, ..facts(3, 2_000_000) };
             let candidate = Candidate { id: 1, member: &Member::default(), fresh: Some(&known) };
             assert_eq!(rank(&election(&cluster, &dynamic), &[candidate]).0.is_some(), leads);
         }

@@ -222,13 +222,17 @@ impl ReplicaBuild {
 
     /// What people are shown of a build that is in this state; without bytes, which nobody here
     /// counts.
-    pub fn progress(&self, state: &str) -> Option<BuildProgress> {
+    pub fn progress(&self, state: State) -> Option<BuildProgress> {
         let phase = match state {
-            "waiting" | "leaderless" => "waiting for a source",
-            "clearing" => "emptying the data directory",
-            "catching_up" => "catching up",
-            "backing_off" => "backing off",
-            "checking" | "copying" | "verifying" | "starting" | "stopping" => state,
+            State::Waiting | State::Leaderless => "waiting for a source",
+            State::Clearing => "emptying the data directory",
+            State::CatchingUp => "catching up",
+            State::BackingOff => "backing off",
+            State::Checking
+            | State::Copying
+            | State::Verifying
+            | State::Starting
+            | State::Stopping => state.name(),
             _ => return None,
         };
         Some(BuildProgress {

@@ -3,6 +3,7 @@
 //! Whoever runs several flows (the actors, the simulator) holds machines of different types; what
 //! differs between the types ends here. Invariant, as in [`super`]: effects come only out of a
 //! record that the journal took.
+use std::any::Any;
 use std::io;
 
 use serde_json::Value;
@@ -125,6 +126,8 @@ pub trait AnyMachine {
     fn waiting_for(&self) -> String;
     /// What the flow knows, as JSON, for people.
     fn knowledge(&self) -> Value;
+    /// For those who know the flow's type.
+    fn as_any(&self) -> &dyn Any;
     /// See [`super::Flow::problem`].
     fn problem(&self) -> Option<&str>;
     /// Takes what became of its own work or delay.
@@ -170,6 +173,10 @@ impl<F: FollowsSituation> AnyMachine for Machine<F> {
 
     fn knowledge(&self) -> Value {
         serde_json::to_value(Machine::knowledge(self)).unwrap_or_default()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn problem(&self) -> Option<&str> {

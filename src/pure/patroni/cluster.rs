@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 
 use super::snapshot::{Snapshot, answering};
 use super::{members, standby};
-use crate::pure::cluster::facts::{Facts, SqlFacts};
+use crate::pure::cluster::facts::{Facts, Phase, SqlFacts};
 use crate::pure::cluster::state::{FailoverRequest, Member};
 use crate::pure::postgres::lsn::Lsn;
 use crate::pure::view::Heard;
@@ -67,7 +67,7 @@ fn row(snapshot: &Snapshot, member: &Member, heard: Option<&Heard>) -> Value {
 pub fn is_promoted(facts: &Facts) -> bool {
     match answering(facts) {
         Some(sql) => sql.in_recovery,
-        None => facts.node_state == "promoting",
+        None => facts.phase == Phase::Promoting,
     }
 }
 

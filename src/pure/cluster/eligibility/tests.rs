@@ -98,7 +98,7 @@ fn what_a_member_is_and_wants_comes_first() {
     let tag = |c: &mut Case| c.facts().tags.insert("nofailover".into(), json!(true));
     assert_eq!(why(tag), Ineligible::Nofailover);
     assert_eq!(why(|c| c.facts().watchdog_failed = true), Ineligible::WatchdogUnusable);
-    assert_eq!(why(|c| c.facts().node_state = "rebuilding".into()), Ineligible::Rebuilding);
+    assert_eq!(why(|c| c.facts().phase = Phase::Rebuilding), Ineligible::Rebuilding);
     // An operator's order changes nothing about it, nor does a cluster that does not exist yet.
     let ordered = |c: &mut Case| {
         (c.wanted, c.forced) = (true, true);

@@ -209,7 +209,7 @@ fn a_hand_over_goes_to_whom_the_arbiter_takes() {
     for named in [true, false] {
         assert_eq!(handed(named, &|_| {}).as_deref(), Some("b"));
         assert_eq!(handed(named, &|b| b.watchdog_failed = true), None);
-        assert_eq!(handed(named, &|b| b.node_state = "rebuilding".into()), None);
+        assert_eq!(handed(named, &|b| b.phase = Phase::Rebuilding), None);
         assert_eq!(handed(named, &|b| b.leaving = true), None);
         assert_eq!(handed(named, &|b| b.sql = None), None);
     }
