@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use surus::ctl::chart::walk;
 use surus::pure::chart::{Chart, draw};
 use surus::pure::flow::BUILT_IN;
+use surus::pure::flow::any::cause_sentence;
 
 /// A sound chart that the refusal tests break in one place each.
 fn sound() -> Value {
@@ -301,6 +302,29 @@ fn the_readme_of_the_charts_is_current() {
     }
     let found = fs::read_to_string(&file).unwrap_or_default();
     assert!(found == text, "statecharts/README.md is stale: run UPDATE=1 cargo test --test charts");
+}
+
+/// Tables, replays and hovers print a sentence after its name: it stays on one line.
+#[test]
+fn sentences_of_built_in_charts_are_short() {
+    for (name, json) in BUILT_IN {
+        let chart = Chart::parse(json).unwrap_or_else(|_| panic!("{name} was checked by build.rs"));
+        for (word, sentence) in chart.vocabulary.iter() {
+            let fits = sentence.ends_with('.') && sentence.chars().count() < 110;
+            assert!(fits, "{name}: the sentence for `{word}` has no full stop, or 110 characters");
+        }
+    }
+}
+
+/// A record's cause is explained by what it names, whatever a program's error says after it.
+#[test]
+fn causes_are_explained_by_what_they_name() {
+    let named = |cause| cause_sentence("rejoin", cause).map(|(name, _)| name);
+    assert_eq!(named("done rewind"), Some("rewind"));
+    assert_eq!(named("failed rewind: no stop_postgres here"), Some("rewind"));
+    assert_eq!(named("after rewind_timeout"), Some("rewind_timeout"));
+    assert_eq!(cause_sentence("node", "postgres_died").map(|it| it.0), Some("postgres_died"));
+    assert_eq!(named("start"), None);
 }
 
 /// `run_…_flow` names a flow; a chart that runs one which does not exist would wait for nobody.

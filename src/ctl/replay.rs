@@ -101,7 +101,11 @@ fn write_transition(
     let (from, to) = (transition.text("from"), transition.text("to"));
     let from = if from.is_empty() { "nowhere" } else { from };
     writeln!(out, "#{number} {at} {node} {flow}: {from} → {to}")?;
-    writeln!(out, "    because {}", transition.text("cause"))?;
+    let cause = transition.text("cause");
+    writeln!(out, "    because {cause}")?;
+    if let Some((name, sentence)) = flows::cause_sentence(flow, cause) {
+        writeln!(out, "    {name}: {sentence}")?;
+    }
     let answers: Vec<String> = again.guards.iter().map(|(g, yes)| answer(g, *yes)).collect();
     if !answers.is_empty() {
         writeln!(out, "    asked: {}", answers.join(", "))?;

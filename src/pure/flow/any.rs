@@ -70,6 +70,13 @@ pub fn sentence(flow: &str, name: &str) -> Option<&'static str> {
     visit(flow, Sentence(name)).flatten()
 }
 
+/// The event, delay or activity that a record's cause names, and what it means; causes are
+/// `event`, `after x_delay`, `done activity` and `failed activity: …`.
+pub fn cause_sentence<'a>(flow: &str, cause: &'a str) -> Option<(&'a str, &'static str)> {
+    let named = cause.split(':').next().unwrap_or_default();
+    named.split(' ').find_map(|name| Some((name, sentence(flow, name)?)))
+}
+
 /// What a flow begins with besides its input: this node's own settings and state.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
