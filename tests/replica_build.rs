@@ -112,8 +112,7 @@ impl Build {
     }
 
     fn progress(&self) -> BuildProgress {
-        let state = self.machine.state().to_string();
-        self.machine.knowledge().progress(&state).expect("it builds")
+        self.machine.knowledge().progress(self.machine.state()).expect("it builds")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks before anything is done: switchover, failover, reinitialize, restart conditions.
 use serde_json::{Value, json};
 use surus::pure::cluster::eligibility::{Candidate, Election};
+use surus::pure::cluster::facts::Phase;
 use surus::pure::cluster::rank::rank;
 use surus::pure::cluster::state::FailoverRequest;
 use surus::pure::config::SynchronousMode;

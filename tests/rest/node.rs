@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use surus::pure::cluster::facts::Phase;
 use surus::pure::cluster::facts::{DataDirectory, Facts, SqlFacts, Walsender};
 use surus::pure::cluster::state::{ClusterState, Initialize, Lease, Member, Purpose, Sync};
 use surus::pure::config::{

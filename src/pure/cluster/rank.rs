@@ -82,6 +82,7 @@ fn verdict(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pure::cluster::facts::Phase;
     use crate::pure::cluster::facts::SqlFacts;
     use crate::pure::cluster::state::{FailoverRequest, Member, Sync};
     use crate::pure::cluster::timelines::Timelines;

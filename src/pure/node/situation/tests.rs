@@ -1,5 +1,6 @@
 //! What a situation makes of the facts.
 use super::*;
+use crate::pure::cluster::facts::Phase;
 use crate::pure::cluster::facts::SqlFacts;
 use crate::pure::cluster::state::{Lease, Member};
 use crate::pure::config::Tags;
