@@ -16,6 +16,7 @@ use super::restored::{founding_record_of, restored};
 use super::store::Loaded;
 use crate::pure::cluster::facts::Facts;
 use crate::pure::cluster::state::Member;
+use crate::pure::config::HostPort;
 use crate::pure::consensus::core::{Core, Input, Options, Output};
 use crate::pure::consensus::founding::FoundingRecord;
 use crate::pure::consensus::log::MemoryLog;
@@ -311,7 +312,7 @@ pub fn host_texts(bytes: &[u8]) {
             }
         }
         _ => {
-            drop((read::parameters(&text), access::host_of_url(&text)));
+            drop((read::parameters(&text), HostPort::of_url(&text, 80)));
             let client = second.parse().unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
             let _ = access::network_contains(first, client);
         }

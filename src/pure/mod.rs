@@ -14,5 +14,6 @@ pub mod node;
 pub mod operation;
 pub mod patroni;
 pub mod postgres;
+pub mod random;
 pub mod replay;
 pub mod view;

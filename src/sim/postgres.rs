@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::pure::cluster::Millis;
-use crate::pure::consensus::group::draw;
 use crate::pure::postgres::history::{Left, Lineage, Switch};
 use crate::pure::postgres::lsn::Lsn;
 
@@ -43,7 +42,7 @@ impl Wal {
 
     pub fn push(&mut self, timeline: u32, id: u64) {
         let mut rng = self.0.last().map_or(7, |record| record.chain) ^ id.rotate_left(17);
-        self.0.push(Record { timeline, id, chain: draw(&mut rng) });
+        self.0.push(Record { timeline, id, chain: crate::pure::random::next(&mut rng) });
     }
 
     pub fn has(&self, place: usize, id: u64) -> bool {

@@ -1,6 +1,6 @@
 //! Rng and time as values: a generator from a seed, and clocks that do not quite agree.
 use crate::pure::cluster::Millis;
-use crate::pure::consensus::group::draw;
+use crate::pure::random;
 
 /// A stream of randomness; the same seed gives the same stream.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ impl Rng {
 
     /// Any number.
     pub fn any(&mut self) -> u64 {
-        draw(&mut self.0)
+        random::next(&mut self.0)
     }
 
     /// A number from `low` to `high`, both included.

@@ -163,7 +163,8 @@ impl Consensus {
                 }
                 Output::Greeting(standing) => self.greet(standing),
                 Output::Targets(addrs) => {
-                    self.peers.set_targets(addrs.iter().filter_map(|a| host_port(a)).collect());
+                    self.peers
+                        .set_targets(addrs.iter().filter_map(|addr| addr.parse().ok()).collect());
                 }
                 Output::Changed => changed = true,
                 Output::Halt(sentence) => halt(&sentence),
@@ -176,7 +177,7 @@ impl Consensus {
     }
 
     fn send(&self, addr: &str, frame: Frame) {
-        if let Some(addr) = host_port(addr) {
+        if let Ok(addr) = addr.parse::<HostPort>() {
             self.peers.send(&addr, frame);
         }
     }
@@ -392,12 +393,6 @@ fn greeting(hello: &Hello) -> Greeting {
         addr: hello.raft_addr.clone(),
         standing: serde_json::from_value(hello.state.clone()).unwrap_or_default(),
     }
-}
-
-fn host_port(addr: &str) -> Option<HostPort> {
-    let (host, port) = addr.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
-    Some(HostPort { host, port: port.parse().ok()? })
 }
 
 pub fn lock(deadline: &SharedDeadline) -> std::sync::MutexGuard<'_, Deadline> {

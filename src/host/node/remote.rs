@@ -311,9 +311,9 @@ fn own_member(
     section: &StandbyCluster,
 ) -> Option<String> {
     let hosts = section.hosts();
-    let named = |host: &str, port: u16| hosts.iter().any(|h| h.host == host && h.port == port);
+    let named = |at: HostPort| hosts.iter().any(|h| h.host == at.host && h.port == at.port);
     let mut members = cluster.members.values();
-    let own = members.find(|m| m.host_port().is_some_and(|(host, port)| named(host, port)))?;
+    let own = members.find(|member| member.host_port().is_some_and(named))?;
     Some(own.name.clone())
 }
 

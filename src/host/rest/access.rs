@@ -10,8 +10,8 @@ use super::guesses::{self, Guesses};
 use super::reply::Reply;
 use super::{browser, current, snapshot};
 use crate::host::request::Handle;
-use crate::pure::config::Credentials;
 use crate::pure::config::network::Network;
+use crate::pure::config::{Credentials, HostPort};
 use crate::pure::patroni::basic_auth::{self, Refusal};
 
 /// Both checks, in Patroni's order.
@@ -70,17 +70,8 @@ pub(super) fn is_favoured(client: IpAddr, handle: &Handle) -> bool {
 pub(super) fn member_hosts(handle: &Handle) -> Vec<String> {
     snapshot(handle, |snapshot| {
         let members = snapshot.view.cluster.members.values();
-        members.filter_map(|member| host_of_url(&member.api_url)).map(str::to_owned).collect()
+        members.filter_map(|member| Some(HostPort::of_url(&member.api_url, 80)?.host)).collect()
     })
-}
-
-pub(in crate::host) fn host_of_url(url: &str) -> Option<&str> {
-    let authority = url.split("://").nth(1)?.split('/').next()?;
-    let host = match authority.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next()?,
-        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
-    };
-    (!host.is_empty()).then_some(host)
 }
 
 async fn allowed(client: Option<IpAddr>, entries: &[String]) -> bool {
@@ -102,16 +93,4 @@ async fn allowed(client: Option<IpAddr>, entries: &[String]) -> bool {
 /// Whether an address or network contains the client; `None` when the entry is a host name.
 pub(in crate::host) fn network_contains(entry: &str, client: IpAddr) -> Option<bool> {
     Network::parse(entry).map(|network| network.contains(client))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_come_out_of_urls() {
-        assert_eq!(host_of_url("http://10.0.0.1:8008/patroni"), Some("10.0.0.1"));
-        assert_eq!(host_of_url("http://[::1]:8008/patroni"), Some("::1"));
-        assert_eq!(host_of_url("nonsense"), None);
-    }
 }

@@ -8,7 +8,7 @@ use super::RaftId;
 use super::handover::Token;
 use super::standby::Standby;
 use super::timelines::Timelines;
-use crate::pure::config::Tags;
+use crate::pure::config::{HostPort, Tags};
 use crate::pure::postgres::lsn::Lsn;
 
 /// Everything the nodes have agreed on. Changed only by [`super::command::Command`]s.
@@ -104,10 +104,8 @@ pub struct Member {
 
 impl Member {
     /// Host and port out of `conn_url`.
-    pub fn host_port(&self) -> Option<(&str, u16)> {
-        let rest = self.conn_url.strip_prefix("postgres://")?.split('/').next()?;
-        let (host, port) = rest.rsplit_once(':')?;
-        Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+    pub fn host_port(&self) -> Option<HostPort> {
+        HostPort::of_url(&self.conn_url, 5432)
     }
 }
 

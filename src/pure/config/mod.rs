@@ -13,6 +13,7 @@ pub mod dynamic;
 pub mod effective;
 mod env;
 pub mod faults;
+mod host_port;
 #[cfg(test)]
 mod keys_tests;
 mod load;
@@ -31,6 +32,7 @@ mod yaml;
 
 pub use effective::effective;
 pub use faults::Fault;
+pub use host_port::{HostPort, NotAnAddress};
 pub use load::{Reading, find_place, load, read_parts};
 pub use peer_access::PeerAccess;
 pub use tags::Tags;
@@ -86,22 +88,6 @@ impl fmt::Debug for Secret {
 impl Serialize for Secret {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str("<secret>")
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct HostPort {
-    pub host: String,
-    pub port: u16,
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
     }
 }
 

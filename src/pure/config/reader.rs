@@ -206,7 +206,7 @@ impl<'a> Section<'a> {
 
     /// As `address`, of a text that came from `key`.
     pub fn parsed_address(&self, key: &str, text: &str, port_default: u16) -> Option<HostPort> {
-        let parsed = parse_address(text, port_default);
+        let parsed = HostPort::parse(text, port_default).ok();
         if parsed.is_none() {
             let example = format!("write HOST:PORT, for example 10.0.0.1:{port_default}");
             self.fault(key, format!("`{text}` is not an address; {example}"));
@@ -231,27 +231,6 @@ fn describe(node: &Node) -> &'static str {
     }
 }
 
-/// Splits `HOST[:PORT]`; a bare IPv6 address has no port, `[…]` encloses one that has.
-pub fn parse_address(text: &str, port_default: u16) -> Option<HostPort> {
-    let text = text.trim();
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
-        }
-        None => match text.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.contains(',') => (host, Some(port)),
-            _ => (text, None),
-        },
-    };
-    let port = match port {
-        Some(digits) => digits.parse().ok().filter(|port| *port > 0)?,
-        None => port_default,
-    };
-    let unfit = host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/');
-    if unfit { None } else { Some(HostPort { host: host.to_string(), port }) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,27 +241,6 @@ mod tests {
         let node = super::super::yaml::parse(&Arc::from("f"), text, &report).expect("YAML");
         read(&Section::top(&node, &report));
         report.finish().0.iter().map(Fault::to_string).collect()
-    }
-
-    #[test]
-    fn addresses_come_in_four_shapes() {
-        let cases = [
-            ("a:1", "a", 1),
-            ("a", "a", 5432),
-            ("[::1]:7", "::1", 7),
-            ("[::1]", "::1", 5432),
-            ("::1", "::1", 5432),
-            ("a,b:9", "a,b", 9),
-            ("::1,10.0.0.1:9", "::1,10.0.0.1", 9),
-            ("*:5", "*", 5),
-        ];
-        for (text, host, port) in cases {
-            let expected = HostPort { host: host.into(), port };
-            assert_eq!(parse_address(text, 5432), Some(expected), "{text}");
-        }
-        for wrong in ["", ":5", "a:", "a:x", "a:0", "a:70000", "[::1", "[::1]x", "a b:1"] {
-            assert_eq!(parse_address(wrong, 1), None, "{wrong}");
-        }
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::network::Network;
 use super::peer_access;
-use super::reader::{Section, parse_address};
+use super::reader::Section;
 use super::scalar::parse_bool;
 use super::{Credentials, Ctl, HostPort, Log, Raft, RestApi, Secret, Watchdog};
 
@@ -225,20 +225,12 @@ pub(super) fn check_loopback(section: &Section, key: &str, host: &str, raft: &Ra
 /// Addresses for PostgreSQL's listen_addresses and its port, from `h1,h2:port`.
 pub(super) fn listen(section: &Section, key: &str) -> (String, u16) {
     let Some(text) = section.text(key) else { return (String::new(), 5432) };
-    let brackets = text.replace(['[', ']'], "");
-    let parsed = parse_address(&text, 5432).or_else(|| {
-        let (hosts, port) = brackets.rsplit_once(':')?;
-        Some(HostPort { host: hosts.into(), port: port.parse().ok().filter(|p| *p > 0)? })
-    });
-    let Some(address) = parsed.or_else(|| section.parsed_address(key, &text, 5432)) else {
-        return (String::new(), 5432);
-    };
-    let hosts = address
-        .host
-        .split(',')
-        .map(|host| host.trim().trim_matches(['[', ']']))
-        .filter(|host| !host.is_empty());
-    (hosts.collect::<Vec<_>>().join(","), address.port)
+    let several: Vec<&str> =
+        text.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+    let several = (several.len() > 1).then(|| several.join(",").replace(['[', ']'], ""));
+    let listed = several.and_then(|list| HostPort::parse(&list, 5432).ok());
+    let address = listed.or_else(|| section.parsed_address(key, &text, 5432));
+    address.map_or((String::new(), 5432), |address| (address.host, address.port))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::log::{MemoryLog, SNAPSHOT_EVERY};
 use super::message_filter;
 use crate::pure::cluster::state::Member;
 use crate::pure::cluster::{Millis, RaftId};
+use crate::pure::random;
 
 /// Ticks between a leader's heartbeats.
 const HEARTBEAT_TICKS: usize = 4;
@@ -413,7 +414,7 @@ impl Group {
     fn draw_election_timeout(&mut self) {
         let role = self.raw.raft.state as u64;
         let mut rng = self.seed ^ (self.term() << 20) ^ (role << 16) ^ (self.ticks / 32);
-        let extra = (draw(&mut rng) % ELECTION_TICKS as u64) as usize;
+        let extra = (random::next(&mut rng) % ELECTION_TICKS as u64) as usize;
         self.raw.raft.set_randomized_election_timeout(ELECTION_TICKS + extra);
     }
 }
@@ -459,13 +460,4 @@ pub fn change_of(entry: &Entry) -> Result<ConfChangeV2, String> {
         member.map_err(|error| error.to_string())?;
     }
     Ok(change)
-}
-
-/// splitmix64: randomness that arrives as a value.
-pub fn draw(rng: &mut u64) -> u64 {
-    *rng = rng.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *rng;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

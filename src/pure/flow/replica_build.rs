@@ -17,6 +17,7 @@ use crate::pure::node::situation::{LeaseStatus, Situation};
 use crate::pure::operation::{
     Method, Offer, OfferKind, Operation, ReinitOptions, Source, StartAs, StopMode, WipePermission,
 };
+use crate::pure::random;
 
 include!(concat!(env!("OUT_DIR"), "/replica_build.rs"));
 
@@ -214,10 +215,7 @@ impl ReplicaBuild {
     fn retry_ms(&self) -> Millis {
         let base = (RETRY_MS_MIN << self.attempt.min(10)).min(RETRY_MS_MAX);
         let seed = format!("{} {}", self.node, self.attempt);
-        let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        base - base / 4 + (hash >> 7) % (base / 2)
+        base - base / 4 + random::from_text(&seed) % (base / 2)
     }
 
     /// What people are shown of a build that is in this state; without bytes, which nobody here

@@ -275,10 +275,10 @@ fn may_be_promoted(s: &Sources, section: Option<&StandbyCluster>) -> bool {
 /// A member as somebody to connect to; the slot is ours on its server.
 fn source_of(s: &Sources, name: &str) -> Option<Source> {
     let (id, member) = s.cluster.member_named(name)?;
-    let (host, port) = member.host_port().filter(|_| id != s.own)?;
+    let at = member.host_port().filter(|_| id != s.own)?;
     let own = s.cluster.name_of(s.own).unwrap_or_default();
     let slot = s.use_slots.then(|| slot_name(own));
-    Some(Source { member: name.to_string(), host: host.to_string(), port, slot })
+    Some(Source { member: name.to_string(), host: at.host, port: at.port, slot })
 }
 
 fn replicatefrom(s: &Sources) -> Option<String> {

@@ -49,9 +49,9 @@ fn row(snapshot: &Snapshot, member: &Member, heard: Option<&Heard>) -> Value {
     };
     put("state", shown.into());
     put("api_url", member.api_url.as_str().into());
-    if let Some((host, port)) = member.host_port() {
-        put("host", host.into());
-        put("port", port.into());
+    if let Some(at) = member.host_port() {
+        put("host", at.host.into());
+        put("port", at.port.into());
     }
     if let Some(timeline) = sql.map(|sql| sql.timeline).filter(|timeline| *timeline > 0) {
         put("timeline", timeline.into());
