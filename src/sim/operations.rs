@@ -54,7 +54,7 @@ impl World {
         } else {
             work.looks += 1;
             if self.fails_at_once(at, &work) {
-                failed("it fails by bad rng")
+                failed("it fails by chance")
             } else {
                 self.look(at, &mut work)
             }

@@ -343,8 +343,9 @@ fn at_every_place_under_every_decision_postgresql_may_die() {
 fn at_every_place_under_every_decision_the_daemon_can_be_told_to_stop() {
     let mut walked = everywhere(STOP, false);
     walked.extend(everywhere(STOP, true));
-    let stops = |step: &String| step.contains("→ leaving") || step.contains("→ giving_up_vote");
+    let stops =
+        |step: &String| step.contains("→ shutting_down") || step.contains("→ giving_up_vote");
     let missing: Vec<String> = missing(NodeFlow::ID, &walked).into_iter().filter(stops).collect();
     // Whatever lies there, something is decided first.
-    assert_eq!(missing, ["deciding → leaving (cycle)"]);
+    assert_eq!(missing, ["deciding → shutting_down (situation_changed)"]);
 }

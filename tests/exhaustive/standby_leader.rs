@@ -156,8 +156,8 @@ fn whatever_happens_at_any_place_of_the_standby_leader_the_cluster_comes_back() 
     // Of a remote that went on nobody is promoted; what the log refuses, a newer lease has made void, and
     // that is heard first.
     let never = [
-        "behind the remote → leaving (situation_changed)",
-        "leaving → backing_off (error)",
+        "behind_remote → leaving_standby (situation_changed)",
+        "leaving_standby → backing_off (error)",
         "yielding → judging (error)",
     ];
     assert_eq!(missing(StandbyLeader::ID, &walked), never);

@@ -225,6 +225,19 @@ pub type Kept = (u32, Lsn);
 /// # Errors
 /// The first reason why not.
 pub fn may_lead<'a>(member: &Member, fresh: Option<&'a Facts>) -> Result<&'a Facts, Ineligible> {
+    let facts = may_create(member, fresh)?;
+    if facts.watchdog_failed {
+        return Err(Ineligible::WatchdogUnusable);
+    }
+    Ok(facts)
+}
+
+/// May this member create the cluster? A required watchdog that is broken is found by the attempt,
+/// whose failure names the device.
+///
+/// # Errors
+/// The first reason why not.
+pub fn may_create<'a>(member: &Member, fresh: Option<&'a Facts>) -> Result<&'a Facts, Ineligible> {
     if member.witness {
         return Err(Ineligible::Witness);
     }
@@ -237,9 +250,6 @@ pub fn may_lead<'a>(member: &Member, fresh: Option<&'a Facts>) -> Result<&'a Fac
     }
     if facts.nofailover() {
         return Err(Ineligible::Nofailover);
-    }
-    if facts.watchdog_failed {
-        return Err(Ineligible::WatchdogUnusable);
     }
     if facts.phase == Phase::Rebuilding {
         return Err(Ineligible::Rebuilding);

@@ -1,6 +1,6 @@
 //! The cluster does not exist yet: who may create it, or adopt the data it has.
 use super::core::Core;
-use crate::pure::cluster::eligibility::{Ineligible, may_lead};
+use crate::pure::cluster::eligibility::{Ineligible, may_create};
 use crate::pure::cluster::facts::{DataDirectory, Facts};
 use crate::pure::cluster::state::{Decision, Purpose, Verdict};
 use crate::pure::cluster::{Millis, RaftId};
@@ -67,7 +67,7 @@ impl Core {
             (None, verdict)
         };
         let member = self.cluster.members.get(&id).ok_or(Ineligible::NotHeard);
-        let facts = match member.and_then(|member| may_lead(member, self.recent(id))) {
+        let facts = match member.and_then(|member| may_create(member, self.recent(id))) {
             Ok(facts) => facts,
             Err(why) => return no(&why.to_string()),
         };

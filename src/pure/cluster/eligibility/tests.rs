@@ -99,7 +99,7 @@ fn what_a_member_is_and_wants_comes_first() {
     assert_eq!(why(tag), Ineligible::Nofailover);
     assert_eq!(why(|c| c.facts().watchdog_failed = true), Ineligible::WatchdogUnusable);
     assert_eq!(why(|c| c.facts().phase = Phase::Rebuilding), Ineligible::Rebuilding);
-    // An operator's order changes nothing about it, nor does a cluster that does not exist yet.
+    // An operator's order changes nothing about it.
     let ordered = |c: &mut Case| {
         (c.wanted, c.forced) = (true, true);
         c.facts().watchdog_failed = true;
@@ -107,8 +107,10 @@ fn what_a_member_is_and_wants_comes_first() {
     assert_eq!(why(ordered), Ineligible::WatchdogUnusable);
     let mut broken = sound();
     broken.facts().watchdog_failed = true;
-    let creator = may_lead(&broken.member, broken.facts.as_ref());
-    assert_eq!(creator.err(), Some(Ineligible::WatchdogUnusable));
+    let creates = |case: &Case| may_create(&case.member, case.facts.as_ref()).err();
+    assert_eq!(creates(&broken), None, "its attempt says which device");
+    broken.facts().leaving = true;
+    assert_eq!(creates(&broken), Some(Ineligible::Leaving));
 }
 
 #[test]
