@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::host::actor::consensus::fence;
 use crate::host::clock;
 use crate::host::node::{NodeContext, execute};
+use crate::host::rng::random_id;
 use crate::pure::flow::any as flows;
 use crate::pure::machine::any::{Answer, AnyJournal, JournalEntry, Occurrence};
 use crate::pure::machine::stack::{ChildOf, Frame, Order, Outcome};
@@ -77,7 +78,7 @@ impl AnyJournal for Ledger<'_> {
 impl FlowActor {
     /// The node's own flow; its first record is written, or was in an earlier life.
     pub fn node(context: Rc<NodeContext>, on_end: OnEnd) -> FlowActor {
-        let last = last_record(&context, flows::IDS[0]);
+        let last = last_record(&context, flows::NODE);
         let known = last.is_some();
         let begin = |journal: &mut Ledger<'_>| Frame::node(last, fresh_id(), journal);
         let actor = FlowActor::with(context, on_end, begin);
@@ -228,13 +229,17 @@ impl FlowActor {
     }
 }
 
-/// Tells one life of one flow from every other: nothing on this node has the same.
+/// Tells one life of one flow from every other.
 fn fresh_id() -> String {
-    format!("{} {}", clock::wall(), clock::now())
+    random_id().to_string()
 }
 
+/// A journal that cannot be read is not one without a record: what the flow did would be done twice.
 fn last_record(context: &NodeContext, flow: &str) -> Option<Value> {
-    context.journal.borrow().last(flow).ok().flatten().map(|(_, value)| value)
+    match context.journal.borrow().last(flow) {
+        Ok(last) => last.map(|(_, value)| value),
+        Err(error) => fence("the journal could not be read", &error.to_string()),
+    }
 }
 
 fn refused(error: &io::Error) -> ! {

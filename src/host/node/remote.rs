@@ -111,7 +111,7 @@ async fn look(context: &Rc<NodeContext>, duty: &Duty) -> Option<RemoteFacts> {
     }
     facts.slot_busy_looks = slot_busy_looks(context, duty.config_version);
     let answers = facts.answered_by.is_some();
-    if answers && facts.standing(identity.as_deref()) != RemoteRelation::Stranger {
+    if answers && facts.standing(identity.as_deref()) != RemoteRelation::Foreign {
         match see_to_slot(context, &server, &duty.section, &facts).await {
             Ok(true) => facts.slot_busy_looks = SLOT_LOOKS.min(facts.slot_busy_looks + 1),
             Ok(false) => facts.slot_busy_looks = 0,
@@ -197,7 +197,7 @@ async fn judge(
     if facts.answered_by.is_none() {
         return;
     }
-    if facts.standing(identity) == RemoteRelation::Stranger {
+    if facts.standing(identity) == RemoteRelation::Foreign {
         let own = identity.unwrap_or_default();
         facts.problems.push(format!(
             "the remote {address} has the system identifier {}, this cluster has {own}: it is \
@@ -294,7 +294,7 @@ pub async fn vet(context: &Rc<NodeContext>, change: &Value) -> Result<(), String
     }
     let facts = ask(context, &context.server()?, &section).await;
     let identity = view.cluster.system_identifier();
-    if facts.standing(identity) == RemoteRelation::Stranger {
+    if facts.standing(identity) == RemoteRelation::Foreign {
         return Err(format!(
             "standby_cluster: {} has the system identifier {}, this cluster has {}: it cannot be \
              followed; nothing was changed",

@@ -347,7 +347,7 @@ fn synchronous(
 
 /// The set that counts: a leader that was granted the lease and never began its timeline has acknowledged
 /// nothing, and what was before still holds. Its own PostgreSQL says so, or a copy that is still the one which
-/// was granted and not finished: nobody promotes that.
+/// was granted and not finished: such a copy is never promoted.
 fn in_force<'a>(sync: &'a Sync, all: &[Candidate]) -> &'a Sync {
     let leader = all.iter().find(|c| c.member.name == sync.leader);
     let facts = leader.and_then(|c| c.fresh);

@@ -39,7 +39,7 @@ pub enum RemoteRelation {
     /// It does not answer.
     Silent,
     /// Another cluster: never followed, rewound to or copied from.
-    Stranger,
+    Foreign,
     /// The cluster that ours is a copy of; or there is only an archive, which nobody can ask.
     Same,
 }
@@ -57,7 +57,7 @@ impl RemoteFacts {
     pub fn standing(&self, identity: Option<&str>) -> RemoteRelation {
         match (&self.answered_by, identity) {
             (None, _) => RemoteRelation::Silent,
-            (Some(_), Some(own)) if own != self.system_identifier => RemoteRelation::Stranger,
+            (Some(_), Some(own)) if own != self.system_identifier => RemoteRelation::Foreign,
             (Some(_), _) => RemoteRelation::Same,
         }
     }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(at(None), RemoteRelation::Unknown);
         assert_eq!(at(Some(&facts(false, ""))), RemoteRelation::Silent);
         assert_eq!(at(Some(&facts(true, "771"))), RemoteRelation::Same);
-        assert_eq!(at(Some(&facts(true, "772"))), RemoteRelation::Stranger);
+        assert_eq!(at(Some(&facts(true, "772"))), RemoteRelation::Foreign);
         let old = RemoteFacts { address: "b:5432".into(), ..facts(true, "772") };
         assert_eq!(at(Some(&old)), RemoteRelation::Unknown, "that was another remote");
         let archive = StandbyCluster { restore_command: Some("x".into()), ..Default::default() };

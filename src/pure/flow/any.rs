@@ -1,4 +1,4 @@
-//! The list of flows, once: whoever needs a flow by its id, or begins one from its input, asks here.
+//! The list of flows, once: a flow by its id, and how one begins from its input.
 use std::io;
 
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub trait Visitor {
 
 macro_rules! flows {
     ($($flow:ident),+ $(,)?) => {
-        /// The ids of all flows; the first is the node's own.
+        /// The ids of all flows.
         pub const IDS: &[&str] = &[$($flow::ID),+];
 
         /// Visits the flow with this id; `None` where there is none.
@@ -57,6 +57,9 @@ flows!(
     Restart,
     StandbyLeader,
 );
+
+/// The id of the node's own flow, the parent of all others.
+pub const NODE: &str = Node::ID;
 
 /// What this name of the flow's chart means.
 pub fn sentence(flow: &str, name: &str) -> Option<&'static str> {

@@ -56,7 +56,7 @@ impl StandbyLeader {
             Guard::HandOverIsDue => candidate == Some(true),
             Guard::HandOverIsImpossible => candidate == Some(false),
             Guard::RemoteChanged => !same,
-            Guard::RemoteIsForeign => stands(RemoteRelation::Stranger),
+            Guard::RemoteIsForeign => stands(RemoteRelation::Foreign),
             Guard::RemoteIsSameCluster => stands(RemoteRelation::Same),
             Guard::RemoteIsPrimary => stands(RemoteRelation::Same) && s.remote_writes,
             Guard::ArchiveIsAll => same && self.remote.source.is_none(),

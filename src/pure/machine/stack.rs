@@ -1,12 +1,12 @@
 //! The flows of one node: the node's own at the bottom, above it the child that its state runs, and
-//! so on. Every rule among them stands here, and whoever runs them (one actor for each in the
-//! daemon, the simulator) only carries out what a [`Frame`] orders.
+//! so on. Every rule among them stands here, and their drivers (one actor for each in the
+//! daemon, the simulator) only carry out what a [`Frame`] orders.
 //!
 //! 1. A record is written before its orders are given out ([`any`]).
 //! 2. A child belongs to one arrival of one run of its parent: [`Run::child`]. It goes on from its
 //!    last record only where that names the very run, and only if its parent was itself resumed and
 //!    has not moved since; everywhere else it begins anew.
-//! 3. A child that ended while nobody took its result gives it again when it is resumed: what it
+//! 3. A child whose result was not taken when it ended gives it again when it is resumed: what it
 //!    did is not done twice. The node's own flow begins anew after its end.
 //! 4. A result counts in the visit that ordered it and in no other.
 //! 5. A frame that leaves its state ends the work, the delays and the child of that state
@@ -115,7 +115,7 @@ impl Frame {
         id: String,
         journal: &mut dyn AnyJournal,
     ) -> io::Result<(Frame, Vec<Order>)> {
-        let flow = flows::IDS[0];
+        let flow = flows::NODE;
         match Frame::resumed(flow, last, "").filter(|(frame, _)| !frame.machine.is_ended()) {
             Some(resumed) => Ok(resumed),
             None => Frame::begun(Run { id, ..Run::default() }, journal, flows::start_node),

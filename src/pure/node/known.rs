@@ -14,8 +14,8 @@ type Known<F> = Option<(State<F>, F)>;
 /// The running flows of one node of which others need to know.
 #[derive(Clone, Debug, Default)]
 pub struct Flows {
-    pub node: Known<Node>,
-    pub build: Known<ReplicaBuild>,
+    node: Known<Node>,
+    build: Known<ReplicaBuild>,
     standby_leader: Known<StandbyLeader>,
     restart: Known<Restart>,
 }
@@ -65,7 +65,8 @@ impl Flows {
 
     /// Which upstream PostgreSQL follows, as this node's own flows have it.
     ///
-    /// The outer `None`: whoever points it somewhere writes the files with what is in force then.
+    /// The outer `None`: not known now; the operation that points it next writes the files with what is
+    /// in force then.
     pub fn upstream_in_use(&self) -> Option<Option<Source>> {
         let (state, node) = self.node.as_ref()?;
         if *state != node::State::StandbyLeading {
@@ -85,5 +86,82 @@ impl Flows {
 fn keep<F: Flow>(known: &mut Known<F>, machine: &dyn AnyMachine) {
     if let Some(machine) = machine.as_any().downcast_ref::<Machine<F>>() {
         *known = Some((machine.state(), machine.knowledge().clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::machine::Record;
+    use crate::pure::operation::{ReinitOptions, Remote, StartAs, WipePermission};
+
+    fn source(member: &str) -> Source {
+        Source { member: member.into(), ..Source::default() }
+    }
+
+    /// A machine of this flow, in this state.
+    fn at<F: Flow>(state: &str, knowledge: F) -> Machine<F> {
+        let record = Machine::start(knowledge).1.record;
+        Machine::resume(Record { to: state.into(), ..record }).0
+    }
+
+    fn flows(state: &str, node: Node) -> Flows {
+        let mut flows = Flows::default();
+        flows.note(&at(state, node));
+        flows
+    }
+
+    #[test]
+    fn upstream_is_the_nodes_own_unless_it_leads_a_standby_cluster() {
+        let node = Node { upstream: Some(source("n1")), ..Node::default() };
+        assert_eq!(Flows::default().upstream_in_use(), None);
+        let following = flows("following", node.clone());
+        assert_eq!(following.upstream_in_use(), Some(Some(source("n1"))));
+        let mut leads = flows("standby_leading", node);
+        assert_eq!(leads.upstream_in_use(), None, "its flow is not known yet");
+        let remote = Remote { source: Some(source("remote")), ..Remote::default() };
+        let mut under = |state: &str| {
+            leads.note(&at(state, StandbyLeader::new(1, remote.clone())));
+            leads.upstream_in_use()
+        };
+        assert_eq!(under("leading_standbys"), Some(Some(source("remote"))));
+        assert_eq!(under("behind_remote"), Some(Some(source("remote"))));
+        assert_eq!(under("unrelated_remote"), Some(None));
+        assert_eq!(under("judging"), None);
+    }
+
+    #[test]
+    fn build_runs_for_the_operator_only_where_one_asked() {
+        let asked = Node { reinit: Some(ReinitOptions::default()), ..Node::default() };
+        assert!(flows("building", asked.clone()).reinitializes());
+        assert!(!flows("following", asked).reinitializes());
+        assert!(!flows("building", Node::default()).reinitializes());
+    }
+
+    #[test]
+    fn build_that_the_node_is_past_is_not_shown() {
+        let build = || {
+            at(
+                "waiting",
+                ReplicaBuild::new("n1", WipePermission::OwnLeftovers, vec![], Default::default()),
+            )
+        };
+        for (state, shown) in [("building", true), ("initialising", true), ("following", false)] {
+            let mut flows = flows(state, Node::default());
+            flows.note(&build());
+            assert_eq!(flows.running_build().is_some(), shown, "{state}");
+        }
+    }
+
+    #[test]
+    fn start_is_overdue_until_the_flow_is_forgotten() {
+        let known = Restart::new(StartAs::Primary { epoch: 1 }, true, 0);
+        let mut flows = Flows::default();
+        flows.note(&at("starting", known.clone()));
+        assert!(!flows.start_is_overdue());
+        flows.note(&at("starting", Restart { timed_out: true, ..known }));
+        assert!(flows.start_is_overdue());
+        flows.forget(Restart::ID);
+        assert!(!flows.start_is_overdue());
     }
 }

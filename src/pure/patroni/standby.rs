@@ -54,7 +54,7 @@ pub fn follows_a_stranger(snapshot: &Snapshot) -> bool {
     let remote = snapshot.facts().and_then(|facts| facts.remote.as_ref());
     snapshot.dynamic.standby_cluster.as_ref().is_some_and(|section| {
         let identity = snapshot.view.cluster.system_identifier();
-        standing(section, remote, identity) == RemoteRelation::Stranger
+        standing(section, remote, identity) == RemoteRelation::Foreign
     })
 }
 

@@ -173,7 +173,7 @@ fn remote_relation(b: &mut Bytes) -> RemoteRelation {
     b.one_of(&[
         RemoteRelation::Unknown,
         RemoteRelation::Silent,
-        RemoteRelation::Stranger,
+        RemoteRelation::Foreign,
         RemoteRelation::Same,
     ])
 }
